@@ -1,0 +1,50 @@
+# Two commands: `make run` and `make test`. Both create .venv and install what the lock pins.
+
+PYTHON ?= python3
+BIN := .venv/bin
+FLASK := $(BIN)/flask
+
+.PHONY: run test lint lock clean
+
+run: .venv/run
+	@$(FLASK) db upgrade
+	@$(FLASK) demo load || echo "serving the database as it is"
+	@$(FLASK) rollup run || [ $$? -eq 75 ]
+	@$(FLASK) demo calls
+	@exec $(BIN)/python -m jobs.serve
+
+test: .venv/test lint
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/coverage report
+
+lint: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/run: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/test: requirements-test.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	@touch $@ .venv/run
+
+# Resolve setup.cfg's ranges anew into the two locks.
+lock:
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet pip-tools
+	for extra in "" "--extra=test"; do \
+		.venv/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+			--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+			--output-file "requirements$${extra:+-test}.txt" $$extra setup.cfg || exit 1; \
+	done
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

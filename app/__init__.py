@@ -1,0 +1,1 @@
+"""The service: what HTTP and the command line see."""

@@ -1,0 +1,158 @@
+"""The database: one engine per process, and the only place that begins a transaction.
+
+Reads run on :meth:`Database.reading`, writes on :meth:`Database.write`. What the
+two supported databases do differently about connections and transactions is
+settled here, so that nobody else has to know.
+"""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Dialect
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+T = TypeVar("T")
+
+# Seconds a SQLite connection waits for another writer before it gives up.
+SQLITE_BUSY_SECONDS = 30
+ATTEMPTS = 6
+_DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
+
+
+class UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware datetimes in UTC: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff``
+    text on SQLite, which has no zones."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's now()
+    """The database's clock, to the millisecond or better: hosts' clocks differ."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(database_now)
+def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+    if compiler.dialect.name == "postgresql":
+        return "clock_timestamp()"
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class Database:
+    """One database and its connection pool.
+
+    Args:
+        url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
+        pool_size: connections kept open; a web worker wants one for each of its threads.
+    """
+
+    def __init__(self, url: URL, *, pool_size: int = 5) -> None:
+        postgresql = url.get_backend_name() == "postgresql"
+        self.engine = _postgresql(url, pool_size) if postgresql else _sqlite(url, pool_size)
+        # A read is one statement: on PostgreSQL it needs no BEGIN and ROLLBACK around it.
+        options = {"isolation_level": "AUTOCOMMIT"} if postgresql else {}
+        self._reader = self.engine.execution_options(**options)
+        self._writer = self.engine.execution_options(writes=True)
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    def dispose(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for reads; on PostgreSQL every statement sees the newest commits."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in one transaction and commit it.
+
+        A transaction that the database chose as a deadlock's or a serialization
+        conflict's victim has left nothing behind and is run again, so ``work``
+        may be called more than once.
+        """
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return self._write_once(work)
+            except DBAPIError as error:
+                if not _is_conflict(error):
+                    raise
+                # S311: jitter, not a secret.
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+        return self._write_once(work)
+
+    def _write_once(self, work: Callable[[Connection], T]) -> T:
+        with self._writer.begin() as connection:
+            return work(connection)
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database is away, full or busy, rather than the statement wrong."""
+    return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
+
+
+def _postgresql(url: URL, pool_size: int) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        pool_size=pool_size,
+        # The rollup's argument needs a fresh snapshot per statement, whatever the
+        # database's or role's default isolation is.
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": url.query.get("application_name", "agentidp-analytics"),
+        },
+    )
+
+
+def _sqlite(url: URL, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url, pool_size=pool_size, connect_args={"timeout": SQLITE_BUSY_SECONDS}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver must not begin or commit by itself: `begin` below does.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        # An acknowledged event survives a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer takes its lock at once. Begun as a reader it would fail when it
+        # turns writer, or read a watermark that another run is about to move.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

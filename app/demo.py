@@ -1,0 +1,106 @@
+"""Demonstration data: one lively organization, the same for everybody who looks.
+
+Each day's events follow from its date alone, so loading again delivers the same events
+again, and the store keeps each once.
+"""
+
+import random
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.db import Database
+from app.errors import RefusedError
+from app.events import Event
+from app.ingest import Recorded, record_events
+from app.models import daily_issuance, issuance_events
+from app.periods import days_until
+
+ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
+DAYS = 90
+AGENTS = 40
+PREFIX = "demo-"
+
+# In any 90 days there is one of each.
+_SPIKE_DAY, _SILENT_DAY = 31, 49
+_SPIKE, _WEEKEND, _NIGHT = 4.0, 0.15, 0.06
+_OFFICE_HOURS = range(8, 18)
+# Tokens per office hour: one agent that asks for a new token with every call, and the rest.
+_GREEDY, _FRUGAL = 120.0, (0.2, 0.5, 0.8, 1.6)
+
+
+def load_demo(database: Database, now: datetime) -> Recorded:
+    """Deliver the demonstration's events up to ``now``; those stored already stay.
+
+    Raises:
+        RefusedError: the database holds anything else.
+    """
+    with database.reading() as connection:
+        if holds_other_data(connection):
+            raise RefusedError("the database holds other data; no demo data was added")
+        first = _first_day(connection, now.date())
+    total = Recorded(0, 0, 0)
+    for day in days_until(now.date(), (now.date() - first).days + 1):
+        events = [event for event in _day(day) if event.issued_at <= now]
+        recorded = record_events(database, events)
+        total = Recorded(*map(sum, zip(total, recorded, strict=True)))
+    return total
+
+
+def holds_other_data(connection: Connection) -> bool:
+    """Whether there is anything that the demonstration did not put there or build upon."""
+    event = issuance_events.c
+    is_demo = event.event_id.startswith(PREFIX)
+    others = [
+        sa.exists().where(event.tenant_id != ORGANIZATION),
+        sa.exists().where(daily_issuance.c.tenant_id != ORGANIZATION),
+        # The demonstration's organization, but never any of its events.
+        sa.exists().where(event.tenant_id == ORGANIZATION)
+        & ~sa.exists().where(event.tenant_id == ORGANIZATION, is_demo),
+    ]
+    return bool(connection.scalar(sa.select(sa.or_(*others))))
+
+
+def _first_day(connection: Connection, today: date) -> date:
+    """Where to go on: the last day delivered, which may have been cut short by its "now".
+
+    Older days stay as they are, since a purged event would not be recognised again.
+    """
+    event = issuance_events.c
+    newest = sa.select(sa.func.max(event.issued_at)).where(
+        event.tenant_id == ORGANIZATION, event.event_id.startswith(PREFIX)
+    )
+    counted = sa.select(sa.func.max(daily_issuance.c.date))
+    last, counted_to = connection.scalar(newest), connection.scalar(counted)
+    oldest = today - timedelta(days=DAYS - 1)
+    if last is not None:
+        return max(last.date(), oldest)
+    return max(counted_to + timedelta(days=1), oldest) if counted_to else oldest
+
+
+def _day(day: date) -> Iterator[Event]:
+    """All events of a day, whether or not it is over."""
+    if day.toordinal() % DAYS == _SILENT_DAY:
+        return
+    # S311: dice that fall the same way for everybody are the point.
+    dice = random.Random(day.isoformat())  # noqa: S311
+    volume = _WEEKEND if day.isoweekday() >= 6 else 1.0
+    if day.toordinal() % DAYS == _SPIKE_DAY:
+        volume = _SPIKE
+    for agent in range(AGENTS):
+        usual = _FRUGAL[agent % len(_FRUGAL)] if agent else _GREEDY
+        for hour in range(24):
+            expected = usual * volume * (1 if hour in _OFFICE_HOURS else _NIGHT)
+            count = int(expected * dice.uniform(0.7, 1.3) + dice.random())
+            start = datetime.combine(day, time(hour), UTC)
+            for number in range(count):
+                moment = start + timedelta(microseconds=dice.randrange(3_600_000_000))
+                name = f"{PREFIX}{day}-{agent:02}-{hour:02}-{number:04}"
+                yield Event(ORGANIZATION, name, _agent_id(agent), moment)
+
+
+def _agent_id(number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{ORGANIZATION}/agents/{number}"))

@@ -1,0 +1,187 @@
+"""Issuance events as they arrive: JSON in, checked :class:`Event` out. No storage here."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from app.errors import ForbiddenError
+from app.periods import EPOCH, parse_instant
+
+FUTURE = timedelta(minutes=5)
+SHOWN_ERRORS = 100
+ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z"
+
+Id = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=255,
+        pattern=ID_PATTERN,
+        description="1 to 255 code points without control characters",
+    ),
+]
+
+
+class EventBody(msgspec.Struct, rename="camel"):
+    """One event as callers write it; unknown members are ignored."""
+
+    id: Id
+    agent_id: Id
+    issued_at: Annotated[
+        str,
+        msgspec.Meta(
+            description="RFC 3339 with an offset, 1970 or later, at most 5 minutes ahead",
+            extra_json_schema={"format": "date-time"},
+        ),
+    ]
+    organization_id: Id | msgspec.UnsetType = msgspec.UNSET
+
+
+class Event(NamedTuple):
+    """A checked event; tuples sort by tenant and id, the order in which they are stored."""
+
+    tenant_id: str
+    event_id: str
+    agent_id: str
+    issued_at: datetime
+
+
+class EventError(msgspec.Struct, frozen=True):
+    """Why an event is refused: its 0-based place, the member, a message."""
+
+    index: int
+    field: str
+    message: str
+
+
+@dataclass
+class Batch:
+    """Events in their order of arrival, and the errors of those that are not among them."""
+
+    events: list[Event] = field(default_factory=list)
+    rejected: int = 0
+    errors: list[EventError] = field(default_factory=list)
+
+    @property
+    def received(self) -> int:
+        return len(self.events) + self.rejected
+
+    def reject(self, index: int, problem: "InvalidEvent") -> None:
+        """Count a refused event; the first hundred errors are kept."""
+        self.rejected += 1
+        if len(self.errors) < SHOWN_ERRORS:
+            self.errors.append(EventError(index, problem.field, problem.message))
+
+
+class InvalidEvent(ValueError):  # noqa: N818 - named for what it says, never seen by callers
+    """One event is refused, with the member that is wrong (empty: the event as a whole)."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+        self.message = message
+
+
+def parse_batch(items: Iterable[bytes], tenant_id: str | None, now: datetime) -> Batch:
+    """Check every event of a request.
+
+    Args:
+        items: one JSON text an event.
+        tenant_id: whose events these are; ``None`` when each event must say so.
+        now: the present, in UTC.
+
+    Raises:
+        ForbiddenError: an event names an organization other than ``tenant_id``.
+    """
+    batch = Batch()
+    for index, item in enumerate(items):
+        try:
+            batch.events.append(parse_event(item, tenant_id, now))
+        except InvalidEvent as problem:
+            batch.reject(index, problem)
+    return batch
+
+
+def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
+    """Check one event's JSON text. Arguments and errors as for :func:`parse_batch`.
+
+    Raises:
+        InvalidEvent: it is refused.
+        ForbiddenError: it names another organization.
+    """
+    return check_event(decode_event(item), tenant_id, now)
+
+
+def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
+    """Check one event's members. Arguments and errors as for :func:`parse_event`."""
+    try:
+        body = msgspec.convert(value, EventBody)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    named = body.organization_id
+    if tenant_id is None:
+        if isinstance(named, msgspec.UnsetType):
+            raise InvalidEvent("organizationId", "is required")
+        tenant_id = named
+    elif not isinstance(named, msgspec.UnsetType) and named != tenant_id:
+        raise ForbiddenError("an event names an organization other than the token's")
+    return Event(tenant_id, body.id, body.agent_id, _issued_at(body.issued_at, now))
+
+
+def _issued_at(text: str, now: datetime) -> datetime:
+    try:
+        issued_at = parse_instant(text)
+    except ValueError as error:
+        raise InvalidEvent("issuedAt", str(error)) from None
+    if issued_at < EPOCH:
+        raise InvalidEvent("issuedAt", "is before 1970")
+    if issued_at > now + FUTURE:
+        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
+    return issued_at
+
+
+# An escaped NUL; a backslash before it would be escaped itself.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def decode_event(item: bytes) -> Any:
+    """One event's JSON text as plain values, with every string of it checked.
+
+    Decoding straight into a struct would skip unknown members, and with them invalid
+    UTF-8, lone surrogates and integers nobody can read back.
+
+    Raises:
+        InvalidEvent: it is not JSON, or not JSON that can be kept.
+    """
+    try:
+        value = msgspec.json.decode(item)
+    except UnicodeDecodeError:
+        raise InvalidEvent("", "is not valid UTF-8") from None
+    except msgspec.MsgspecError as error:
+        raise InvalidEvent("", str(error)) from None
+    except RecursionError:
+        raise InvalidEvent("", "is nested too deeply") from None
+    if b"\\u0000" in item and _NUL.search(item):
+        raise InvalidEvent("", "has a NUL character in a string")
+    return value
+
+
+_WRONG_MEMBER = re.compile(r"(?P<message>.*) - at `\$\.(?P<field>\w+)`")
+_MISSING_MEMBER = re.compile(r"Object missing required field `(?P<field>\w+)`")
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
+    """msgspec's one-line message as member and message."""
+    text = str(error)
+    if match := _MISSING_MEMBER.fullmatch(text):
+        return InvalidEvent(match["field"], "is required")
+    if match := _WRONG_MEMBER.fullmatch(text):
+        message = match["message"]
+        if "matching regex" in message:
+            message = "has a control character"
+        return InvalidEvent(match["field"], message)
+    return InvalidEvent("", text)

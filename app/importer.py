@@ -1,0 +1,146 @@
+"""Bulk load: files of events, streamed and stored in chunks.
+
+Memory stays flat whatever the file's size. Each chunk is one committed batch, and a
+stored event is a duplicate the second time, so an interrupted import is simply run again.
+"""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from app.db import Database
+from app.errors import ForbiddenError, ValidationError
+from app.events import Event, InvalidEvent, check_event, decode_event
+from app.ingest import record_events
+
+CHUNK_EVENTS = 10_000
+MAX_LINE_BYTES = 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# A line's number and its members; a line that cannot be read has the reason instead.
+Record = tuple[int, Any | InvalidEvent]
+
+
+class Refused(NamedTuple):
+    """A line that was not stored: where it stands (1-based), and why."""
+
+    source: str
+    line: int
+    reason: str
+
+
+@dataclass
+class Imported:
+    """Totals; ``received == accepted + duplicates + refused``."""
+
+    received: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+
+
+@dataclass
+class Importer:
+    """Reads files of one format into the database.
+
+    Args:
+        file_format: a key of ``FORMATS``.
+        tenant_id: whose events these are; ``None`` when each event says so itself.
+        clock: the present, asked for every event: a source may be a live pipe.
+        on_refused: told of every line that is refused; the others are stored.
+        on_chunk: called after every commit.
+    """
+
+    database: Database
+    file_format: str
+    tenant_id: str | None
+    clock: Callable[[], datetime]
+    on_refused: Callable[[Refused], None]
+    on_chunk: Callable[[], None]
+    totals: Imported = field(default_factory=Imported)
+
+    def load(self, source: str, file: io.BufferedReader) -> None:
+        """Store the events of one file, gzip-compressed or not.
+
+        Raises:
+            ValidationError: the file breaks off or cannot be read on. The events before
+                that point are stored.
+        """
+        chunk: list[Event] = []
+        try:
+            for number, members in FORMATS[self.file_format](_lines(_plain(file))):
+                self._take(source, number, members, chunk)
+                if len(chunk) >= CHUNK_EVENTS:
+                    self._store(chunk)
+        except (EOFError, OSError, zlib.error, csv.Error) as error:
+            raise ValidationError(f"{source}: {error}") from None
+        finally:
+            self._store(chunk)
+
+    def _take(self, source: str, number: int, members: Any, chunk: list[Event]) -> None:
+        self.totals.received += 1
+        try:
+            if isinstance(members, InvalidEvent):
+                raise members
+            chunk.append(check_event(members, self.tenant_id, self.clock()))
+        except (InvalidEvent, ForbiddenError) as problem:
+            self.totals.refused += 1
+            self.on_refused(Refused(source, number, str(problem)))
+
+    def _store(self, chunk: list[Event]) -> None:
+        recorded = record_events(self.database, chunk)
+        chunk.clear()
+        self.totals.accepted += recorded.accepted
+        self.totals.duplicates += recorded.duplicates
+        self.on_chunk()
+
+
+def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
+    """The file, decompressed if it is compressed, whatever it is called."""
+    if file.peek(2)[:2] == _GZIP_MAGIC:
+        return gzip.GzipFile(fileobj=file)
+    return file
+
+
+def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
+    """Lines of at most MAX_LINE_BYTES; of a longer one only the beginning, that long."""
+    while line := file.readline(MAX_LINE_BYTES):
+        end = line
+        while len(end) == MAX_LINE_BYTES and not end.endswith(b"\n"):
+            end = file.readline(MAX_LINE_BYTES)
+        yield line
+
+
+def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if not text.strip():
+            continue
+        try:
+            if len(text) >= MAX_LINE_BYTES:
+                raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
+            yield number, decode_event(text)
+        except InvalidEvent as problem:
+            yield number, problem
+
+
+def _csv(lines: Iterator[bytes]) -> Iterator[Record]:
+    """Columns as the members of an event are called, in any order; others are ignored."""
+    # What is not UTF-8 becomes a lone surrogate, which no id may have.
+    text = (line.decode(errors="surrogateescape") for line in lines)
+    reader = csv.DictReader(line.removeprefix(_BOM.decode()) for line in text)
+    for row in reader:
+        yield reader.line_num, {name: value for name, value in row.items() if name and value}
+
+
+FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Record]]] = {
+    "ndjson": _ndjson,
+    "csv": _csv,
+}

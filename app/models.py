@@ -1,0 +1,82 @@
+"""The tables, as the migrations make them. Data only: no queries, no behaviour.
+
+Every id compares and sorts by code point on both databases: ``COLLATE "C"`` on
+PostgreSQL, SQLite's own order.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Named, Table, TypedColumns
+
+from app.db import UTCDateTime
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class IssuanceEventColumns(TypedColumns):
+    """One token issued; ``id`` orders arrival, ``(tenant_id, event_id)`` is the identity."""
+
+    id: Named[int] = Column(Big, sa.Identity(always=True), index=True)
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    event_id: Named[str] = Column(Id, primary_key=True)
+    agent_id: Named[str] = Column(Id)
+    issued_at = Column(UTCDateTime, nullable=False)
+    received_at = Column(UTCDateTime, nullable=False, server_default=sa.func.now())
+
+
+class DailyIssuanceColumns(TypedColumns):
+    """Tokens issued per tenant and UTC day."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    date = Column(sa.Date, primary_key=True)
+    issued: Named[int] = Column(sa.BigInteger)
+
+
+class DowHourActivityColumns(TypedColumns):
+    """Tokens issued per tenant, month, day of week (0 is Sunday) and hour, all UTC."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    month = Column(sa.Date, primary_key=True)
+    dow: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    hour: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    issued: Named[int] = Column(sa.BigInteger)
+
+
+class MonthlyAgentIssuanceColumns(TypedColumns):
+    """Tokens issued per tenant, UTC month (its first day) and agent."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    month = Column(sa.Date, primary_key=True)
+    agent_id: Named[str] = Column(Id, primary_key=True)
+    issued: Named[int] = Column(sa.BigInteger)
+
+
+class RollupStateColumns(TypedColumns):
+    """The job's one row: its lock, its watermark, and what a run left to be resumed.
+
+    ``watermark``: every event with ``id <= watermark`` is counted, no other is.
+    ``candidate``: a higher id that becomes safe once every transaction in
+    ``writers`` (virtual transaction ids, separated by spaces) has ended.
+    """
+
+    id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    watermark: Named[int] = Column(sa.BigInteger)
+    candidate: Named[int | None] = Column(sa.BigInteger)
+    writers: Named[str | None] = Column(sa.Text)
+    last_started = Column(UTCDateTime)
+    last_finished = Column(UTCDateTime)
+
+
+issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
+daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
+dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
+monthly_agent_issuance = Table("monthly_agent_issuance", metadata, MonthlyAgentIssuanceColumns)
+rollup_state = Table("rollup_state", metadata, RollupStateColumns)

@@ -1,0 +1,70 @@
+"""UTC days, months and instants. Periods are half-open; "now" is always an argument."""
+
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_INSTANT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
+    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_MONTH = re.compile(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])")
+
+
+def utc_now() -> datetime:
+    """The clock of production: the current instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def parse_instant(text: str) -> datetime:
+    """An RFC 3339 date-time with an explicit offset, in UTC, to the microsecond.
+
+    Digits past the sixth of a fraction are cut, never rounded: rounding would
+    move 23:59:59.9999999 into the next day. Leap seconds (``:60``) are refused.
+
+    Raises:
+        ValueError: not RFC 3339, no such date or time, or outside years 1..9999 in UTC.
+    """
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 date-time with an offset, as 2026-04-01T09:00:00Z")
+    day, time, fraction, sign, hours, minutes = match.groups()
+    local = datetime.fromisoformat(f"{day} {time}.{(fraction or '')[:6]:0<6}")
+    if sign is None:
+        return local.replace(tzinfo=UTC)
+    if hours > "23" or minutes > "59":
+        raise ValueError("the offset is outside 23:59")
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    zone = timezone(-offset if sign == "-" else offset)
+    try:
+        return local.replace(tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("outside years 1 to 9999 in UTC") from None
+
+
+def parse_month(text: str) -> date:
+    """``YYYY-MM`` within 1970..9999 as the month's first day; ``ValueError`` otherwise."""
+    match = _MONTH.fullmatch(text)
+    if match is None:
+        raise ValueError("not a month, as 2026-04")
+    return date(int(match[1]), int(match[2]), 1)
+
+
+def month_of(day: date) -> date:
+    """The first day of the month that ``day`` is in."""
+    return date(day.year, day.month, 1)
+
+
+def months_back(month: date, count: int) -> date:
+    """The month ``count`` months before ``month``, both given by their first day.
+
+    Stops at year 1, where no calendar goes further back.
+    """
+    index = max(month.year * 12 + month.month - 1 - count, 12)
+    return date(index // 12, index % 12 + 1, 1)
+
+
+def days_until(last: date, days: int) -> list[date]:
+    """The ``days`` calendar days that end with ``last``, oldest first."""
+    return [last - timedelta(days=ago) for ago in range(days - 1, -1, -1)]

@@ -1,0 +1,1 @@
+"""HTTP: each view parses, asks and shapes. Authentication sits on the blueprints."""

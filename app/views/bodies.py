@@ -1,0 +1,86 @@
+"""Reading a batch's body: content type, encoding, limits, and the events it holds apart."""
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+from flask import Request
+
+from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_EVENTS = 10_000
+
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_GZIP = zlib.MAX_WBITS | 16
+
+
+def event_texts(request: Request) -> Sequence[bytes]:
+    """The JSON text of each event in the request, in order.
+
+    Raises:
+        UnsupportedMediaTypeError: neither JSON nor NDJSON, or an encoding other than gzip.
+        PayloadTooLargeError: too many bytes, before or after decompression, or events.
+        ValidationError: an empty body, or one that cannot be taken apart into events.
+    """
+    split = _SPLITTERS.get(request.mimetype)
+    if split is None:
+        wanted = " or ".join(_SPLITTERS)
+        raise UnsupportedMediaTypeError(f"the content type must be {wanted}")
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise UnsupportedMediaTypeError("the content encoding must be gzip or none")
+    # Flask stops reading at MAX_CONTENT_LENGTH, with or without a declared length.
+    body = request.get_data(cache=False)
+    if encoding == "gzip":
+        body = _gunzip(body)
+    if not body.strip():
+        raise ValidationError("the body is empty")
+    items = split(body)
+    if len(items) > MAX_EVENTS:
+        raise PayloadTooLargeError("too many events in one batch", {"maxEvents": MAX_EVENTS})
+    return items
+
+
+def _one_or_many(body: bytes) -> Sequence[bytes]:
+    """A JSON array's items, or the one object that is the whole body."""
+    if not body.lstrip().startswith(b"["):
+        return [body]
+    try:
+        return [bytes(item) for item in _ITEMS.decode(body)]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValidationError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise ValidationError("the body is nested too deeply") from None
+
+
+def _lines(body: bytes) -> Sequence[bytes]:
+    """The lines that hold anything; JSON itself knows no other line end than LF and CR."""
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+_SPLITTERS: dict[str, Callable[[bytes], Sequence[bytes]]] = {
+    "application/json": _one_or_many,
+    "application/x-ndjson": _lines,
+}
+
+
+def _gunzip(body: bytes) -> bytes:
+    """Decompress one or more gzip members, never holding more than the limit."""
+    parts: list[bytes] = []
+    room = MAX_BYTES
+    while body:
+        member = zlib.decompressobj(wbits=_GZIP)
+        try:
+            # One byte more than there is room for tells "full" from "too large".
+            part = member.decompress(body, room + 1)
+        except zlib.error:
+            raise ValidationError("the body is not gzip") from None
+        room -= len(part)
+        if room < 0:
+            raise PayloadTooLargeError("the body is too large", {"maxBytes": MAX_BYTES})
+        if not member.eof:
+            raise ValidationError("the gzip body is cut short")
+        parts.append(part)
+        body = member.unused_data
+    return b"".join(parts)

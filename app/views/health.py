@@ -1,0 +1,28 @@
+"""Liveness and readiness, for load balancers; no token, no details."""
+
+from flask import Blueprint, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import UnavailableError
+from app.schema import is_current
+from app.views.web import connection, json_response
+
+bp = Blueprint("health", __name__)
+
+
+@bp.get("/health")
+def health() -> Response:
+    """The process answers."""
+    return json_response({"status": "ok"})
+
+
+@bp.get("/ready")
+def ready() -> Response:
+    """The database is reachable and has the schema that this code needs."""
+    try:
+        current = is_current(connection())
+    except SQLAlchemyError:
+        raise UnavailableError("the database is unreachable") from None
+    if not current:
+        raise UnavailableError("the database schema is not the one this version needs")
+    return json_response({"status": "ready"})

@@ -1,0 +1,70 @@
+"""What the views share: the application's services, the request's connection, responses."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from flask import Flask, Response, current_app, g, request
+from sqlalchemy import Connection
+
+from app.config import Settings
+from app.db import Database
+
+EXTENSION = "analytics"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the factory composed for the views."""
+
+    settings: Settings
+    database: Database
+    clock: Callable[[], datetime]
+
+
+def init_app(app: Flask, services: Services) -> None:
+    """Attach the services and close each request's connection with it."""
+    app.extensions[EXTENSION] = services
+    app.teardown_appcontext(_close_connection)
+
+
+def services() -> Services:
+    """The running application's services."""
+    found: Services = current_app.extensions[EXTENSION]
+    return found
+
+
+def connection() -> Connection:
+    """The request's connection for reads, taken at first use."""
+    if "connection" not in g:
+        g.closing = ExitStack()
+        g.connection = g.closing.enter_context(services().database.reading())
+    found: Connection = g.connection
+    return found
+
+
+def json_response(body: Mapping[str, Any], status: int = 200) -> Response:
+    """``body`` as JSON."""
+    return Response(msgspec.json.encode(body), status, mimetype="application/json")
+
+
+def report_response(body: Mapping[str, Any], counted_at: datetime | None) -> Response:
+    """A tenant's numbers: cached by nobody else, and answered 304 to who has them already."""
+    response = json_response(body)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.headers["Vary"] = "Authorization"
+    response.add_etag()
+    response.make_conditional(request)
+    # Set last: for information only. The body also changes as days pass without a run, so
+    # a conditional request must go by the ETag alone.
+    response.last_modified = counted_at
+    return response
+
+
+def _close_connection(_error: BaseException | None) -> None:
+    closing: ExitStack | None = g.pop("closing", None)
+    if closing is not None:
+        closing.close()

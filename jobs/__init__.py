@@ -1,0 +1,1 @@
+"""The work on a schedule: counting new events into the summary tables."""

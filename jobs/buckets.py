@@ -1,0 +1,75 @@
+"""Which bucket an event falls into, as SQL: UTC day, month, day of week and hour.
+
+Each expression names UTC itself, so no server, role or session time zone can move an
+event. On SQLite ``issued_at`` is UTC text and every part is cut from it; asking its date
+functions for a day of week from the full text would round 23:59:59.9996 into tomorrow.
+"""
+
+from datetime import date
+from typing import Any, ClassVar, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from app.models import issuance_events
+
+T = TypeVar("T")
+
+
+class Bucket(FunctionElement[T]):
+    """One part of ``issuance_events.issued_at``, written for each database."""
+
+    inherit_cache = True
+    postgresql: ClassVar[str]
+    sqlite: ClassVar[str]
+
+
+@compiles(Bucket)
+def _sql(bucket: Bucket[Any], compiler: SQLCompiler, **_: Any) -> str:
+    name = compiler.dialect.name
+    template = bucket.postgresql if name == "postgresql" else bucket.sqlite
+    return template.format(compiler.process(bucket.clauses))
+
+
+class IssuedOn(Bucket[date]):
+    """The day."""
+
+    inherit_cache = True
+    type = sa.Date()
+    postgresql = "CAST({0} AT TIME ZONE 'UTC' AS DATE)"
+    sqlite = "substr({0}, 1, 10)"
+
+
+class IssuedMonth(Bucket[date]):
+    """The first day of the month."""
+
+    inherit_cache = True
+    type = sa.Date()
+    postgresql = "CAST(date_trunc('month', {0} AT TIME ZONE 'UTC') AS DATE)"
+    sqlite = "substr({0}, 1, 7) || '-01'"
+
+
+class IssuedDow(Bucket[int]):
+    """The day of week; 0 is Sunday."""
+
+    inherit_cache = True
+    type = sa.SmallInteger()
+    postgresql = "CAST(extract(dow FROM {0} AT TIME ZONE 'UTC') AS SMALLINT)"
+    sqlite = "CAST(strftime('%w', substr({0}, 1, 10)) AS INTEGER)"
+
+
+class IssuedHour(Bucket[int]):
+    """The hour, 0 to 23."""
+
+    inherit_cache = True
+    type = sa.SmallInteger()
+    postgresql = "CAST(extract(hour FROM {0} AT TIME ZONE 'UTC') AS SMALLINT)"
+    sqlite = "CAST(substr({0}, 12, 2) AS INTEGER)"
+
+
+issued_on = IssuedOn(issuance_events.c.issued_at)
+issued_month = IssuedMonth(issuance_events.c.issued_at)
+issued_dow = IssuedDow(issuance_events.c.issued_at)
+issued_hour = IssuedHour(issuance_events.c.issued_at)

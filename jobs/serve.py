@@ -1,0 +1,44 @@
+"""``python -m jobs.serve``: web and scheduler in the foreground, for ``make run``.
+
+Production starts the two by themselves, under a supervisor.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+
+from app.config import ROOT
+
+COMMANDS = (["gunicorn", "wsgi:app"], ["jobs"])
+STOP_SECONDS = 40
+POLL_SECONDS = 0.2
+
+
+def main() -> int:
+    """Run both until a signal comes or one of them ends; exit as that one did."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    # In groups of their own: Ctrl-C reaches this process alone, which then stops them in order.
+    children = [
+        subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, process_group=0)  # noqa: S603 - fixed commands
+        for command in COMMANDS
+    ]
+    while not stop.wait(POLL_SECONDS) and all(child.poll() is None for child in children):
+        pass
+    ended = [child.returncode for child in children if child.returncode is not None]
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.wait(STOP_SECONDS)
+    return ended[0] if ended else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
