@@ -53,12 +53,12 @@ def _insert_unnested(connection: Connection, events: list[Event]) -> int:
 
     Without a conflict target, so that it needs no right to read the table.
     """
-    columns = [issuance_events.c[name] for name in _COLUMNS]
+    types = (sa.Text, sa.Text, sa.Text, sa.DateTime(timezone=True))
     arrays = [
-        sa.bindparam(column.name, list(values), type_=postgresql.ARRAY(column.type))
-        for column, values in zip(columns, zip(*events, strict=True), strict=True)
+        sa.bindparam(name, list(values), type_=postgresql.ARRAY(kind))
+        for name, kind, values in zip(_COLUMNS, types, zip(*events, strict=True), strict=True)
     ]
-    rows = sa.func.unnest(*arrays).table_valued(*_COLUMNS, name="event")
+    rows = sa.func.unnest(*arrays).table_valued(*_COLUMNS, name="event").render_derived()
     insert = postgresql.insert(issuance_events).from_select(
         _COLUMNS, sa.select(*rows.c), include_defaults=False
     )

