@@ -8,9 +8,8 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from app import queries
@@ -30,7 +29,6 @@ from app.db import Database
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
-from app.models import issuance_events
 from app.schema import MIGRATIONS
 from jobs.rollup import Run, run_rollup
 from tests.postgresql import Server
