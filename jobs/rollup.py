@@ -115,7 +115,10 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
     events = connection.execute(counted).scalar_one()
     buckets = 0
     for rollup in ROLLUPS:
-        buckets += connection.execute(add_window(rollup, upsert, window)).rowcount
+        added = connection.execute(
+            add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
+        )
+        buckets += added.rowcount
     candidate = rollup_state.c.candidate
     connection.execute(
         sa.update(rollup_state).values(
