@@ -1,6 +1,7 @@
 """gunicorn's settings, from the same environment as the service's."""
 
 import sys
+from typing import Any
 
 from app.config import Settings
 from app.errors import SettingsError
@@ -17,3 +18,8 @@ threads = 4
 timeout = 60
 graceful_timeout = 30
 control_socket_disable = True
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Close the worker's database connections, rather than drop them."""
+    worker.wsgi.extensions["analytics"].database.dispose()

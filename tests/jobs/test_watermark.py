@@ -191,13 +191,14 @@ def test_a_writer_that_prepares_while_it_is_waited_for_is_still_waited_for(
 def test_a_prepared_transaction_is_waited_for_across_a_crash(writer):
     """After a crash it comes back under another virtual transaction id."""
     server = Server().start()
+    url = server.url("postgres")
+    database = Database(make_url(url))
     try:
-        migrate(url := server.url("postgres"))
+        migrate(url)
         slow = writer(url=url)
         slow.execute(INSERT, ["slow"])
         with psycopg.connect(conninfo(url)) as other:
             other.execute(INSERT, ["other"])
-        database = Database(make_url(url))
         assert run_now(database).outcome == "held_up"
         slow.execute("PREPARE TRANSACTION 'gid-3'")
         server.stop(server.IMMEDIATE)
@@ -208,8 +209,8 @@ def test_a_prepared_transaction_is_waited_for_across_a_crash(writer):
             operator.execute("COMMIT PREPARED 'gid-3'")
         assert run_now(database).events == 2
         assert_exact(database)
-        database.dispose()
     finally:
+        database.dispose()
         server.remove()
 
 

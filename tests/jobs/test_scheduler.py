@@ -1,0 +1,87 @@
+"""One run per tick, whoever ticks."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, text, update
+
+from app.db import Database
+from app.models import rollup_state
+from jobs.scheduler import claim_tick, tick
+from tests.conftest import make_settings
+from tests.recount import assert_exact
+
+
+def claim(database, interval=3600):
+    return database.write(lambda connection: claim_tick(connection, interval))
+
+
+def started(database, when):
+    statement = update(rollup_state).values(last_started=when)
+    database.write(lambda connection: connection.execute(statement))
+
+
+def test_the_first_tick_ever_is_due(database):
+    assert claim(database)
+
+
+def test_of_many_processes_one_has_the_tick(database):
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda _: claim(database), range(8)))
+    assert claims.count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("ago", "due"),
+    [
+        pytest.param(timedelta(0), False, id="just now"),
+        pytest.param(timedelta(minutes=50), False, id="within the interval"),
+        pytest.param(timedelta(minutes=59), True, id="a tick that comes a little early"),
+        pytest.param(timedelta(hours=5), True, id="long ago"),
+        pytest.param(timedelta(days=-1), True, id="in the future, since the clock was set back"),
+    ],
+)
+def test_a_run_is_due_an_interval_after_the_last_start(database, ago, due):
+    started(database, datetime.now(UTC) - ago)
+    assert claim(database) is due
+
+
+def test_a_tick_is_not_due_while_a_run_holds_the_state_row(postgresql_url):
+    database = Database(make_settings(postgresql_url).database_url)
+    with database.engine.begin() as running:
+        running.execute(select(rollup_state).with_for_update())
+        assert not claim(database)
+    assert claim(database)
+    database.dispose()
+
+
+def test_a_tick_counts_what_is_there(issue, database, settings):
+    issue("2026-04-01T00:00:00Z", times=3)
+    run = tick(database, settings, threading.Event())
+    assert (run.outcome, run.events) == ("done", 3)
+    assert tick(database, settings, threading.Event()) is None
+    assert_exact(database)
+
+
+def test_a_failing_tick_is_logged_and_the_next_one_counts(issue, database, settings, caplog):
+    issue("2026-04-01T00:00:00Z")
+    rename = "ALTER TABLE daily_issuance RENAME TO {}"
+    database.write(lambda c: c.execute(text(rename.format("gone"))))
+    assert tick(database, settings, threading.Event()) is None
+    assert "outcome=failed" in caplog.text
+    back = "ALTER TABLE gone RENAME TO daily_issuance"
+    database.write(lambda c: c.execute(text(back)))
+    started(database, None)
+    assert tick(database, settings, threading.Event()).events == 1
+    assert_exact(database)
+
+
+def test_a_stopped_run_ends_between_two_windows_and_the_next_goes_on(issue, roll_up, database):
+    issue("2026-04-01T00:00:00Z", times=5)
+    stop = threading.Event()
+    stop.set()
+    assert roll_up(stop=stop).outcome == "held_up"
+    assert roll_up().events == 5
+    assert_exact(database)

@@ -1,0 +1,125 @@
+"""The whole way, as deployed: gunicorn, ``python -m jobs``, HTTP."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from app.config import ROOT
+from tests.conftest import bearer, child_environ
+
+PATIENCE_SECONDS = 60
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def process(*command, environ):
+    """A child that is ended by SIGTERM and must then exit with 0."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield child
+        child.send_signal(signal.SIGTERM)
+        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
+        assert child.returncode == 0, output
+        assert "Traceback" not in output
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def call(url, headers=None, body=None):
+    request = urllib.request.Request(url, body, headers or {})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
+        return response.status, json.load(response)
+
+
+def poll(attempt, wanted):
+    """Repeat until ``wanted(result)``; an absent server is waited for, too."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            result = attempt()
+        except (urllib.error.URLError, ConnectionError):
+            result = None
+        if result is not None and wanted(result):
+            return result
+        assert time.monotonic() < give_up, result
+        time.sleep(0.1)
+
+
+def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url):
+    port = free_port()
+    environ = child_environ(database_url, PORT=str(port), ROLLUP_INTERVAL_SECONDS="1")
+    base = f"http://127.0.0.1:{port}"
+    now = datetime.now(UTC)
+    event = {"id": "e1", "agentId": "agent-1", "issuedAt": now.isoformat()}
+    with (
+        process("gunicorn", "wsgi:app", environ=environ),
+        process("jobs", environ=environ),
+        process("jobs", environ=environ),
+    ):
+        poll(lambda: call(f"{base}/ready"), lambda answer: answer[0] == 200)
+        headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+        posted = call(f"{base}/api/v1/events", headers, json.dumps([event, event]).encode())
+        assert posted == (202, {"received": 2, "accepted": 1, "duplicates": 1})
+        trend = poll(
+            lambda: call(f"{base}/api/v1/analytics/tokens?days=2", bearer())[1]["data"],
+            lambda data: sum(point["count"] for point in data) > 0,
+        )
+        assert sum(point["count"] for point in trend) == 1
+        agents = call(f"{base}/api/v1/analytics/agents?month={now:%Y-%m}", bearer())[1]
+        assert agents["data"] == [{"agentId": "agent-1", "tokenCount": 1}]
+
+
+def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
+    environ = child_environ(database_url, PORT=str(free_port()))
+    check = [sys.executable, "-m", "gunicorn", "wsgi:app", "--print-config"]
+    shown = subprocess.run(
+        check, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert re.search(r"^bind\s+= \['127\.0\.0\.1:\d+'\]", shown.stdout, re.MULTILINE), shown.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_the_development_server_starts_both_and_stops_both(database_url, number):
+    port = free_port()
+    environ = child_environ(database_url, PORT=str(port))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "jobs.serve"],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
+        child.send_signal(number)
+        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        child.kill()
+        child.communicate()
+    assert child.returncode == 0, output
+    assert "scheduler stopped" in output
+    assert "Shutting down: Master" in output

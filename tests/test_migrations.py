@@ -1,0 +1,153 @@
+"""Up, down, up; and what the schema itself refuses, on both databases."""
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app.db import Database
+from app.models import issuance_events, metadata
+from tests.conftest import make_settings, migrate
+
+INSERT = text(
+    "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+    " VALUES (:tenant, :event, :agent, :at) ON CONFLICT DO NOTHING"
+)
+GOOD = {"tenant": "t", "event": "e", "agent": "a", "at": "2026-04-01 00:00:00"}
+
+
+def tables(database):
+    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+def insert(database, **values):
+    database.write(lambda connection: connection.execute(INSERT, GOOD | values))
+
+
+def rows(database):
+    with database.reading() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(issuance_events))
+
+
+def test_up_down_up_leaves_the_same_schema(database_url, flask):
+    database = Database(make_settings(database_url).database_url)
+    assert tables(database) == set(metadata.tables)
+    migrate(database_url, "base")
+    assert tables(database) == set()
+    migrate(database_url)
+    assert tables(database) == set(metadata.tables)
+    database.dispose()
+    checked = flask("db", "check")
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_columns_and_keys_are_those_of_the_models(database):
+    found = inspect(database.engine)
+    for name, table in metadata.tables.items():
+        columns = {c["name"]: c["nullable"] for c in found.get_columns(name)}
+        assert columns == {c.name: c.nullable for c in table.c}, name
+        key = found.get_pk_constraint(name)["constrained_columns"]
+        unique = [u["column_names"] for u in found.get_unique_constraints(name)]
+        assert [c.name for c in table.primary_key] in [key, *unique], name
+
+
+def test_events_are_found_by_id(database):
+    found = inspect(database.engine)
+    indexed = [index["column_names"] for index in found.get_indexes("issuance_events")]
+    key = found.get_pk_constraint("issuance_events")["constrained_columns"]
+    assert ["id"] in [key, *indexed]
+
+
+@pytest.mark.parametrize("column", ["tenant", "event", "agent"])
+@pytest.mark.parametrize(
+    "value", ["", "x" * 256, "a\x01b", "a\x1f", "a\x7f", "a\x80", "a\u0085", "a\x9f", None],
+    ids=repr,
+)  # fmt: skip
+def test_a_poisonous_id_is_refused_by_the_database(database, column, value):
+    with pytest.raises(IntegrityError):
+        insert(database, **{column: value})
+    assert rows(database) == 0
+
+
+@pytest.mark.parametrize("value", ["x" * 255, "\U0001f600" * 255, "~", "\xa0", "]-[^x", "a b"])
+def test_a_good_id_is_taken_by_the_database(database, value):
+    insert(database, tenant=value, event=value, agent=value)
+    assert rows(database) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1969-12-31 23:59:59", "10000-01-01 00:00:00", "infinity", "-infinity",
+     "2026-02-31 00:00:00", "", "0001-01-01 00:00:00 BC"],
+)  # fmt: skip
+def test_a_time_no_bucket_can_hold_is_refused_by_the_database(database, value):
+    at = value if database.engine.dialect.name == "sqlite" else f"{value}+00" * bool(value)
+    with pytest.raises(DBAPIError):
+        insert(database, at=at.replace("infinity+00", "infinity"))
+    assert rows(database) == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2026-04-01T00:00:00Z", "2026-04-01", "2026-04-01 24:00:00", "2026-04-01 23:59:60",
+     "2026-04-01 00:00:00+05:30", "2026-04-01 00:00:00.1", 5, b"2026-04-01 00:00:00"],
+)  # fmt: skip
+def test_sqlite_refuses_times_that_are_not_its_utc_text(sqlite_url, value):
+    database = Database(make_settings(sqlite_url).database_url)
+    with pytest.raises(IntegrityError):
+        insert(database, at=value)
+    database.dispose()
+
+
+def test_an_id_is_drawn_by_the_database_alone(postgresql_url):
+    database = Database(make_settings(postgresql_url).database_url)
+    with pytest.raises(DBAPIError, match="GENERATED ALWAYS"):
+        database.write(
+            lambda connection: connection.execute(
+                text(
+                    "INSERT INTO issuance_events (id, tenant_id, event_id, agent_id, issued_at)"
+                    " VALUES (5, 't', 'e', 'a', now())"
+                )
+            )
+        )
+    database.dispose()
+
+
+def test_ids_sort_by_code_point_in_every_table(database):
+    if database.is_postgresql:
+        collations = text(
+            "SELECT DISTINCT collation_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND column_name LIKE '%\\_id'"
+        )
+        with database.reading() as connection:
+            assert connection.scalars(collations).all() == ["C"]
+    for tenant in ("b", "B", "a", "Z", "\xe9", "\U0001f600", "\uffee"):
+        insert(database, tenant=tenant)
+    ordered = sa.select(issuance_events.c.tenant_id).order_by(issuance_events.c.tenant_id)
+    with database.reading() as connection:
+        found = connection.scalars(ordered).all()
+    assert found == sorted(found)
+
+
+def test_a_database_that_is_not_utf8_is_refused(postgresql, flask, postgresql_url):
+    name = postgresql.create()
+    postgresql.drop(name)
+    postgresql._administer(
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+    )
+    refused = flask("db", "upgrade", DATABASE_URL=postgresql.at(name))
+    postgresql.drop(name)
+    assert refused.returncode == 1
+    assert "UTF8" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_rollup_tables_have_room_for_updates_in_place(postgresql_url):
+    database = Database(make_settings(postgresql_url).database_url)
+    options = text(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND reloptions @> '{fillfactor=70}'"
+    )
+    with database.reading() as connection:
+        tables = set(connection.scalars(options))
+    assert tables == {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
+    database.dispose()
