@@ -1,5 +1,6 @@
 """Issuance events as they arrive: JSON in, checked :class:`Event` out. No storage here."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -113,7 +114,10 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
         InvalidEvent: it is refused.
         ForbiddenError: it names another organization.
     """
-    return check_event(decode_event(item), tenant_id, now)
+    value = decode_event(item)
+    event = check_event(value, tenant_id, now)
+    refuse_nul(item)
+    return event
 
 
 def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
@@ -146,6 +150,8 @@ def _issued_at(text: str, now: datetime) -> datetime:
 
 # An escaped NUL; a backslash before it would be escaped itself.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(EventBody))
 
 
 def decode_event(item: bytes) -> Any:
@@ -162,12 +168,29 @@ def decode_event(item: bytes) -> Any:
     except UnicodeDecodeError:
         raise InvalidEvent("", "is not valid UTF-8") from None
     except msgspec.MsgspecError as error:
-        raise InvalidEvent("", str(error)) from None
+        raise _undecodable(item, error) from None
     except RecursionError:
         raise InvalidEvent("", "is nested too deeply") from None
+    return value
+
+
+def refuse_nul(item: bytes) -> None:
+    """Refuse an event with a NUL in any string, also in members nobody reads."""
     if b"\\u0000" in item and _NUL.search(item):
         raise InvalidEvent("", "has a NUL character in a string")
-    return value
+
+
+def _undecodable(item: bytes, error: msgspec.MsgspecError) -> "InvalidEvent":
+    """The decoder's message; for a lone surrogate it only says "malformed", so say where."""
+    try:
+        members = json.loads(item)
+    except (ValueError, RecursionError):
+        members = None
+    if isinstance(members, dict):
+        for name in _MEMBERS & members.keys():
+            if isinstance(members[name], str) and _SURROGATE.search(members[name]):
+                return InvalidEvent(name, "has a lone surrogate")
+    return InvalidEvent("", str(error))
 
 
 _WRONG_MEMBER = re.compile(r"(?P<message>.*) - at `\$\.(?P<field>\w+)`")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from app.db import Database
 from app.errors import ForbiddenError, ValidationError
-from app.events import Event, InvalidEvent, check_event, decode_event
+from app.events import Event, InvalidEvent, check_event, decode_event, refuse_nul
 from app.ingest import record_events
 
 CHUNK_EVENTS = 10_000
@@ -126,7 +126,9 @@ def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
         try:
             if len(text) >= MAX_LINE_BYTES:
                 raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
-            yield number, decode_event(text)
+            members = decode_event(text)
+            refuse_nul(text)
+            yield number, members
         except InvalidEvent as problem:
             yield number, problem
 

@@ -12,6 +12,8 @@ from app.events import Event
 from app.models import issuance_events
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
+_TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
+_ARRAYS = dict.fromkeys(_COLUMNS[:3], _TEXTS) | {"issued_at": _INSTANTS}
 
 
 class Recorded(NamedTuple):
@@ -53,11 +55,8 @@ def _insert_unnested(connection: Connection, events: list[Event]) -> int:
 
     Without a conflict target, so that it needs no right to read the table.
     """
-    types = (sa.Text, sa.Text, sa.Text, sa.DateTime(timezone=True))
-    arrays = [
-        sa.bindparam(name, list(values), type_=postgresql.ARRAY(kind))
-        for name, kind, values in zip(_COLUMNS, types, zip(*events, strict=True), strict=True)
-    ]
+    columns = dict(zip(_COLUMNS, map(list, zip(*events, strict=True)), strict=True))
+    arrays = [sa.bindparam(name, columns[name], type_=kind) for name, kind in _ARRAYS.items()]
     rows = sa.func.unnest(*arrays).table_valued(*_COLUMNS, name="event").render_derived()
     insert = postgresql.insert(issuance_events).from_select(
         _COLUMNS, sa.select(*rows.c), include_defaults=False

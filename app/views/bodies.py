@@ -1,7 +1,9 @@
 """Reading a batch's body: content type, encoding, limits, and the events it holds apart."""
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 from flask import Request
@@ -10,8 +12,11 @@ from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, Validati
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_EVENTS = 10_000
+MAX_TOKENS = 50 * MAX_EVENTS
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+# A quotation mark alone opens a string that never ends.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]++|["\]},]', re.DOTALL)
 _GZIP = zlib.MAX_WBITS | 16
 
 
@@ -44,14 +49,32 @@ def event_texts(request: Request) -> Sequence[bytes]:
 
 def _one_or_many(body: bytes) -> Sequence[bytes]:
     """A JSON array's items, or the one object that is the whole body."""
-    if not body.lstrip().startswith(b"["):
+    body = body.strip()
+    if not body.startswith(b"["):
         return [body]
     try:
         return [bytes(item) for item in _ITEMS.decode(body)]
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValidationError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise ValidationError("the body is nested too deeply") from None
+    except (msgspec.MsgspecError, RecursionError):
+        # Some event in it cannot be decoded. Told apart by brackets alone, it fails by itself.
+        return _bracketed(body)
+
+
+def _bracketed(body: bytes) -> Sequence[bytes]:
+    """The items of a JSON array, found by its brackets, commas and strings, whatever else
+    may be wrong with them; one pass, without recursion, over a bounded number of tokens."""
+    items: list[bytes] = []
+    depth, start, mark = 0, 1, b""
+    for token in islice(_TOKEN.finditer(body), MAX_TOKENS):
+        mark = token[0]
+        depth += len(mark) if mark[0] in b"[{" else -(mark in b"]}")
+        if depth == 0 or (depth == 1 and mark == b","):
+            items.append(body[start : token.start()])
+            start = token.end()
+        if depth <= 0 or mark == b'"' or len(items) > MAX_EVENTS:
+            break
+    if len(items) <= MAX_EVENTS and (depth != 0 or mark != b"]" or body[start:]):
+        raise ValidationError("the body is not a JSON array, or not one that can be taken apart")
+    return items
 
 
 def _lines(body: bytes) -> Sequence[bytes]:
