@@ -29,7 +29,7 @@ def create_app(
     app = Flask("app", static_folder=None)
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=MAX_BYTES,
+        MAX_CONTENT_LENGTH=MAX_BYTES + 1,  # the one byte tells "too large" from "full"
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.

@@ -22,7 +22,7 @@ CHUNK_EVENTS = 10_000
 MAX_LINE_BYTES = 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP = b"\x1f"
 
 # A line's number and its members; a line that cannot be read has the reason instead.
 Record = tuple[int, Any | InvalidEvent]
@@ -79,7 +79,7 @@ class Importer:
                 self._take(source, number, members, chunk)
                 if len(chunk) >= CHUNK_EVENTS:
                     self._store(chunk)
-        except (EOFError, OSError, zlib.error, csv.Error) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise ValidationError(f"{source}: {error}") from None
         finally:
             self._store(chunk)
@@ -104,7 +104,8 @@ class Importer:
 
 def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
     """The file, decompressed if it is compressed, whatever it is called."""
-    if file.peek(2)[:2] == _GZIP_MAGIC:
+    # The first byte is enough, no text begins with it; a slow pipe may have no second one yet.
+    if file.peek(1)[:1] == _GZIP:
         return gzip.GzipFile(fileobj=file)
     return file
 
@@ -135,11 +136,25 @@ def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
 
 def _csv(lines: Iterator[bytes]) -> Iterator[Record]:
     """Columns as the members of an event are called, in any order; others are ignored."""
-    # What is not UTF-8 becomes a lone surrogate, which no id may have.
-    text = (line.decode(errors="surrogateescape") for line in lines)
-    reader = csv.DictReader(line.removeprefix(_BOM.decode()) for line in text)
-    for row in reader:
-        yield reader.line_num, {name: value for name, value in row.items() if name and value}
+    number = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(lines, start=1):
+            text = line.removeprefix(_BOM) if number == 1 else line
+            # What is not UTF-8 becomes a lone surrogate, which no id may have.
+            yield text.decode(errors="surrogateescape")
+
+    reader = csv.DictReader(texts())
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, InvalidEvent("", str(error))
+        else:
+            yield number, {name: cell for name, cell in row.items() if name and cell}
 
 
 FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Record]]] = {

@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.db import is_unavailable
 from app.errors import ServiceError, UnavailableError
+from app.views.bodies import too_large
 from app.views.web import json_response
 
 log = logging.getLogger("app")
@@ -16,7 +17,6 @@ _CODES = {
     400: "VALIDATION_ERROR",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
-    413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     429: "RATE_LIMIT_EXCEEDED",
     503: "SERVICE_UNAVAILABLE",
@@ -40,6 +40,8 @@ def service_error(error: ServiceError) -> Response:
 def http_error(error: HTTPException) -> Response:
     """An error that Flask or Werkzeug raised."""
     status = error.code or 500
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return service_error(too_large())
     message = HTTPStatus(status).phrase
     code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR")
     response = envelope(status, code, message)

@@ -1,0 +1,442 @@
+"""Bulk load in-process: what is stored, what is refused and where, and flat memory."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.config import ROOT
+from app.db import Database
+from app.errors import ValidationError
+from app.importer import Imported, Importer, Refused
+from app.models import issuance_events
+from tests.conftest import NOW, child_environ
+
+MORNING = "2026-04-01T09:00:00Z"
+HEADER = "id,organizationId,agentId,issuedAt"
+
+Row = tuple[str, str, str, datetime]
+
+
+@dataclass
+class Outcome:
+    totals: Imported
+    refused: list[Refused]
+
+    @property
+    def lines(self) -> list[int]:
+        return [refused.line for refused in self.refused]
+
+
+@dataclass
+class Loader:
+    """Imports bytes as a file; what was stored is read back from the database."""
+
+    database: Database
+
+    def __call__(
+        self,
+        data: bytes | io.BufferedReader,
+        file_format: str = "ndjson",
+        *,
+        organization: str | None = None,
+        on_chunk: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        refused: list[Refused] = []
+        importer = Importer(
+            database=self.database,
+            file_format=file_format,
+            tenant_id=organization,
+            clock=lambda: NOW,
+            on_refused=refused.append,
+            on_chunk=on_chunk,
+        )
+        is_stream = isinstance(data, io.BufferedReader)
+        importer.load("events", data if is_stream else io.BufferedReader(io.BytesIO(data)))
+        totals = importer.totals
+        assert totals.received == totals.accepted + totals.duplicates + totals.refused
+        assert totals.refused == len(refused)
+        assert all(line.source == "events" and line.reason.strip() for line in refused)
+        return Outcome(totals, refused)
+
+    def stored(self) -> list[Row]:
+        event = issuance_events.c
+        rows = sa.select(event.tenant_id, event.event_id, event.agent_id, event.issued_at)
+        with self.database.reading() as connection:
+            return sorted((*row,) for row in connection.execute(rows))
+
+    def ids(self) -> list[str]:
+        return [row[1] for row in self.stored()]
+
+
+@pytest.fixture
+def load(database: Database) -> Loader:
+    return Loader(database)
+
+
+def event(event_id: str = "e1", **members: Any) -> dict[str, Any]:
+    """An event's members; a member given as ``...`` is left out."""
+    whole = {"id": event_id, "organizationId": "org-a", "agentId": "a1", "issuedAt": MORNING}
+    return {name: value for name, value in (whole | members).items() if value is not ...}
+
+
+def line(event_id: str = "e1", **members: Any) -> bytes:
+    return json.dumps(event(event_id, **members)).encode() + b"\n"
+
+
+def rows(*lines: str, header: str = HEADER, end: str = "\n") -> bytes:
+    return end.join([header, *lines, ""]).encode()
+
+
+TWO = line("e1") + line("e2")
+ROWS = [f"e1,org-a,a1,{MORNING}", f"e2,org-a,a1,{MORNING}"]
+BOM = b"\xef\xbb\xbf"
+REORDERED = rows(
+    f"{MORNING},ignored,e1,a1,org-a",
+    f'{MORNING},"a, ""b""\nc",e2,a1,org-a',
+    header="issuedAt,note,id,agentId,organizationId",
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "file_format"),
+    [
+        pytest.param(TWO, "ndjson", id="ndjson"),
+        pytest.param(TWO.replace(b"\n", b"\r\n"), "ndjson", id="CRLF"),
+        pytest.param(TWO.rstrip(), "ndjson", id="no last newline"),
+        pytest.param(TWO.replace(b"\n", b"\n\n  \n\r\n"), "ndjson", id="blank lines"),
+        pytest.param(BOM + TWO, "ndjson", id="BOM"),
+        pytest.param(gzip.compress(TWO), "ndjson", id="gzip"),
+        pytest.param(gzip.compress(BOM + TWO), "ndjson", id="BOM in gzip"),
+        pytest.param(gzip.compress(TWO) + gzip.compress(TWO[:0]), "ndjson", id="gzip members"),
+        pytest.param(rows(*ROWS), "csv", id="csv"),
+        pytest.param(rows(*ROWS, end="\r\n"), "csv", id="csv CRLF"),
+        pytest.param(rows(*ROWS).rstrip(), "csv", id="csv without last newline"),
+        pytest.param(BOM + rows(*ROWS), "csv", id="csv BOM"),
+        pytest.param(gzip.compress(rows(*ROWS)), "csv", id="csv gzip"),
+        pytest.param(rows("", ROWS[0], "", ROWS[1], ""), "csv", id="csv blank lines"),
+        pytest.param(REORDERED, "csv", id="csv other columns in another order"),
+    ],
+)
+def test_every_packing_holds_the_same_events(load: Loader, data: bytes, file_format: str) -> None:
+    outcome = load(data, file_format)
+    assert outcome.refused == []
+    assert outcome.totals == Imported(received=2, accepted=2)
+    morning = datetime(2026, 4, 1, 9, tzinfo=UTC)
+    assert load.stored() == [("org-a", "e1", "a1", morning), ("org-a", "e2", "a1", morning)]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf", gzip.compress(b"")])
+@pytest.mark.parametrize("file_format", ["ndjson", "csv"])
+def test_an_empty_file_holds_nothing(load: Loader, data: bytes, file_format: str) -> None:
+    load(data, file_format)
+    assert load.stored() == []
+
+
+def test_importing_twice_changes_nothing(load: Loader) -> None:
+    data = line("e1") + line("e2")
+    load(data)
+    before = load.stored()
+    assert load(data).totals == Imported(received=2, duplicates=2)
+    assert load.stored() == before
+
+
+def test_of_two_deliveries_the_first_wins(load: Loader) -> None:
+    outcome = load(line("e1", agentId="first") + line("e1", agentId="second"))
+    assert outcome.totals == Imported(received=2, accepted=1, duplicates=1)
+    assert [row[2] for row in load.stored()] == ["first"]
+
+
+def test_an_event_id_belongs_to_its_organization(load: Loader) -> None:
+    outcome = load(line("e1", organizationId="org-a") + line("e1", organizationId="org-b"))
+    assert outcome.totals.accepted == 2
+    assert [row[0] for row in load.stored()] == ["org-a", "org-b"]
+
+
+def test_an_organization_stands_for_events_that_leave_it_out(load: Loader) -> None:
+    outcome = load(
+        line("e1", organizationId=...) + line("e2") + line("e3", organizationId="org-b"),
+        organization="org-a",
+    )
+    assert outcome.lines == [3]
+    assert "organization" in outcome.refused[0].reason
+    assert [row[:2] for row in load.stored()] == [("org-a", "e1"), ("org-a", "e2")]
+
+
+def test_an_organization_stands_for_a_csv_without_the_column(load: Loader) -> None:
+    data = rows(f"e1,a1,{MORNING}", header="id,agentId,issuedAt")
+    load(data, "csv", organization="org-a")
+    assert [row[:2] for row in load.stored()] == [("org-a", "e1")]
+
+
+GOOD = {
+    "members nobody knows": event(note={"a": [1]}, ID="x", token=None),
+    "first instant": event(issuedAt="1970-01-01T00:00:00Z"),
+    "offset": event(issuedAt="2026-04-01T00:30:00+05:30"),
+    "negative offset": event(issuedAt="2026-03-31T23:30:00-09:30"),
+    "digits cut": event(issuedAt="2026-04-01T09:00:00.1234569999Z"),
+    "digits cut at midnight": event(issuedAt="2026-03-31T23:59:59.9999999Z"),
+    "one digit": event(issuedAt="2026-04-01T09:00:00.5Z"),
+    "leap day": event(issuedAt="2024-02-29T09:00:00Z"),
+    "five minutes ahead": event(issuedAt=(NOW + timedelta(minutes=5)).isoformat()),
+}
+
+
+def test_issued_at_is_stored_in_utc_to_the_microsecond_and_never_rounded(load: Loader) -> None:
+    data = b"".join(line(**(members | {"id": name})) for name, members in GOOD.items())
+    assert load(data).refused == []
+    assert {row[1]: row[3].isoformat() for row in load.stored()} == {
+        "members nobody knows": "2026-04-01T09:00:00+00:00",
+        "first instant": "1970-01-01T00:00:00+00:00",
+        "offset": "2026-03-31T19:00:00+00:00",
+        "negative offset": "2026-04-01T09:00:00+00:00",
+        "digits cut": "2026-04-01T09:00:00.123456+00:00",
+        "digits cut at midnight": "2026-03-31T23:59:59.999999+00:00",
+        "one digit": "2026-04-01T09:00:00.500000+00:00",
+        "leap day": "2024-02-29T09:00:00+00:00",
+        "five minutes ahead": "2026-04-15T12:35:00+00:00",
+    }
+
+
+@pytest.mark.parametrize("ascii_only", [True, False], ids=["escaped", "as UTF-8"])
+def test_ids_are_kept_as_they_are_and_compared_by_code_point(
+    load: Loader, ascii_only: bool
+) -> None:
+    accents = ["\u00e9", "e\u0301", "\u00a0", "a\u2028b", "\ufeff", "\U0001f511" * 255]
+    ids = ["a", "A", "a ", " a", *accents]
+    text = "\n".join(json.dumps(event(name), ensure_ascii=ascii_only) for name in ids)
+    assert load(text.encode()).refused == []
+    assert load.ids() == sorted(ids)
+
+
+def test_csv_cells_keep_line_separators_that_are_no_newlines(load: Loader) -> None:
+    cells = ["a\u2028b", "\ufeffa"]
+    assert load(rows(*(f"{cell},org-a,a1,{MORNING}" for cell in cells)), "csv").refused == []
+    assert load.ids() == cells
+
+
+@pytest.mark.parametrize(
+    ("bad", "file_format"),
+    [
+        pytest.param(b"x" * 2**21, "ndjson", id="2 MiB"),
+        pytest.param(b"[" * 200_000, "ndjson", id="deep nesting"),
+        pytest.param(b'{"id":' * 100_000, "ndjson", id="deep objects"),
+        pytest.param(line().strip()[:-1] + b',"n":"\xff"}', "ndjson", id="invalid UTF-8"),
+        pytest.param(line().strip()[:-1] + b',"n":"\xed\xa0\x80"}', "ndjson", id="surrogate bytes"),
+        pytest.param(line().strip() + line().strip(), "ndjson", id="two on one line"),
+        pytest.param(ROWS[0].encode() + b"x" * 2**21, "csv", id="csv 2 MiB"),
+        pytest.param(b"x" * 200_000 + b",org-a,a1," + MORNING.encode(), "csv", id="csv wide cell"),
+        pytest.param(b"e\xff,org-a,a1," + MORNING.encode(), "csv", id="csv invalid UTF-8"),
+        pytest.param(b"e\x00,org-a,a1," + MORNING.encode(), "csv", id="csv NUL"),
+        pytest.param(b"e1,org-a,a1", "csv", id="csv too few cells"),
+        pytest.param(b",org-a,a1," + MORNING.encode(), "csv", id="csv empty id"),
+        pytest.param(b"e1,org-a,a1,2026-04-01", "csv", id="csv bad instant"),
+    ],
+)
+def test_a_bad_line_is_named_and_its_neighbours_are_stored(
+    load: Loader, bad: bytes, file_format: str
+) -> None:
+    if file_format == "csv":
+        data = rows(f"before,org-a,a1,{MORNING}") + bad + f"\nafter,org-a,a1,{MORNING}\n".encode()
+    else:
+        data = b"\n" + line("before") + bad + b"\n" + line("after")
+    outcome = load(data, file_format)
+    assert outcome.lines == [3]
+    assert load.ids() == ["after", "before"]
+
+
+def test_a_csv_row_over_several_lines_does_not_shift_the_numbers(load: Loader) -> None:
+    data = rows(f'e1,org-a,a1,{MORNING},"a\nb\nc"', "bad,org-a,a1,never,", header=HEADER + ",note")
+    assert load(data, "csv").lines == [5]
+
+
+@pytest.mark.parametrize("missing", ["id", "organizationId", "agentId", "issuedAt"])
+def test_a_csv_without_a_column_stores_nothing_and_says_which(load: Loader, missing: str) -> None:
+    outcome = load(rows(ROWS[0], header=HEADER.replace(missing, "other")), "csv")
+    assert missing in outcome.refused[0].reason
+    assert load.stored() == []
+
+
+def test_a_text_in_another_encoding_stores_nothing(load: Loader) -> None:
+    assert load(TWO.decode().encode("utf-16")).refused
+    assert load.stored() == []
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that delivers a byte at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bytes = iter(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        for byte in self._bytes:
+            buffer[0] = byte
+            return 1
+        return 0
+
+
+@pytest.mark.parametrize("data", [TWO, gzip.compress(TWO)], ids=["plain", "gzip"])
+def test_a_pipe_may_deliver_slowly(load: Loader, data: bytes) -> None:
+    load(io.BufferedReader(Trickle(data)))
+    assert load.ids() == ["e1", "e2"]
+
+
+# Chunks and damage
+
+
+def test_an_interrupted_import_is_simply_run_again(load: Loader) -> None:
+    data = b"".join(line(f"e{number:05}") for number in range(25_000))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(data, on_chunk=interrupt)
+    kept = len(load.stored())
+    assert 0 < kept < 25_000
+    totals = load(data).totals
+    assert totals == Imported(received=25_000, accepted=25_000 - kept, duplicates=kept)
+    assert len(load.stored()) == 25_000
+
+
+def damaged(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+
+
+WHOLE = gzip.compress(b"".join(line(f"e{number:04}") for number in range(2_000)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(WHOLE[: len(WHOLE) // 2], id="cut in the middle"),
+        pytest.param(WHOLE[:-3], id="cut in the checksum"),
+        pytest.param(WHOLE[:5], id="cut in the header"),
+        pytest.param(damaged(WHOLE, len(WHOLE) // 2), id="damaged in the middle"),
+        pytest.param(damaged(WHOLE, len(WHOLE) - 7), id="damaged checksum"),
+        pytest.param(WHOLE + b"garbage", id="garbage behind it"),
+    ],
+)
+def test_a_damaged_gzip_is_named_and_the_whole_file_mends_it(load: Loader, data: bytes) -> None:
+    with pytest.raises(ValidationError, match="events: "):
+        load(data)
+    kept = set(load.ids())
+    assert kept <= {f"e{number:04}" for number in range(2_000)}
+    assert load(WHOLE).totals == Imported(
+        received=2_000, accepted=2_000 - len(kept), duplicates=len(kept)
+    )
+
+
+# Memory
+
+MEASURE = """
+import gzip, io, resource, sys, zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from sqlalchemy.engine import make_url
+from app.db import Database
+from app.errors import ValidationError
+from app.importer import Importer
+
+class Stream(io.RawIOBase):
+    def __init__(self, blocks):
+        self.blocks, self.rest = blocks, b""
+    def readable(self):
+        return True
+    def readinto(self, buffer):
+        while not self.rest:
+            try:
+                self.rest = next(self.blocks)
+            except StopIteration:
+                return 0
+        size = min(len(buffer), len(self.rest))
+        buffer[:size], self.rest = self.rest[:size], self.rest[size:]
+        return size
+
+def lines(count):
+    for number in range(count):
+        yield (
+            '{"id":"00000000-0000-4000-8000-%012d","organizationId":"org-a",'
+            '"agentId":"agent-%d","issuedAt":"2024-04-01T09:00:00Z"}\\n' % (number, number % 9)
+        ).encode()
+
+def rows(count):
+    yield b"id,organizationId,agentId,issuedAt\\n"
+    for number in range(count):
+        yield b"%d,org-a,agent-1,2024-04-01T09:00:00Z\\n" % number
+
+def endless(fill, megabytes):
+    for _ in range(megabytes):
+        yield fill * 1024 * 1024
+
+def zipped(blocks):
+    packer = zlib.compressobj(wbits=31)
+    for block in blocks:
+        yield packer.compress(block)
+    yield packer.flush()
+
+def quote(megabytes):
+    yield b'id,organizationId,agentId,issuedAt\\n"'
+    yield from (b"never closed\\n" * 80_000 for _ in range(megabytes))
+
+def peak():  # KiB; what getrusage says on Linux includes the parent before exec
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    unit = 1024 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+database = Database(make_url(sys.argv[1]))
+stored = 0
+for file_format, blocks in (("ndjson", lines(10_000)), (sys.argv[2], eval(sys.argv[3]))):
+    importer = Importer(
+        database=database, file_format=file_format, tenant_id=None,
+        clock=lambda: datetime.now(UTC), on_refused=lambda refused: None, on_chunk=lambda: None,
+    )
+    try:
+        importer.load("stream", io.BufferedReader(Stream(blocks)))
+    except ValidationError as error:
+        assert len(str(error)) < 1000
+    print(importer.totals.received, peak())
+database.dispose()
+"""
+
+
+@pytest.mark.parametrize(
+    ("file_format", "blocks", "received"),
+    [
+        pytest.param("ndjson", "lines(300_000)", 300_000, id="many lines"),
+        pytest.param("csv", "rows(100_000)", 100_000, id="many rows"),
+        pytest.param("ndjson", "endless(b'x', 128)", 1, id="an endless line"),
+        pytest.param("ndjson", "zipped(endless(b' ', 256))", None, id="a gzip bomb"),
+        pytest.param("csv", "quote(128)", None, id="a quote never closed"),
+    ],
+)
+def test_memory_stays_flat(
+    sqlite_url: str, file_format: str, blocks: str, received: int | None
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, sqlite_url, file_format, blocks],
+        cwd=ROOT,
+        env=child_environ(sqlite_url),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (small, before), (large, after) = (map(int, row.split()) for row in done.stdout.splitlines())
+    assert small == 10_000
+    assert received in (None, large)
+    assert (after - before) / 1024 < 40, "MiB more for the larger import"
