@@ -20,6 +20,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Seconds a SQLite connection waits for another writer before it gives up.
@@ -89,6 +90,29 @@ class Database:
         """A connection for reads; on PostgreSQL every statement sees the newest commits."""
         with self._reader.connect() as connection:
             yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A read transaction in which all statements see the database as the first one does."""
+        level = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
+        with self.engine.execution_options(**level).connect() as connection, connection.begin():
+            yield connection
+
+    def read_then_write(
+        self, read: Callable[[Connection], S], write: Callable[[Connection, S], T]
+    ) -> T:
+        """A long ``read`` and a short ``write``, each a transaction, on one connection.
+
+        ``write`` finds the temporary tables that ``read`` made, and what it returned.
+        """
+        with self.engine.connect() as connection:
+            try:
+                with connection.begin():
+                    found = read(connection)
+                with connection.execution_options(writes=True).begin():
+                    return write(connection, found)
+            finally:
+                connection.invalidate()  # the temporary tables go with the connection
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.

@@ -65,6 +65,7 @@ class RollupStateColumns(TypedColumns):
     ``watermark``: every event with ``id <= watermark`` is counted, no other is.
     ``candidate``: a higher id that becomes safe once every transaction in
     ``writers`` (virtual transaction ids, separated by spaces) has ended.
+    ``corrections``: how many rebuilds have changed numbers.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
@@ -73,6 +74,43 @@ class RollupStateColumns(TypedColumns):
     writers: Named[str | None] = Column(sa.Text)
     last_started = Column(UTCDateTime)
     last_finished = Column(UTCDateTime)
+    corrections: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+
+
+class RollupRunColumns(TypedColumns):
+    """A run that did something or failed. One that is ``running`` for long was killed."""
+
+    id: Named[int] = Column(Big, sa.Identity(always=True), primary_key=True)
+    started_at = Column(UTCDateTime, nullable=False)
+    finished_at = Column(UTCDateTime)
+    outcome: Named[str] = Column(sa.Text)
+    events: Named[int] = Column(sa.BigInteger)
+    buckets: Named[int] = Column(sa.BigInteger)
+    watermark_from: Named[int] = Column(sa.BigInteger)
+    watermark_to: Named[int] = Column(sa.BigInteger)
+    error: Named[str | None] = Column(sa.Text)
+    host: Named[str] = Column(sa.Text)
+    pid: Named[int] = Column(sa.BigInteger)
+
+
+class RollupCorrectionColumns(TypedColumns):
+    """What the rebuild number ``correction`` changed: a tenant's total of a month in a table."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    correction: Named[int] = Column(sa.BigInteger, primary_key=True, autoincrement=False)
+    table_name: Named[str] = Column(sa.Text, primary_key=True)
+    month = Column(sa.Date, primary_key=True)
+    old_total: Named[int] = Column(sa.BigInteger)
+    new_total: Named[int] = Column(sa.BigInteger)
+    corrected_at = Column(UTCDateTime, nullable=False)
+    corrected_by: Named[str] = Column(sa.Text)
+
+
+class PurgedMonthColumns(TypedColumns):
+    """A month that raw events were deleted from: it can no longer be recounted."""
+
+    month = Column(sa.Date, primary_key=True)
+    events: Named[int] = Column(sa.BigInteger)
 
 
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
@@ -80,3 +118,6 @@ daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
 monthly_agent_issuance = Table("monthly_agent_issuance", metadata, MonthlyAgentIssuanceColumns)
 rollup_state = Table("rollup_state", metadata, RollupStateColumns)
+rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
+rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
+purged_months = Table("purged_months", metadata, PurgedMonthColumns)

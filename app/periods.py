@@ -1,6 +1,7 @@
 """UTC days, months and instants. Periods are half-open; "now" is always an argument."""
 
 import re
+from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta, timezone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,10 +60,25 @@ def month_of(day: date) -> date:
 def months_back(month: date, count: int) -> date:
     """The month ``count`` months before ``month``, both given by their first day.
 
-    Stops at year 1, where no calendar goes further back.
+    Stops where the calendar does, at years 1 and 9999.
     """
-    index = max(month.year * 12 + month.month - 1 - count, 12)
+    index = min(max(month.year * 12 + month.month - 1 - count, 12), 9999 * 12 + 11)
     return date(index // 12, index % 12 + 1, 1)
+
+
+def last_day(month: date) -> date:
+    """The last day of a month given by its first."""
+    return date(month.year, month.month, monthrange(month.year, month.month)[1])
+
+
+def months_without(first: date, last: date, left_out: set[date]) -> list[tuple[date, date]]:
+    """The months from ``first`` to ``last`` but for some, as ranges (first, last month)."""
+    ranges, start = [], first
+    for month in sorted(month for month in left_out if first <= month <= last):
+        if start < month:
+            ranges.append((start, months_back(month, 1)))
+        start = months_back(month, -1)
+    return [*ranges, (start, last)] if start <= last else ranges
 
 
 def days_until(last: date, days: int) -> list[date]:

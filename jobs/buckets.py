@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Bucket(FunctionElement[T]):
-    """One part of ``issuance_events.issued_at``, written for each database."""
+    """One part of an instant or a day, written for each database."""
 
     inherit_cache = True
     postgresql: ClassVar[str]
@@ -67,6 +67,15 @@ class IssuedHour(Bucket[int]):
     type = sa.SmallInteger()
     postgresql = "CAST(extract(hour FROM {0} AT TIME ZONE 'UTC') AS SMALLINT)"
     sqlite = "CAST(substr({0}, 12, 2) AS INTEGER)"
+
+
+class MonthOf(Bucket[date]):
+    """The first day of the month of a day."""
+
+    inherit_cache = True
+    type = sa.Date()
+    postgresql = "CAST(date_trunc('month', CAST({0} AS TIMESTAMP)) AS DATE)"
+    sqlite = "substr({0}, 1, 7) || '-01'"
 
 
 issued_on = IssuedOn(issuance_events.c.issued_at)

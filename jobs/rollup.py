@@ -13,9 +13,10 @@ out-of-order events need no care: they have new ids, and their buckets are added
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from threading import Event as Signal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -24,33 +25,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.db import Database, database_now
 from app.models import issuance_events, rollup_state
 from jobs.rollups import ROLLUPS, Window, add_window, in_window
-from jobs.watermark import (
-    Candidate,
-    Writer,
-    describe_writers,
-    newest_candidate,
-    open_writers,
-)
+from jobs.runs import Run, record_run
+from jobs.watermark import Candidate, describe_writers, newest_candidate, open_writers
 
 POLL_SECONDS = 0.05
-STATE = sa.select(rollup_state)
-
-
-@dataclass
-class Run:
-    """What one run did.
-
-    ``held_up`` means: not every event committed before the run is counted yet, since a
-    writer's transaction stayed open (``writers`` names who) or the run was told to stop.
-    Nothing is lost, the next run resumes.
-    """
-
-    watermark: int
-    outcome: Literal["done", "held_up"] = "done"
-    events: int = 0
-    buckets: int = 0
-    seconds: float = 0.0
-    writers: list[Writer] = field(default_factory=list)
 
 
 class Counted(NamedTuple):
@@ -74,31 +52,95 @@ def run_rollup(
     Raises:
         RefusedError: counting would be wrong here; nothing was changed.
     """
-    started, stop = time.monotonic(), stop or Signal()
+    began = time.monotonic()
     with database.reading() as connection:
-        state = connection.execute(STATE).one()
-        newest = newest_candidate(connection, state.watermark)
-    run, resumed = Run(state.watermark), _left_behind(state)
-    while run.watermark < newest.upto and not stop.is_set():
-        with database.reading() as connection:
-            now_open = open_writers(connection)
-        newest, resumed = newest.remaining(now_open), resumed.remaining(now_open)
-        # Whoever holds the resumed candidate up was open when the newest was taken, too. So
-        # it is safe first, and counting up to it is progress even if writers never pause.
-        safe = max((c.upto for c in (newest, resumed) if not c.writers), default=0)
-        if safe > run.watermark:
-            _count_next(database, safe, window_ids, run)
-        elif time.monotonic() - started >= wait_seconds:
-            break
+        state = connection.execute(sa.select(rollup_state, database_now().label("now"))).one()
+    run = Run(state.now, state.watermark, state.watermark)
+    give_up = began + wait_seconds
+    progress = _Progress(database, run, window_ids)
+    try:
+        progress.count(state, give_up, stop or Signal())
+    except Exception as error:
+        progress.fail(error)
+        raise
+    return replace(progress.run, seconds=time.monotonic() - began)
+
+
+class _Progress:
+    """A run under way."""
+
+    def __init__(self, database: Database, run: Run, window_ids: int) -> None:
+        self.run = run
+        self._database = database
+        self._window_ids = window_ids
+
+    def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
+        """Take windows until the newest id is counted, or there is no more time to wait."""
+        with self._database.reading() as connection:
+            newest = newest_candidate(connection, state.watermark)
+        resumed = _left_behind(state)
+        while self.run.watermark < newest.upto and not stop.is_set():
+            with self._database.reading() as connection:
+                now_open = open_writers(connection)
+            newest, resumed = newest.remaining(now_open), resumed.remaining(now_open)
+            # Whoever holds the resumed candidate up was open when the newest was taken, too. So
+            # it is safe first, and counting up to it is progress even if writers never pause.
+            safe = max((c.upto for c in (newest, resumed) if not c.writers), default=0)
+            if safe > self.run.watermark:
+                self.run = self._database.write(partial(self._count_next, upto=safe))
+            elif time.monotonic() >= give_up:
+                break
+            else:
+                stop.wait(POLL_SECONDS)
+        if self.run.watermark < newest.upto:
+            self._leave_behind(resumed if resumed.upto > self.run.watermark else newest)
         else:
-            stop.wait(POLL_SECONDS)
-    if run.watermark < newest.upto:
-        _leave_behind(database, run, resumed if resumed.upto > run.watermark else newest)
-    else:
-        finished = sa.update(rollup_state).values(last_finished=database_now())
-        database.write(lambda connection: connection.execute(finished))
-    run.seconds = time.monotonic() - started
-    return run
+            self._finish()
+
+    def fail(self, error: Exception) -> None:
+        """Keep the failure in the history, if the database can be reached at all."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        failed = replace(self.run, outcome="failed", error=reason)
+        try:
+            self._database.write(lambda connection: record_run(connection, failed))
+        except sa.exc.SQLAlchemyError:
+            return  # the caller raises the failure itself
+
+    def _count_next(self, connection: Connection, upto: int) -> Run:
+        counted = add_next_window(connection, upto, self._window_ids)
+        run = replace(
+            self.run,
+            watermark=counted.watermark,
+            events=self.run.events + counted.events,
+            buckets=self.run.buckets + counted.buckets,
+        )
+        return record_run(connection, run) if counted.events else run
+
+    def _leave_behind(self, candidate: Candidate) -> None:
+        """Keep the candidate for the next run: one that started anew each time might never end."""
+        with self._database.reading() as connection:
+            writers = describe_writers(connection, candidate)
+        held_up = replace(self.run, outcome="held_up", writers=writers)
+        kept = (
+            sa.update(rollup_state)
+            .where(rollup_state.c.watermark < candidate.upto)
+            .values(candidate=candidate.upto, writers=" ".join(sorted(candidate.writers)))
+        )
+
+        def leave(connection: Connection) -> Run:
+            connection.execute(kept)
+            return record_run(connection, held_up)
+
+        self.run = self._database.write(leave)
+
+    def _finish(self) -> None:
+        done = replace(self.run, outcome="done")
+
+        def finish(connection: Connection) -> Run:
+            connection.execute(sa.update(rollup_state).values(last_finished=database_now()))
+            return done if done.id is None else record_run(connection, done)
+
+        self.run = self._database.write(finish)
 
 
 def add_next_window(connection: Connection, upto: int, window_ids: int) -> Counted:
@@ -106,7 +148,8 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
 
     Without anything left to count up to there, only says where the watermark is.
     """
-    watermark: int = connection.execute(STATE.with_for_update()).one().watermark
+    locked = sa.select(rollup_state.c.watermark).with_for_update()
+    watermark = connection.execute(locked).scalar_one()
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))
@@ -114,7 +157,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
     counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
     events = connection.execute(counted).scalar_one()
     buckets = 0
-    for rollup in ROLLUPS:
+    for rollup in ROLLUPS if events else ():
         added = connection.execute(
             add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
         )
@@ -130,26 +173,6 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
     return Counted(window.upto, events, buckets)
 
 
-def _count_next(database: Database, upto: int, window_ids: int, run: Run) -> None:
-    counted = database.write(lambda connection: add_next_window(connection, upto, window_ids))
-    run.watermark = counted.watermark
-    run.events += counted.events
-    run.buckets += counted.buckets
-
-
 def _left_behind(state: Row[Any]) -> Candidate:
     """The candidate that an earlier run could not wait for; id 0 when there is none."""
     return Candidate(state.candidate or 0, frozenset((state.writers or "").split()))
-
-
-def _leave_behind(database: Database, run: Run, candidate: Candidate) -> None:
-    """Keep the candidate for the next run: one that started anew each time might never end."""
-    run.outcome = "held_up"
-    with database.reading() as connection:
-        run.writers = describe_writers(connection, candidate)
-    kept = (
-        sa.update(rollup_state)
-        .where(rollup_state.c.watermark < candidate.upto)
-        .values(candidate=candidate.upto, writers=" ".join(sorted(candidate.writers)))
-    )
-    database.write(lambda connection: connection.execute(kept))

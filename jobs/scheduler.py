@@ -18,13 +18,16 @@ from app.config import Settings
 from app.db import Database, database_now, is_unavailable
 from app.errors import ServiceError
 from app.models import rollup_state
-from jobs.rollup import Run, run_rollup
+from jobs.purge import purge_events
+from jobs.rollup import run_rollup
+from jobs.runs import Run
 
 log = logging.getLogger("jobs")
 
 # Ticks of one process come a little early or late; a run that started almost a whole
 # interval ago is not taken for this tick's.
 EARLY = 0.1
+PURGE_SECONDS = 3600
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
@@ -68,22 +71,29 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
     return run
 
 
+def purge_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Delete raw events past retention. Several processes at once take turns, batch by batch."""
+    try:
+        purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
+    except Exception as error:  # as above
+        log.error("purge outcome=failed", exc_info=not is_unavailable(error))
+        return
+    if purged.events:
+        outcome = "done" if purged.finished else "stopped"
+        log.info("purge outcome=%s events=%d", outcome, purged.events)
+
+
 def serve(settings: Settings) -> None:
     """Tick until SIGTERM or SIGINT, then let a transaction that is under way finish."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database = Database(settings.database_url, pool_size=2)
-    scheduler = BackgroundScheduler(timezone="UTC")
-    scheduler.add_job(
-        tick,
-        "interval",
-        args=(database, settings, stop),
-        seconds=settings.rollup_interval_seconds,
-        coalesce=True,
-        max_instances=1,
-        misfire_grace_time=None,
-    )
+    defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
+    arguments = (database, settings, stop)
+    scheduler.add_job(tick, "interval", arguments, seconds=settings.rollup_interval_seconds)
+    scheduler.add_job(purge_tick, "interval", arguments, seconds=PURGE_SECONDS)
     scheduler.start()
     log.info("scheduler started interval_seconds=%d", settings.rollup_interval_seconds)
     stop.wait()

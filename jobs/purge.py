@@ -1,0 +1,96 @@
+"""Purge: delete counted raw events that were received longer ago than they are kept.
+
+In short batches, since a DELETE takes the same lock as a writer and the rollup waits for
+it. Each batch records in its own transaction which months lost how many events, so that
+nobody later takes those months for verifiable.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from threading import Event as Signal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.db import Database, database_now
+from app.models import issuance_events, purged_months, rollup_state
+from jobs.buckets import issued_month
+from jobs.rollups import Window, in_window
+from jobs.runs import forget_old_runs
+
+BATCH_EVENTS = 10_000
+# Ids ascend nearly as events are received. After so many batches in a row without an old
+# event there are none worth a walk through everything that is kept.
+IDLE_BATCHES = 10
+
+
+@dataclass(frozen=True)
+class Purged:
+    """Events deleted, and whether all that were due are gone."""
+
+    events: int
+    finished: bool
+
+
+def purge_events(
+    database: Database,
+    *,
+    retention_days: int,
+    batch_events: int = BATCH_EVENTS,
+    stop: Signal | None = None,
+) -> Purged:
+    """Delete what is due, oldest first, and old rows of the run history.
+
+    Never an event that is not counted. Interrupted, it is simply run again; several at once
+    take turns.
+    """
+    with database.reading() as connection:
+        now = connection.execute(sa.select(database_now())).scalar_one()
+    cutoff = now - timedelta(days=retention_days)
+    database.write(lambda connection: forget_old_runs(connection, now))
+    purged, idle, after = 0, 0, 0
+    while idle < IDLE_BATCHES:
+        if stop is not None and stop.is_set():
+            return Purged(purged, finished=False)
+        with database.reading() as connection:
+            upto = _batch_end(connection, after, batch_events)
+        if upto is None:
+            break
+        due = sa.and_(in_window(Window(after, upto)), issuance_events.c.received_at < cutoff)
+        deleted = database.write(partial(_purge_batch, due=due))
+        purged, idle, after = purged + deleted, 0 if deleted else idle + 1, upto
+    return Purged(purged, finished=True)
+
+
+def _batch_end(connection: Connection, after: int, batch_events: int) -> int | None:
+    """The id of the last of the next counted events; ``None`` when there are no more."""
+    event = issuance_events.c
+    watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
+    batch = (
+        sa.select(event.id)
+        .where(event.id > after, event.id <= watermark)
+        .order_by(event.id)
+        .limit(batch_events)
+        .subquery()
+    )
+    upto: int | None = connection.scalar(sa.select(sa.func.max(batch.c.id)))
+    return upto
+
+
+def _purge_batch(connection: Connection, *, due: sa.ColumnElement[bool]) -> int:
+    # The state row's lock: two purges must not record the same events, and a rebuild must
+    # not compute without some that it has not heard of.
+    connection.execute(sa.select(rollup_state.c.id).with_for_update())
+    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    lost = sa.func.count().label("events")
+    months = sa.select(issued_month.label("month"), lost).where(due).group_by(issued_month)
+    record = upsert(purged_months).from_select(["month", "events"], months)
+    connection.execute(
+        record.on_conflict_do_update(
+            index_elements=["month"],
+            set_={"events": purged_months.c.events + record.excluded.events},
+        )
+    )
+    return connection.execute(sa.delete(issuance_events).where(due)).rowcount

@@ -1,0 +1,144 @@
+"""Rebuild: repair the summary tables of some months from the raw events.
+
+The difference is computed first, beside everything else, and then *added* in one short
+transaction under the state lock. Adding is right whatever was counted in between, since
+runs only add, too. Rebuilds take turns: one that finds that another has changed numbers
+since its own difference was computed computes it anew.
+"""
+
+import getpass
+import socket
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy import Column, ColumnElement, Connection, Table
+
+from app.db import Database, database_now
+from app.errors import RefusedError
+from app.models import rollup_corrections, rollup_state
+from jobs.buckets import MonthOf
+from jobs.difference import Scope, difference, scope
+from jobs.rollups import ROLLUPS, Rollup
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """How many buckets were corrected, and the correction's number in the journal, if any."""
+
+    buckets: int
+    correction: int | None
+
+
+def rebuild(database: Database, first: date, last: date) -> Rebuilt:
+    """Make the months from ``first`` to ``last`` equal to a recount.
+
+    Raises:
+        RefusedError: raw events of a month were purged, so it cannot be recounted.
+    """
+    for _ in range(ATTEMPTS):
+        rebuilt = database.read_then_write(
+            partial(_compute, first=first, last=last), partial(_apply, first=first, last=last)
+        )
+        if rebuilt is not None:
+            return rebuilt
+    raise RefusedError("other rebuilds keep changing numbers; try again")
+
+
+def _compute(connection: Connection, *, first: date, last: date) -> int:
+    """Leave each table's difference in a temporary one; the number of corrections so far."""
+    before = connection.execute(sa.select(rollup_state.c.corrections)).scalar_one()
+    months = _rebuildable(connection, first, last)
+    for rollup in ROLLUPS:
+        deltas = _deltas(rollup)
+        deltas.create(connection, checkfirst=False)
+        found = difference(rollup, months.ranges).subquery()
+        keys = [found.c[name] for name in rollup.keys]
+        rows = sa.select(*keys, found.c.recounted - found.c.stored)
+        connection.execute(sa.insert(deltas).from_select([*rollup.keys, "delta"], rows))
+    return before
+
+
+def _apply(connection: Connection, before: int, *, first: date, last: date) -> Rebuilt | None:
+    """Add the differences; ``None`` when another rebuild came between."""
+    locked = sa.select(rollup_state.c.corrections).with_for_update()
+    if connection.execute(locked).scalar_one() != before:
+        return None
+    # Again: a purge may have come between, before or after the difference was computed.
+    _rebuildable(connection, first, last)
+    buckets = 0
+    for rollup in ROLLUPS:
+        deltas = _deltas(rollup)
+        buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
+        _write_journal(connection, rollup, deltas, before + 1)
+        _add_deltas(connection, rollup, deltas)
+    if not buckets:
+        return Rebuilt(0, None)
+    connection.execute(sa.update(rollup_state).values(corrections=before + 1))
+    return Rebuilt(buckets, before + 1)
+
+
+def _rebuildable(connection: Connection, first: date, last: date) -> Scope:
+    months = scope(connection, first, last)
+    if months.purged:
+        names = ", ".join(f"{month:%Y-%m}" for month in months.purged)
+        raise RefusedError(f"raw events were purged, these months cannot be rebuilt: {names}")
+    return months
+
+
+def _deltas(rollup: Rollup) -> Table:
+    """The temporary table of one summary table's differences."""
+    keys = [Column(name, rollup.table.c[name].type, nullable=False) for name in rollup.keys]
+    name = f"difference_{rollup.table.name}"
+    delta = Column("delta", sa.BigInteger, nullable=False)
+    return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
+
+
+def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number: int) -> None:
+    """One row for each tenant and month whose total changes, written before it does."""
+    table, month = rollup.table, _month(rollup, deltas).label("month")
+    changed = (
+        sa.select(deltas.c.tenant_id, month, sa.func.sum(deltas.c.delta).label("delta"))
+        .group_by(deltas.c.tenant_id, month)
+        .subquery("changed")
+    )
+    old = (
+        sa.select(sa.func.coalesce(sa.func.sum(table.c.issued), 0))
+        .where(table.c.tenant_id == changed.c.tenant_id)
+        .where(_month(rollup, table) == changed.c.month)
+        .scalar_subquery()
+    )
+    author = f"{getpass.getuser()}@{socket.gethostname()}"
+    values = {
+        "tenant_id": changed.c.tenant_id,
+        "correction": sa.literal(number),
+        "table_name": sa.literal(table.name),
+        "month": changed.c.month,
+        "old_total": old,
+        "new_total": old + changed.c.delta,
+        "corrected_at": database_now(),
+        "corrected_by": sa.literal(author),
+    }
+    rows = sa.select(*(value.label(name) for name, value in values.items()))
+    connection.execute(sa.insert(rollup_corrections).from_select(list(values), rows))
+
+
+def _add_deltas(connection: Connection, rollup: Rollup, deltas: Table) -> None:
+    """Add each difference to its bucket; buckets appear from and disappear at zero."""
+    table, names = rollup.table, list(rollup.keys)
+    same = sa.and_(*(table.c[name] == deltas.c[name] for name in names))
+    keys = [deltas.c[name] for name in names]
+    missing = ~sa.exists(sa.select(sa.literal(1)).select_from(table).where(same).correlate(deltas))
+    empty = sa.select(*keys, sa.literal(0)).where(missing)
+    connection.execute(sa.insert(table).from_select([*names, "issued"], empty))
+    issued = table.c.issued + deltas.c.delta
+    connection.execute(sa.update(table).values(issued=issued).where(same))
+    touched = sa.exists(sa.select(sa.literal(1)).select_from(deltas).where(same).correlate(table))
+    connection.execute(sa.delete(table).where(table.c.issued == 0, touched))
+
+
+def _month(rollup: Rollup, source: Table) -> ColumnElement[date]:
+    return source.c.month if "month" in rollup.keys else MonthOf(source.c.date)

@@ -1,0 +1,75 @@
+"""What a rollup run did, and its row in the history.
+
+The row is written in the transaction that adds a window, so the history's events are
+those that were counted, and a run that was killed half-way stays as ``running``.
+"""
+
+import os
+import socket
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.db import database_now
+from app.models import rollup_runs
+from jobs.watermark import Writer
+
+KEPT = timedelta(days=30)
+ERROR_CHARACTERS = 500
+
+Outcome = Literal["running", "done", "held_up", "failed"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as far as it has come.
+
+    ``held_up`` means: not every event committed before the run is counted yet, since a
+    writer's transaction stayed open (``writers`` names who) or the run was told to stop.
+    Nothing is lost, the next run resumes.
+    """
+
+    started_at: datetime
+    watermark_from: int
+    watermark: int
+    outcome: Outcome = "running"
+    events: int = 0
+    buckets: int = 0
+    seconds: float = 0.0
+    writers: list[Writer] = field(default_factory=list)
+    error: str | None = None
+    id: int | None = None
+
+
+def record_run(connection: Connection, run: Run) -> Run:
+    """Write the run's row, or bring it up to date; the run, with the row's id."""
+    values = {
+        "finished_at": None if run.outcome == "running" else database_now(),
+        "outcome": run.outcome,
+        "events": run.events,
+        "buckets": run.buckets,
+        "watermark_to": run.watermark,
+        "error": run.error and run.error[:ERROR_CHARACTERS],
+    }
+    if run.id is not None:
+        mine = rollup_runs.c.id == run.id
+        connection.execute(sa.update(rollup_runs).where(mine).values(values))
+        return run
+    insert = sa.insert(rollup_runs).values(
+        values
+        | {
+            "started_at": run.started_at,
+            "watermark_from": run.watermark_from,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+    )
+    return replace(run, id=connection.scalar(insert.returning(rollup_runs.c.id)))
+
+
+def forget_old_runs(connection: Connection, now: datetime) -> None:
+    """Delete the rows of runs that started more than 30 days ago."""
+    connection.execute(sa.delete(rollup_runs).where(rollup_runs.c.started_at < now - KEPT))
