@@ -54,6 +54,6 @@ def verification(
                 for row in rows:
                     *key, stored, recounted = row
                     names = dict(zip(rollup.keys, key, strict=True))
-                    yield Drift(rollup.table.name, names, stored, recounted)
+                    yield Drift(str(rollup.table.name), names, stored, recounted)
 
         yield Verification(watermark, months, drift())

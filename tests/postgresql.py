@@ -92,6 +92,11 @@ class Server:
     def conninfo(self, database: str) -> str:
         return f"host={self.folder} user=postgres dbname={database}"
 
+    def tool(self, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Run a client program of the same version, for its output."""
+        command = [self._bin / program, *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
+
     def _binaries(self) -> Path:
         for folder in _system_folders():
             if (folder / "initdb").exists() and (folder / "postgres").exists():

@@ -1,0 +1,147 @@
+"""The job's commands as an operator runs them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import select, text, update
+
+from app.models import daily_issuance, issuance_events, rollup_runs
+from tests.conftest import Flasks, child_environ, conninfo
+from tests.recount import assert_exact
+
+
+def spoil(database):
+    wrong = update(daily_issuance).values(issued=7)
+    database.write(lambda connection: connection.execute(wrong))
+
+
+def history(database):
+    with database.reading() as connection:
+        return connection.execute(select(rollup_runs).order_by(rollup_runs.c.id)).all()
+
+
+def test_verify_rebuild_verify(issue, roll_up, database, flask):
+    issue("2026-04-01T00:00:00Z", times=2)
+    roll_up()
+    assert flask("rollup", "verify").stdout == "0 buckets differ, events up to 2\n"
+    spoil(database)
+    drift = flask("rollup", "verify", "--json")
+    assert drift.returncode == 1
+    assert json.loads(drift.stdout) == {
+        "watermark": 2,
+        "not_verifiable": [],
+        "drift": [
+            {
+                "table": "daily_issuance",
+                "key": {"tenant_id": "org-a", "date": "2026-04-01"},
+                "stored": 7,
+                "recounted": 2,
+            }
+        ],
+    }
+    assert "stored 7, recounted 2" in flask("rollup", "verify").stdout
+    assert flask("rollup", "verify", "--from", "2026-05").returncode == 0
+    rebuilt = flask("rollup", "rebuild", "--from", "2026-04", "--to", "2026-04", "--json")
+    assert json.loads(rebuilt.stdout) == {"buckets": 1, "correction": 1}
+    assert flask("rollup", "verify").returncode == 0
+    assert_exact(database)
+    status = flask("rollup", "status")
+    assert "daily_issuance  org-a  2026-04  7 → 2" in status.stdout
+    (correction,) = json.loads(flask("rollup", "status", "--json").stdout)["corrections"]
+    assert (correction["old_total"], correction["new_total"]) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "--from", "2026-13"],
+        ["verify", "--from", "26-01"],
+        ["verify", "--from", "2026-05", "--to", "2026-04"],
+        ["rebuild", "--from", "2026-05", "--to", "2026-04"],
+        ["rebuild", "--from", "2026-05"],
+        ["rebuild", "--from", "1969-12", "--to", "2026-04"],
+    ],
+    ids=" ".join,
+)
+def test_months_that_are_none_are_refused(sqlite_url, arguments):
+    refused = Flasks(child_environ(sqlite_url))("rollup", *arguments)
+    assert refused.returncode != 0
+    assert refused.stdout == ""
+    assert "Traceback" not in refused.stderr
+
+
+def test_purge_deletes_what_is_past_retention(issue, roll_up, database, flask):
+    issue("2026-04-01T00:00:00Z", times=3)
+    roll_up()
+    old = datetime.now(UTC) - timedelta(days=8)
+    aged = update(issuance_events).values(received_at=old)
+    database.write(lambda connection: connection.execute(aged))
+    purged = flask("events", "purge", "--json", EVENT_RETENTION_DAYS="7")
+    assert json.loads(purged.stdout) == {"events": 3, "finished": True}
+    verified = flask("rollup", "verify")
+    assert (verified.returncode, verified.stdout) == (
+        0,
+        "2026-04 is not verifiable: raw events were purged\n0 buckets differ, events up to 3\n",
+    )
+    refused = flask("rollup", "rebuild", "--from", "2026-04", "--to", "2026-04")
+    assert refused.returncode == 1
+    assert "2026-04" in refused.stderr
+
+
+def test_a_run_that_did_something_is_in_the_history_and_an_empty_one_is_not(
+    issue, roll_up, database
+):
+    issue("2026-04-01T00:00:00Z", times=5)
+    roll_up(window_ids=2)
+    roll_up()
+    (row,) = history(database)
+    assert (row.outcome, row.events, row.watermark_from, row.watermark_to) == ("done", 5, 0, 5)
+    assert row.started_at <= row.finished_at
+    assert row.pid > 0
+
+
+def test_a_failed_run_is_in_the_history_with_its_error(issue, roll_up, database):
+    issue("2026-04-01T00:00:00Z")
+    database.write(lambda c: c.execute(text("ALTER TABLE daily_issuance RENAME TO gone")))
+    with pytest.raises(Exception, match="daily_issuance"):
+        roll_up()
+    (row,) = history(database)
+    assert (row.outcome, row.events) == ("failed", 0)
+    assert "daily_issuance" in row.error
+
+
+def test_a_killed_runs_windows_stay_in_the_history(issue, roll_up, database, monkeypatch):
+    issue("2026-04-01T00:00:00Z", times=5)
+    monkeypatch.setattr("jobs.rollup._Progress._finish", lambda self: None)
+    roll_up()
+    (row,) = history(database)
+    assert (row.outcome, row.events, row.finished_at) == ("running", 5, None)
+
+
+def test_status_names_the_writer_that_holds_things_up(postgresql_url):
+    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    with psycopg.connect(conninfo(postgresql_url), application_name="slow idp") as writer:
+        writer.execute(
+            "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+            " VALUES ('t', 'e', 'a', now())"
+        )
+        held_up = flask("rollup", "run")
+        assert held_up.returncode == 75
+        assert f"pid {writer.info.backend_pid} (slow idp)" in held_up.stderr
+        status = json.loads(flask("rollup", "status", "--json").stdout)
+        assert status["writers"][0]["application"] == "slow idp"
+        assert f"held up by pid {writer.info.backend_pid}" in flask("rollup", "status").stdout
+        assert [run["outcome"] for run in status["runs"]] == ["held_up"]
+    assert flask("rollup", "run").returncode == 0
+
+
+def test_status_counts_pending_events_and_their_age(issue, database, flask):
+    issue("2026-04-01T00:00:00Z", times=4)
+    old = datetime.now(UTC) - timedelta(hours=1)
+    aged = update(issuance_events).values(received_at=old)
+    database.write(lambda connection: connection.execute(aged))
+    status = json.loads(flask("rollup", "status", "--json").stdout)
+    assert status["pending"] == 4
+    assert 3600 <= status["lag_seconds"] < 3700

@@ -1,0 +1,174 @@
+"""Any interleaving of deliveries, runs, repairs and purges equals the model."""
+
+import shutil
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy.engine import make_url
+
+from app.db import Database
+from app.errors import RefusedError
+from app.events import Event
+from app.ingest import record_events
+from app.models import daily_issuance, issuance_events
+from jobs.difference import FIRST_MONTH, LAST_MONTH
+from jobs.purge import purge_events
+from jobs.rebuild import rebuild
+from jobs.rollup import run_rollup
+from jobs.rollups import ROLLUPS
+from jobs.verify import verification
+from tests.recount import recount, stored
+
+RETENTION_DAYS = 90
+ids = st.sampled_from([f"e{number}" for number in range(12)])
+tenants = st.sampled_from(["org-a", "org-b"])
+agents = st.sampled_from(["agent-1", "agent-2"])
+instants = st.datetimes(datetime(2026, 1, 30), datetime(2026, 5, 2), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
+deliveries = st.lists(st.builds(Event, tenants, ids, agents, instants), min_size=1, max_size=8)
+
+
+class Model(RuleBasedStateMachine):
+    """The service beside a dictionary. Subclasses say where the database comes from."""
+
+    database: Database
+
+    def __init__(self):
+        super().__init__()
+        self.raw = {}  # what is stored: (tenant, id) → event, in order of arrival
+        self.counted = Counter()  # what runs counted, for good
+        self.uncounted = set()
+        self.corrupted = False
+        self.purged = False
+        self.last = []
+
+    @rule(events=deliveries)
+    def deliver(self, events):
+        accepted = 0
+        for event in events:
+            key = (event.tenant_id, event.event_id)
+            if key not in self.raw:
+                accepted += 1
+                self.raw[key] = event
+                self.uncounted.add(key)
+        assert record_events(self.database, events).accepted == accepted
+        self.last = events
+
+    @rule()
+    def redeliver(self):
+        assert record_events(self.database, self.last[::-1]).accepted == len(
+            {event[:2] for event in self.last} - self.raw.keys()
+        )
+        for event in self.last[::-1]:
+            if event[:2] not in self.raw:
+                self.raw[event[:2]] = event
+                self.uncounted.add(event[:2])
+
+    @rule(window_ids=st.integers(1, 20))
+    def run(self, window_ids):
+        run = run_rollup(self.database, window_ids=window_ids, wait_seconds=5)
+        assert (run.outcome, run.events) == ("done", len(self.uncounted))
+        for key in self.uncounted:
+            _, _, agent, instant = self.raw[key]
+            self.counted[key[0], agent, instant] += 1
+        self.uncounted.clear()
+
+    @precondition(lambda self: not self.purged)
+    @rule(by=st.integers(1, 5))
+    def corrupt(self, by):
+        worse = sa.update(daily_issuance).values(issued=daily_issuance.c.issued + by)
+        changed = self.database.write(lambda connection: connection.execute(worse).rowcount)
+        self.corrupted = self.corrupted or changed > 0
+
+    @precondition(lambda self: not self.purged)
+    @rule()
+    def repair(self):
+        rebuild(self.database, FIRST_MONTH, LAST_MONTH)
+        self.corrupted = False
+
+    @rule()
+    def verify(self):
+        with verification(self.database) as found:
+            drift = list(found.drift)
+        assert bool(drift) == self.corrupted
+
+    @precondition(lambda self: not self.corrupted)
+    @rule(some=st.sets(ids))
+    def age_and_purge(self, some):
+        old = datetime.now(UTC) - timedelta(days=RETENTION_DAYS + 1)
+        event = issuance_events.c
+        aged = sa.update(issuance_events).where(event.event_id.in_(some)).values(received_at=old)
+        self.database.write(lambda connection: connection.execute(aged))
+        done = purge_events(self.database, retention_days=RETENTION_DAYS, batch_events=3)
+        old_ones = {key for key in self.raw if key[1] in some} - self.uncounted
+        assert done.events >= len(old_ones)
+        with self.database.reading() as connection:
+            kept = connection.execute(sa.select(event.tenant_id, event.event_id)).all()
+        gone = self.raw.keys() - {tuple(row) for row in kept}
+        assert old_ones <= gone
+        assert not gone & self.uncounted
+        for key in gone:
+            del self.raw[key]
+        self.purged = self.purged or bool(gone)
+
+    @precondition(lambda self: self.purged)
+    @rule()
+    def repairing_what_was_purged_is_refused(self):
+        with pytest.raises(RefusedError):
+            rebuild(self.database, FIRST_MONTH, LAST_MONTH)
+
+    @invariant()
+    def every_table_equals_the_model(self):
+        if self.corrupted:
+            return
+        for table, expected in recount(self.counted.elements()).items():
+            assert stored(self.database, table) == expected, table.name
+        assert len(ROLLUPS) == len(recount([]))
+
+
+def run_model(machine):
+    limits = settings(
+        max_examples=25,
+        stateful_step_count=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine.TestCase.settings = limits
+    machine.TestCase().runTest()
+
+
+def test_any_interleaving_equals_the_model_on_sqlite(sqlite_template):
+    class OnSQLite(Model):
+        def __init__(self):
+            super().__init__()
+            self.folder = Path(tempfile.mkdtemp())
+            shutil.copy(sqlite_template, self.folder / "model.db")
+            self.database = Database(make_url(f"sqlite:///{self.folder / 'model.db'}"))
+
+        def teardown(self):
+            self.database.dispose()
+            shutil.rmtree(self.folder)
+
+    run_model(OnSQLite)
+
+
+def test_any_interleaving_equals_the_model_on_postgresql(postgresql):
+    class OnPostgreSQL(Model):
+        def __init__(self):
+            super().__init__()
+            self.name = postgresql.create()
+            self.database = Database(make_url(postgresql.at(self.name)))
+
+        def teardown(self):
+            self.database.dispose()
+            postgresql.drop(self.name)
+
+    run_model(OnPostgreSQL)
