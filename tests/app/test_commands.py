@@ -174,7 +174,7 @@ BAD = {
     for problem, value in INSTANT_PROBLEMS.items()
 }
 BAD |= {
-    f"line: {problem}": (text + b"\n", "")
+    f"line: {problem}": (text.strip() + b"\n", "")
     for problem, text in {
         "words": b"nonsense",
         "cut": line("bad")[:-3],

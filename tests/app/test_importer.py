@@ -388,7 +388,7 @@ def zipped(blocks):
 
 def quote(megabytes):
     yield b'id,organizationId,agentId,issuedAt\\n"'
-    yield from (b"never closed\\n" * 80_000 for _ in range(megabytes))
+    yield from (b"never closed " * 80_000 + b"\\n" for _ in range(megabytes))
 
 def peak():  # KiB; what getrusage says on Linux includes the parent before exec
     status = Path("/proc/self/status")

@@ -1,0 +1,75 @@
+"""Every command, route and variable stands in the README or the documents beside it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from flask import Flask
+
+from app.config import ROOT
+from tests.conftest import environment
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """The composed application, with the commands of service and jobs."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('docs') / 'analytics.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(url, APP_ENV="development").items():
+            patch.setenv(name, value)
+        from wsgi import app  # noqa: PLC0415 - reads the environment on import
+    yield app
+    app.extensions["analytics"].database.dispose()
+
+
+@pytest.fixture(scope="module")
+def documents() -> str:
+    """What users read, with every run of white space as one space."""
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return " ".join(" ".join(file.read_text() for file in files).split())
+
+
+def commands(group: click.Group, path: str = "flask") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def variables(source: Path) -> set[str]:
+    """The names of environment variables among the strings of a module."""
+    strings = (
+        node.value
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    return {text for text in strings if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", text)}
+
+
+def missing(names: set[str], documents: str) -> list[str]:
+    """Names that stand nowhere as a whole."""
+    return sorted(
+        name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", documents)
+    )
+
+
+def test_every_command_is_documented(service: Flask, documents: str) -> None:
+    known = set(commands(service.cli))
+    assert {group.split()[1] for group in known} >= {"db", "events", "rollup", "tokens", "demo"}
+    assert missing(known, documents) == []
+
+
+def test_every_route_is_documented(service: Flask, documents: str) -> None:
+    routes = {rule.rule for rule in service.url_map.iter_rules() if rule.endpoint != "static"}
+    assert {"/api/v1/events", "/api/v1/analytics/tokens", "/health"} <= routes
+    assert missing(routes, documents) == []
+
+
+def test_every_variable_is_documented(documents: str) -> None:
+    read = variables(ROOT / "app" / "config.py")
+    assert {"APP_ENV", "DATABASE_URL", "PORT", "JWT_SECRET_KEY", "EVENT_RETENTION_DAYS"} <= read
+    assert missing(read, documents) == []
