@@ -8,14 +8,14 @@ FLASK := $(BIN)/flask
 
 run: .venv/run
 	@$(FLASK) db upgrade
-	@$(FLASK) demo load || echo "serving the database as it is"
+	@$(FLASK) demo load || { [ $$? -eq 73 ] && echo "serving the database as it is"; }
 	@$(FLASK) rollup run || [ $$? -eq 75 ]
 	@$(FLASK) demo calls
 	@exec $(BIN)/python -m jobs.serve
 
 test: .venv/test lint
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/pytest -n 2 --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: .venv/test

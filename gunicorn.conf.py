@@ -22,4 +22,5 @@ control_socket_disable = True
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Close the worker's database connections, rather than drop them."""
-    worker.wsgi.extensions["analytics"].database.dispose()
+    if app := getattr(worker, "wsgi", None):  # absent when the application failed to load
+        app.extensions["analytics"].database.dispose()

@@ -1,6 +1,5 @@
 """What all commands share: errors as one line on stderr, results for people or as JSON."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +29,10 @@ class Group(click.Group):
 
 
 def open_database(settings: Settings) -> Database:
-    """The configured database, for a command: few connections, all its own."""
-    return Database(settings.database_url, pool_size=2)
+    """The configured database, for the running command, which closes it at its end."""
+    database = Database(settings.database_url, pool_size=2)
+    click.get_current_context().call_on_close(database.dispose)
+    return database
 
 
 def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
@@ -39,10 +40,9 @@ def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     click.echo(msgspec.json.encode(result).decode() if as_json else text)
 
 
-def fail(message: str) -> None:
-    """Print an error that does not end the command."""
+def warn(message: str) -> None:
+    """Print a line on stderr; the command goes on."""
     click.echo(message, err=True)
-    sys.stderr.flush()
 
 
 def _database_problem(error: SQLAlchemyError) -> str:

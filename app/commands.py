@@ -16,14 +16,15 @@ from alembic.util import CommandError
 
 from app import auth, importer
 from app import demo as demonstration
-from app.cli import Group, fail, json_option, open_database, show
+from app.cli import Group, json_option, open_database, show, warn
 from app.config import Settings
 from app.errors import RefusedError, ValidationError
 from app.periods import utc_now
-from app.schema import MIGRATIONS
+from app.schema import MIGRATIONS, current_revision, expected_revision
 
 SHOWN_REFUSALS = 100
 YEAR_SECONDS = 366 * 24 * 3600
+EX_CANTCREAT = 73
 
 
 @click.group(cls=Group)
@@ -33,39 +34,52 @@ def db() -> None:
 
 @db.command()
 @click.argument("revision", default="head")
-def upgrade(revision: str) -> None:
+@json_option
+def upgrade(revision: str, as_json: bool) -> None:
     """Bring the schema to REVISION, the newest by default."""
     _migrate(lambda config: alembic.upgrade(config, revision))
-    _migrate(alembic.current)
+    _show_revision(as_json=as_json)
 
 
 @db.command()
 @click.argument("revision", default="-1")
-def downgrade(revision: str) -> None:
+@json_option
+def downgrade(revision: str, as_json: bool) -> None:
     """Take the schema back to REVISION, by default one step."""
     _migrate(lambda config: alembic.downgrade(config, revision))
-    _migrate(alembic.current)
+    _show_revision(as_json=as_json)
 
 
 @db.command()
-def current() -> None:
+@json_option
+def current(as_json: bool) -> None:
     """Show the database's schema version."""
-    _migrate(alembic.current)
+    _show_revision(as_json=as_json)
 
 
 @db.command()
-def check() -> None:
+@json_option
+def check(as_json: bool) -> None:
     """Compare the database with the tables this version expects; exit 1 when they differ."""
     _migrate(alembic.check)
+    show({"differs": False}, "the schema is as expected", as_json=as_json)
 
 
 def _migrate(run: Callable[[Config], object]) -> None:
-    config = Config(stdout=sys.stdout)
+    config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
         run(config)
     except (CommandError, RuntimeError) as error:
         raise RefusedError(str(error)) from error
+
+
+def _show_revision(*, as_json: bool) -> None:
+    with open_database(Settings.from_environ()).reading() as connection:
+        revision = current_revision(connection)
+    head = expected_revision()
+    text = f"{revision or 'no schema'}{' (head)' if revision == head else ''}"
+    show({"revision": revision, "head": head}, text, as_json=as_json)
 
 
 @click.group(cls=Group)
@@ -124,9 +138,9 @@ class _Refusals:
     def show(self, refused: importer.Refused) -> None:
         self.count += 1
         if self.count <= SHOWN_REFUSALS:
-            fail(f"{refused.source}:{refused.line}: {refused.reason}")
+            warn(f"{refused.source}:{refused.line}: {refused.reason}")
         elif self.count == SHOWN_REFUSALS + 1:
-            fail("further refused lines are counted, not named")
+            warn("further refused lines are counted, not named")
 
 
 @contextmanager
@@ -180,9 +194,13 @@ def demo() -> None:
 @demo.command()
 @json_option
 def load(as_json: bool) -> None:
-    """Add demonstration events up to now; refused where other data is."""
+    """Add demonstration events up to now; refused, with exit code 73, where other data is."""
     database = open_database(Settings.from_environ())
-    recorded = demonstration.load_demo(database, utc_now())
+    try:
+        recorded = demonstration.load_demo(database, utc_now())
+    except RefusedError as error:
+        warn(f"Error: {error.message}")
+        sys.exit(EX_CANTCREAT)
     text = f"demo data: {recorded.accepted} events added, {recorded.duplicates} there already"
     show(recorded._asdict(), text, as_json=as_json)
 

@@ -44,7 +44,7 @@ class Settings:
     @property
     def address(self) -> str:
         """``HOST:PORT``, an IPv6 host in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     @classmethod
@@ -81,7 +81,13 @@ class Settings:
 def instance_path() -> Path:
     """The folder for the default database and development keys, made when missing."""
     path = ROOT / "instance"
-    path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        os.listdir(path)
+    except OSError as error:
+        raise SettingsError(
+            "DATABASE_URL, SECRET_KEY and JWT_SECRET_KEY", f"must be set: {error}"
+        ) from None
     return path
 
 

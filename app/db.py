@@ -27,6 +27,16 @@ T = TypeVar("T")
 SQLITE_BUSY_SECONDS = 30
 ATTEMPTS = 6
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
+_READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
+# A standby before its promotion, a database before its migration.
+_NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE)
+# Whatever the role's or the database's defaults are: dates that the driver can read, all of
+# Unicode, and no acknowledgement before the commit is safe.
+_SESSION = """
+    SELECT set_config('datestyle', 'ISO', false), set_config('client_encoding', 'UTF8', false),
+           CASE WHEN current_setting('synchronous_commit') = 'off'
+           THEN set_config('synchronous_commit', 'on', false) END
+"""
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
@@ -142,13 +152,17 @@ def _is_conflict(error: DBAPIError) -> bool:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
+        return True
     return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
 
 
 def _postgresql(url: URL, pool_size: int) -> sa.Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
+        # After a restart of the server every pooled connection is dead: noticed before use.
+        pool_pre_ping=True,
         # The rollup's argument needs a fresh snapshot per statement, whatever the
         # database's or role's default isolation is.
         isolation_level="READ COMMITTED",
@@ -157,6 +171,13 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
             "application_name": url.query.get("application_name", "agentidp-analytics"),
         },
     )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.execute(_SESSION)
+        connection.commit()
+
+    return engine
 
 
 def _sqlite(url: URL, pool_size: int) -> sa.Engine:

@@ -17,7 +17,7 @@ from app.errors import RefusedError
 from app.events import Event
 from app.ingest import Recorded, record_events
 from app.models import daily_issuance, issuance_events
-from app.periods import days_until
+from app.periods import EPOCH, days_until
 
 ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
 DAYS = 90
@@ -41,10 +41,11 @@ def load_demo(database: Database, now: datetime) -> Recorded:
     with database.reading() as connection:
         if holds_other_data(connection):
             raise RefusedError("the database holds other data; no demo data was added")
-        first = _first_day(connection, now.date())
+        after = _delivered_until(connection)
+    first = max(after.date(), now.date() - timedelta(days=DAYS - 1))
     total = Recorded(0, 0, 0)
     for day in days_until(now.date(), (now.date() - first).days + 1):
-        events = [event for event in _day(day) if event.issued_at <= now]
+        events = [event for event in _day(day) if after < event.issued_at <= now]
         recorded = record_events(database, events)
         total = Recorded(*map(sum, zip(total, recorded, strict=True)))
     return total
@@ -64,21 +65,20 @@ def holds_other_data(connection: Connection) -> bool:
     return bool(connection.scalar(sa.select(sa.or_(*others))))
 
 
-def _first_day(connection: Connection, today: date) -> date:
-    """Where to go on: the last day delivered, which may have been cut short by its "now".
+def _delivered_until(connection: Connection) -> datetime:
+    """Up to when the demonstration was delivered; a day's events come in one transaction.
 
-    Older days stay as they are, since a purged event would not be recognised again.
+    What is older stays as it is: a purged event would not be recognised again.
     """
     event = issuance_events.c
     newest = sa.select(sa.func.max(event.issued_at)).where(
         event.tenant_id == ORGANIZATION, event.event_id.startswith(PREFIX)
     )
-    counted = sa.select(sa.func.max(daily_issuance.c.date))
-    last, counted_to = connection.scalar(newest), connection.scalar(counted)
-    oldest = today - timedelta(days=DAYS - 1)
+    last: datetime | None = connection.scalar(newest)
     if last is not None:
-        return max(last.date(), oldest)
-    return max(counted_to + timedelta(days=1), oldest) if counted_to else oldest
+        return last
+    counted: date | None = connection.scalar(sa.select(sa.func.max(daily_issuance.c.date)))
+    return datetime.combine(counted, time.max, UTC) if counted else EPOCH
 
 
 def _day(day: date) -> Iterator[Event]:

@@ -77,6 +77,8 @@ def months_without(first: date, last: date, left_out: set[date]) -> list[tuple[d
     for month in sorted(month for month in left_out if first <= month <= last):
         if start < month:
             ranges.append((start, months_back(month, 1)))
+        if month == last:
+            return ranges
         start = months_back(month, -1)
     return [*ranges, (start, last)] if start <= last else ranges
 

@@ -10,9 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
-_CURRENT: sa.Select[str] = sa.select(sa.column("version_num", sa.Text)).select_from(
-    sa.table("alembic_version")
-)
+_VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 
 
 @cache
@@ -21,9 +19,16 @@ def expected_revision() -> str | None:
     return ScriptDirectory(MIGRATIONS).get_current_head()
 
 
+def current_revision(connection: Connection) -> str | None:
+    """The newest migration that the database has; ``None`` before the first."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(sa.select(_VERSION.c.version_num))
+
+
 def is_current(connection: Connection) -> bool:
     """Whether the database is reachable and has every migration."""
     try:
-        return connection.scalars(_CURRENT).all() == [expected_revision()]
+        return current_revision(connection) == expected_revision()
     except DBAPIError:
         return False

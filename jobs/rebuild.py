@@ -7,6 +7,7 @@ since its own difference was computed computes it anew.
 """
 
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from datetime import date
@@ -111,7 +112,6 @@ def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number
         .where(_month(rollup, table) == changed.c.month)
         .scalar_subquery()
     )
-    author = f"{getpass.getuser()}@{socket.gethostname()}"
     values = {
         "tenant_id": changed.c.tenant_id,
         "correction": sa.literal(number),
@@ -120,7 +120,7 @@ def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number
         "old_total": old,
         "new_total": old + changed.c.delta,
         "corrected_at": database_now(),
-        "corrected_by": sa.literal(author),
+        "corrected_by": sa.literal(_author()),
     }
     rows = sa.select(*(value.label(name) for name, value in values.items()))
     connection.execute(sa.insert(rollup_corrections).from_select(list(values), rows))
@@ -138,6 +138,14 @@ def _add_deltas(connection: Connection, rollup: Rollup, deltas: Table) -> None:
     connection.execute(sa.update(table).values(issued=issued).where(same))
     touched = sa.exists(sa.select(sa.literal(1)).select_from(deltas).where(same).correlate(table))
     connection.execute(sa.delete(table).where(table.c.issued == 0, touched))
+
+
+def _author() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _month(rollup: Rollup, source: Table) -> ColumnElement[date]:

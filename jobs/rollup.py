@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db import Database, database_now
+from app.errors import RefusedError
 from app.models import issuance_events, rollup_state
 from jobs.rollups import ROLLUPS, Window, add_window, in_window
 from jobs.runs import Run, record_run
@@ -50,11 +51,15 @@ def run_rollup(
         stop: when set, the run ends early, between two transactions.
 
     Raises:
-        RefusedError: counting would be wrong here; nothing was changed.
+        RefusedError: counting would be wrong here; nothing was counted.
     """
     began = time.monotonic()
     with database.reading() as connection:
-        state = connection.execute(sa.select(rollup_state, database_now().label("now"))).one()
+        state = connection.execute(
+            sa.select(rollup_state, database_now().label("now"))
+        ).one_or_none()
+    if state is None:
+        raise RefusedError("rollup_state has lost its row: restore the database from a backup")
     run = Run(state.now, state.watermark, state.watermark)
     give_up = began + wait_seconds
     progress = _Progress(database, run, window_ids)
@@ -79,6 +84,8 @@ class _Progress:
         with self._database.reading() as connection:
             newest = newest_candidate(connection, state.watermark)
         resumed = _left_behind(state)
+        if resumed.upto > newest.upto:
+            resumed = Candidate(0)  # it speaks of ids from before a restore
         while self.run.watermark < newest.upto and not stop.is_set():
             with self._database.reading() as connection:
                 now_open = open_writers(connection)
@@ -121,9 +128,12 @@ class _Progress:
         with self._database.reading() as connection:
             writers = describe_writers(connection, candidate)
         held_up = replace(self.run, outcome="held_up", writers=writers)
+        left = rollup_state.c.candidate
         kept = (
             sa.update(rollup_state)
             .where(rollup_state.c.watermark < candidate.upto)
+            # A run beside this one may have left an earlier one, which is safe sooner.
+            .where(sa.or_(left.is_(None), left <= rollup_state.c.watermark, left >= candidate.upto))
             .values(candidate=candidate.upto, writers=" ".join(sorted(candidate.writers)))
         )
 

@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 
 from app.config import Settings
 from app.db import Database, database_now, is_unavailable
-from app.errors import ServiceError
+from app.errors import RefusedError, ServiceError
 from app.models import rollup_state
+from app.periods import utc_now
 from jobs.purge import purge_events
 from jobs.rollup import run_rollup
 from jobs.runs import Run
@@ -27,7 +28,7 @@ log = logging.getLogger("jobs")
 # Ticks of one process come a little early or late; a run that started almost a whole
 # interval ago is not taken for this tick's.
 EARLY = 0.1
-PURGE_SECONDS = 3600
+FIRST_PURGE_SECONDS, PURGE_SECONDS = 60, 3600
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
@@ -40,6 +41,8 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
         sa.select(rollup_state.c.last_started, now).with_for_update(skip_locked=True)
     ).one_or_none()
     if row is None:
+        if connection.execute(sa.select(rollup_state.c.id)).first() is None:
+            raise RefusedError("rollup_state has lost its row: restore the database from a backup")
         return False
     # A start in the future means that the clock was set back: due.
     recent = timedelta(seconds=interval_seconds * (1 - EARLY))
@@ -93,7 +96,8 @@ def serve(settings: Settings) -> None:
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
     arguments = (database, settings, stop)
     scheduler.add_job(tick, "interval", arguments, seconds=settings.rollup_interval_seconds)
-    scheduler.add_job(purge_tick, "interval", arguments, seconds=PURGE_SECONDS)
+    soon = utc_now() + timedelta(seconds=FIRST_PURGE_SECONDS)
+    scheduler.add_job(purge_tick, "interval", arguments, seconds=PURGE_SECONDS, next_run_time=soon)
     scheduler.start()
     log.info("scheduler started interval_seconds=%d", settings.rollup_interval_seconds)
     stop.wait()

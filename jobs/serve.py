@@ -36,7 +36,10 @@ def main() -> int:
     for child in children:
         child.terminate()
     for child in children:
-        child.wait(STOP_SECONDS)
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()  # a transaction that it had open is rolled back
     return ended[0] if ended else 0
 
 

@@ -26,7 +26,8 @@ def include_object(item: Any, name: str | None, kind: str, reflected: bool, othe
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        # Two hosts that deploy at once: the second waits here, then finds nothing to do.
+        # Two hosts that deploy at once: the second waits here, as long as for any lock, and
+        # then finds nothing to do.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
     context.configure(
         connection=connection,

@@ -5,6 +5,7 @@ used. PostgreSQL refuses to run as root, so under root it runs as ``nobody``.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -33,12 +34,13 @@ class Server:
 
     def __init__(self) -> None:
         self._as_root = os.geteuid() == 0
-        self._user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        nobody = pwd.getpwnam("nobody")
+        self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         # The socket's path must stay short, so not inside pytest's own folders.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._bin = self._binaries()
         if self._as_root:
-            shutil.chown(self.folder, "nobody", "nogroup")
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._run(
             "initdb",
             "-D",

@@ -13,6 +13,7 @@ from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, Validati
 MAX_BYTES = 8 * 1024 * 1024
 MAX_EVENTS = 10_000
 MAX_TOKENS = 50 * MAX_EVENTS
+MAX_MEMBERS = 200  # each costs a copy of the rest
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 # A quotation mark alone opens a string that never ends.
@@ -50,7 +51,10 @@ def _whole_body(request: Request) -> bytes:
     """The body as sent. What ends early must not pass for a smaller batch."""
     # Of a chunked body Flask reads MAX_CONTENT_LENGTH bytes, one too many, and stops without
     # a word; a connection that breaks within a declared length looks like the body's end.
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except OSError:
+        raise ValidationError("the body could not be read to its end") from None
     if len(body) > MAX_BYTES:
         raise too_large()
     if len(body) < (request.content_length or 0):
@@ -109,6 +113,8 @@ def _gunzip(body: bytes) -> bytes:
     parts: list[bytes] = []
     room = MAX_BYTES
     while body:
+        if len(parts) == MAX_MEMBERS:
+            raise ValidationError("the gzip body has too many members")
         member = zlib.decompressobj(wbits=_GZIP)
         try:
             # One byte more than there is room for tells "full" from "too large".

@@ -382,9 +382,12 @@ def test_rollup_counts_once_and_status_tells(flask: Flasks) -> None:
     assert all(word in human.stdout for word in ("watermark", "pending", "lag", "last"))
 
 
-def test_status_tells_when_the_last_run_started(flask: Flasks) -> None:
+def test_status_lists_the_last_runs(flask: Flasks) -> None:
+    assert flask("events", "import", "-", stdin=line()).returncode == 0
     assert flask("rollup", "run").returncode == 0
-    assert result(flask("rollup", "status", "--json"))["last_started"] is not None
+    (run,) = result(flask("rollup", "status", "--json"))["runs"]
+    assert (run["outcome"], run["events"]) == ("done", 1)
+    assert run["started_at"] is not None
 
 
 def test_a_run_held_up_by_an_open_transaction_exits_75_and_the_next_resumes(

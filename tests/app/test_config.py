@@ -9,8 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import app.config
 from app.config import ROOT, Settings
@@ -19,12 +17,6 @@ from tests.conftest import KEY, child_environ
 
 OTHER_KEY = "another key for the tests, longer than 32 bytes"
 PASSWORD = "hunter2-of-the-operator"
-PUBLIC_KEY = (
-    ed25519.Ed25519PrivateKey.generate()
-    .public_key()
-    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    .decode()
-)
 FILE = "sqlite:////nowhere/analytics.db"
 KEYS = {"SECRET_KEY": OTHER_KEY, "JWT_SECRET_KEY": KEY}
 PRODUCTION = KEYS | {"APP_ENV": "production", "DATABASE_URL": FILE}
@@ -157,45 +149,9 @@ def test_a_bad_number_is_refused_by_name(variable: str, value: str) -> None:
 # Keys of an identity provider
 
 
-SOURCES = {
-    "JWT_PUBLIC_KEY": PUBLIC_KEY,
-    "JWT_PUBLIC_KEY_FILE": "{tmp}/key.pem",
-    "JWT_JWKS_URL": "https://idp.example/jwks.json",
-}
-CHECKED = {"JWT_ISSUER": "https://idp.example", "JWT_AUDIENCE": "analytics"}
-
-
-@pytest.fixture(params=SOURCES)
-def asymmetric(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Production with a public key or JWKS, and no shared secret."""
-    (tmp_path / "key.pem").write_text(PUBLIC_KEY)
-    source = {request.param: SOURCES[request.param].replace("{tmp}", str(tmp_path))}
-    plain = {name: value for name, value in PRODUCTION.items() if name != "JWT_SECRET_KEY"}
-    return plain | source | CHECKED
-
-
-@pytest.mark.parametrize("value", ["none", "something"])
-def test_production_needs_no_shared_secret_beside_a_public_key(
-    asymmetric: dict[str, str], value: str
-) -> None:
-    both = dict.fromkeys(CHECKED, value)
-    assert Settings.from_environ(asymmetric | both).production
-
-
-@pytest.mark.parametrize("variable", CHECKED)
-def test_production_with_a_public_key_wants_the_claims_decided(
-    asymmetric: dict[str, str], variable: str
-) -> None:
-    asymmetric.pop(variable)
-    assert variable in refusal(asymmetric)
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [("JWT_PUBLIC_KEY", "no PEM"), ("JWT_PUBLIC_KEY_FILE", "/nowhere/key.pem")],
-)
-def test_a_bad_public_key_is_refused_by_name(variable: str, value: str) -> None:
-    assert re.search(rf"\b{variable}\b", refusal(PRODUCTION | CHECKED | {variable: value}))
+@pytest.mark.parametrize("variable", ["JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL"])
+def test_a_key_source_that_is_not_read_yet_stops_the_start(variable: str) -> None:
+    assert re.search(rf"\b{variable}\b", refusal(PRODUCTION | {variable: "something"}))
 
 
 # The database's address, and what is never shown

@@ -213,6 +213,23 @@ def test_nothing_counts_twice_when_counted_events_are_gone(
     )
 
 
+def test_a_day_delivered_in_parts_counts_once_when_the_first_part_is_gone(
+    demo: Callable[[datetime], list[Row]],
+    forget: Callable[..., None],
+    roll_up: Callable[[], object],
+    trend: Callable[..., list[int]],
+    loaded: dict[datetime, list[Row]],
+) -> None:
+    demo(NOW)
+    demo(NOW + timedelta(hours=3))
+    roll_up()
+    forget(NOW)  # a short retention: the first part was received earlier, so it goes first
+    demo(LATER)
+    roll_up()
+    counts = trend(LATER.date().isoformat(), 91, tenant=ORGANIZATION)
+    assert counts == per_day(loaded[LATER], LATER.date(), 91)
+
+
 # Refusals
 
 
