@@ -30,10 +30,10 @@ _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 # A standby before its promotion, a database before its migration.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE)
-# Whatever the role's or the database's defaults are: dates that the driver can read, all of
-# Unicode, and no acknowledgement before the commit is safe.
+# Whatever the role's or the database's defaults are: dates that the driver can read, and no
+# acknowledgement before the commit is safe.
 _SESSION = """
-    SELECT set_config('datestyle', 'ISO', false), set_config('client_encoding', 'UTF8', false),
+    SELECT set_config('datestyle', 'ISO', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
            THEN set_config('synchronous_commit', 'on', false) END
 """
@@ -168,6 +168,7 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": 5,
+            "client_encoding": "utf8",
             "application_name": url.query.get("application_name", "agentidp-analytics"),
         },
     )

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from sqlalchemy import func, select
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from app.models import issuance_events
 from tests.conftest import bearer
@@ -204,3 +205,39 @@ def test_a_chunked_body_over_8_mebibytes_is_413_and_never_cut(post_chunked, stor
 def test_a_chunked_body_of_8_mebibytes_is_taken(post_chunked):
     check_accepted(post_chunked(PLAIN))
     check_accepted(post_chunked(lines(event(2)).ljust(MOST)))
+
+
+def test_gzip_of_many_tiny_members_is_refused_before_it_costs_much(post):
+    check_refusal(post(gzip.compress(b"") * 100_000, encoding="gzip"), 400, "VALIDATION_ERROR")
+
+
+@pytest.fixture
+def post_stream(app, stored):
+    """Send what a connection delivers, as gunicorn hands it on; nothing may be stored."""
+
+    def post_stream(stream, **environ):
+        builder = EnvironBuilder(EVENTS, method="POST", content_type=NDJSON)
+        builder.headers.extend(bearer(scope="events:write"))
+        environ |= {"wsgi.input": stream, "wsgi.input_terminated": True}
+        response = run_wsgi_app(app, builder.get_environ() | environ)
+        assert stored() == 0
+        return TestResponse(*response, request=builder.get_request())
+
+    return post_stream
+
+
+def test_a_body_shorter_than_its_declared_length_is_400(post_stream):
+    whole = lines(event(1), event(2))
+    cut = io.BytesIO(whole[: len(lines(event(1)))])
+    check_refusal(post_stream(cut, CONTENT_LENGTH=str(len(whole))), 400, "VALIDATION_ERROR")
+
+
+def test_a_body_that_cannot_be_read_to_its_end_is_400(post_stream):
+    class Broken(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, _buffer):
+            raise OSError("bad chunk")
+
+    check_refusal(post_stream(Broken()), 400, "VALIDATION_ERROR")

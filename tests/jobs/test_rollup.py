@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import RefusedError
 from app.models import daily_issuance, issuance_events, rollup_state
 from jobs.rollups import ROLLUPS
+from jobs.scheduler import claim_tick
 from tests.recount import assert_exact, statements
 
 
@@ -139,3 +140,12 @@ def test_a_run_takes_the_same_number_of_statements_whatever_the_backlog(issue, r
             roll_up()
         counts.append(len(executed))
     assert counts[0] == counts[1]
+
+
+def test_a_lost_state_row_is_refused_rather_than_never_counted(issue, roll_up, database):
+    issue("2026-04-01T00:00:00Z")
+    database.write(lambda connection: connection.execute(delete(rollup_state)))
+    with pytest.raises(RefusedError, match="rollup_state"):
+        roll_up()
+    with pytest.raises(RefusedError, match="rollup_state"):
+        database.write(lambda connection: claim_tick(connection, 1))

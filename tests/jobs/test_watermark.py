@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.engine import make_url
 
 from app.db import Database
 from app.errors import RefusedError
 from app.models import issuance_events, rollup_state
+from jobs import rollup
 from jobs.rollup import add_next_window, run_rollup
 from tests.conftest import conninfo, migrate
 from tests.postgresql import Server
@@ -216,6 +217,37 @@ def test_a_prepared_transaction_is_waited_for_across_a_crash(writer):
 
 def run_now(database):
     return run_rollup(database, window_ids=100, wait_seconds=0)
+
+
+def leave(database, candidate, writers):
+    left = update(rollup_state).values(candidate=candidate, writers=writers)
+    database.write(lambda connection: connection.execute(left))
+
+
+def test_a_candidate_from_before_a_restore_is_not_trusted(issue, roll_up, database):
+    leave(database, 1000, "9/9999")
+    issue("2026-04-01T00:00:00Z", times=5)
+    assert roll_up().watermark == 5
+    issue("2026-04-01T00:00:00Z", times=5)
+    assert roll_up().events == 5
+    assert_exact(database)
+
+
+def test_a_run_keeps_the_earlier_candidate_that_another_left_meanwhile(
+    writer, issue, roll_up, database, monkeypatch
+):
+    first, second = writer(), writer()
+    first.execute(INSERT, ["first"])
+    second.execute(INSERT, ["second"])
+    describe = rollup.describe_writers
+
+    def meanwhile(connection, candidate):
+        leave(database, 1, " ".join(w for w in candidate.writers if w != max(candidate.writers)))
+        return describe(connection, candidate)
+
+    monkeypatch.setattr(rollup, "describe_writers", meanwhile)
+    assert roll_up(wait_seconds=0).outcome == "held_up"
+    assert state(database).candidate == 1
 
 
 def test_a_sequence_that_hands_out_blocks_is_refused(roll_up, database):
