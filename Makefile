@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 
-.PHONY: run test lint lock clean
+.PHONY: run test lint soak lock clean
 
 run: .venv/run
 	@$(FLASK) db upgrade
@@ -35,6 +35,10 @@ lint: .venv/test
 .venv/test: requirements-test.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@ .venv/run
+
+# A million events while jobs are killed and PostgreSQL restarts; prints what was lost or doubled.
+soak: .venv/test
+	$(BIN)/python -m tests.faults.soak
 
 # Resolve setup.cfg's ranges anew into the two locks.
 lock:

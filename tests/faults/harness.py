@@ -1,0 +1,209 @@
+"""A fault run: writers, jobs and whoever kills them, all at once, then a recount.
+
+The database must end up with exactly what the writers were promised, whatever was killed.
+"""
+
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from tests.faults.jobs import Keeper, Operator, Victims, count_the_rest
+from tests.faults.ledger import Drift, drift_at
+from tests.faults.processes import Workshop
+from tests.faults.writers import Crew, Writer
+from tests.postgresql import Server
+from tests.test_end_to_end import free_port
+
+REDELIVERERS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What must have happened before a run is over; ``naive``: count to the newest visible id."""
+
+    events: int
+    kills: int
+    restarts: int
+    seed: int
+    writers: int = 4
+    batch: int = 300
+    window_ids: int = 200
+    kill_pause: float = 0.5
+    naive: bool = False
+    seconds: float = 300
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened.
+
+    ``complete``: how many ``flask rollup run`` exited 0 in between; ``incomplete``: those
+    that had counted less than was promised before they began. ``verified``: the exit code of
+    ``flask rollup verify``, which must see what the recount sees.
+    """
+
+    seed: int
+    events: int
+    kills: int
+    restarts: int
+    drift: Drift
+    incomplete: list[str]
+    complete: int
+    verified: int
+    tracebacks: str
+    seconds: float
+    done: dict[str, int]
+
+    @property
+    def exact(self) -> bool:
+        wrong = self.drift.lost or self.drift.doubled or self.incomplete or self.verified
+        return not (wrong or self.tracebacks)
+
+    def __str__(self) -> str:
+        return (
+            f"events {self.events}, kills {self.kills}, restarts {self.restarts},"
+            f" lost {self.drift.lost}, doubled {self.drift.doubled}"
+        )
+
+    def explain(self) -> str:
+        """All of it, for a failed run."""
+        done = ", ".join(f"{name} {count}" for name, count in self.done.items())
+        return "\n".join(
+            [
+                f"{self}; seed {self.seed}, {self.seconds:.0f} s",
+                f"flask rollup run: {self.complete} complete; verify: exit {self.verified}",
+                f"deliveries and transactions: {done}",
+                *self.drift.examples,
+                *self.incomplete,
+                self.tracebacks,
+            ]
+        )
+
+
+class Harness:
+    """One run on ``server``, against a fresh migrated database at ``url``."""
+
+    def __init__(self, plan: Plan, server: Server, url: str, folder: Path) -> None:
+        self.plan, self.server, self.restarts = plan, server, 0
+        port = free_port()
+        self.workshop = Workshop(
+            folder,
+            url,
+            {
+                "PORT": str(port),
+                "ROLLUP_INTERVAL_SECONDS": "1",
+                "ROLLUP_WAIT_SECONDS": "5",
+                "ROLLUP_WINDOW_IDS": str(plan.window_ids),
+            },
+        )
+        self.crew = Crew(self.workshop, port, plan.seed, plan.batch)
+        # In the naive run nobody else may count: it shall show what the naive way alone does.
+        several = () if plan.naive else range(2)
+        ledger, seed = self.crew.ledger, plan.seed
+        self.operators = [Operator(self.workshop, ledger, f"{seed}-operator-{n}") for n in several]
+        self.keepers = [Keeper(self.workshop, f"{seed}-scheduler-{n}") for n in several]
+
+    def run(self) -> Report:
+        """Start everybody, wait until enough has happened, count the rest and compare."""
+        began = time.monotonic()
+        try:
+            self._rage()
+            count_the_rest(self.workshop)
+            return self._report(began)
+        finally:
+            self.workshop.close()
+
+    def _rage(self) -> None:
+        web = self.workshop.start("gunicorn", "wsgi:app")
+        self.victims = Victims(self.workshop, *self._victims_options())
+        people = len(self.operators) + len(self.keepers) + self.plan.writers + REDELIVERERS + 2
+        with ThreadPoolExecutor(people) as pool:
+            try:
+                self._wait_for_enough(self._start(pool))
+            finally:
+                self.crew.enough.set()
+                self.victims.stop()
+                for _ in range(REDELIVERERS):
+                    self.crew.again.put(None)
+        self.victims.end()
+        assert self.workshop.end(web) == 0, self.workshop.output("gunicorn")
+
+    def _victims_options(self) -> list[str]:
+        plan = self.plan
+        options = {"seed": plan.seed, "pause": plan.kill_pause, "window-ids": plan.window_ids}
+        naive = ["--naive"] if plan.naive else []
+        return [f"--{name}={value}" for name, value in options.items()] + naive
+
+    def _start(self, pool: ThreadPoolExecutor) -> list[Future]:
+        crew, enough = self.crew, self.crew.enough
+        return [
+            *(pool.submit(Writer(crew, "writer", n).write) for n in range(self.plan.writers)),
+            *(pool.submit(Writer(crew, "again", n).redeliver) for n in range(REDELIVERERS)),
+            *(pool.submit(job.run_until, enough) for job in (*self.operators, *self.keepers)),
+            pool.submit(self.victims.count),
+            pool.submit(self._restart_now_and_then),
+        ]
+
+    def _wait_for_enough(self, futures: list[Future]) -> None:
+        """Until the plan is fulfilled; whoever fails in the meantime ends the run."""
+        plan, give_up = self.plan, time.monotonic() + self.plan.seconds
+        while (
+            len(self.crew.ledger) < plan.events
+            or self.kills < plan.kills
+            or self.restarts < plan.restarts
+        ):
+            for future in futures:
+                if future.done():
+                    future.result()
+            assert time.monotonic() < give_up, f"only {len(self.crew.ledger)} events by now"
+            time.sleep(0.1)
+
+    @property
+    def kills(self) -> int:
+        return self.victims.kills + sum(one.kills for one in (*self.operators, *self.keepers))
+
+    def _restart_now_and_then(self) -> None:
+        """As after a power cut, spread evenly over the events to come."""
+        dice = random.Random(f"{self.plan.seed}-restarts")
+        for number in range(self.plan.restarts):
+            due = self.plan.events * (number + 1) // (self.plan.restarts + 1)
+            while len(self.crew.ledger) < due:
+                if self.crew.enough.wait(0.05):
+                    return
+            self._wait_for_a_prepared_transaction()
+            self.server.stop(self.server.IMMEDIATE)
+            time.sleep(dice.uniform(0, 1.5))
+            self.server.start()
+            self.restarts += 1
+
+    def _wait_for_a_prepared_transaction(self) -> None:
+        """For a moment: one that a crash leaves behind comes back under another name."""
+        with psycopg.connect(self.server.conninfo("postgres"), autocommit=True) as admin:
+            for _ in range(100):
+                if admin.execute("SELECT 1 FROM pg_prepared_xacts").fetchone():
+                    return
+                time.sleep(0.02)
+
+    def _report(self, began: float) -> Report:
+        return Report(
+            seed=self.plan.seed,
+            events=len(self.crew.ledger),
+            kills=self.kills,
+            restarts=self.restarts,
+            drift=drift_at(self.workshop.url, self.crew.ledger),
+            incomplete=[run for one in self.operators for run in one.incomplete],
+            complete=sum(one.finished for one in self.operators),
+            verified=self.workshop.run("flask", "rollup", "verify"),
+            tracebacks=tracebacks(self.workshop.output()),
+            seconds=time.monotonic() - began,
+            done=dict(sorted(self.crew.done.items())),
+        )
+
+
+def tracebacks(output: str) -> str:
+    """What children wrote from the first traceback on."""
+    return output[output.index("Traceback") :] if "Traceback" in output else ""

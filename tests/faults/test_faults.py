@@ -1,0 +1,122 @@
+"""Exactly once, whatever is killed and whenever: PostgreSQL, since on SQLite a writer waits
+for its turn and there is no server that could die."""
+
+import random
+
+import psycopg
+import pytest
+from sqlalchemy import event as hooks
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from app.db import Database
+from jobs.rollup import run_rollup
+from tests.conftest import conninfo
+from tests.faults.inserts import INSERT
+from tests.faults.ledger import Drift, Ledger, drift, make_events
+from tests.recount import assert_exact
+
+
+def test_nothing_is_lost_or_doubled_while_jobs_are_killed_and_postgresql_restarts(rage):
+    report = rage(events=7_000, batch=120, kills=22, restarts=2)
+    assert report.exact, report.explain()
+    assert report.kills >= 20
+    assert report.restarts >= 1
+    happened = {"http", "direct", "import", "redelivered", "rollback", "prepared"}
+    assert happened <= set(report.done), report.explain()
+
+
+def test_the_naive_watermark_loses_events_under_the_same_faults(rage):
+    """So the test above is known to bite."""
+    report = rage(events=3_000, batch=150, kills=5, restarts=0, naive=True)
+    assert report.drift.lost > 0
+    assert report.drift.doubled == 0
+    assert report.verified == 1
+
+
+class Executioner:
+    """Terminates a database's own backend right after its ``fatal``-th statement."""
+
+    def __init__(self, database, admin):
+        self.fatal = self.seen = 0
+        self._admin = admin
+        hooks.listen(database.engine, "after_cursor_execute", self._after)
+
+    def arm(self, fatal):
+        self.fatal, self.seen = fatal, 0
+
+    def _after(self, connection, *_):
+        self.seen += 1
+        if self.seen == self.fatal:
+            pid = connection.connection.driver_connection.info.backend_pid
+            # The milliseconds to wait until it is gone.
+            gone = self._admin.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
+            assert gone.fetchone() == (True,)
+
+
+@pytest.fixture
+def idp(cluster_url):
+    """Connections of an identity provider that inserts by itself."""
+    with (
+        psycopg.connect(conninfo(cluster_url), autocommit=True) as quick,
+        psycopg.connect(conninfo(cluster_url), autocommit=True) as slow,
+    ):
+        yield quick, slow
+
+
+def survive(database, executioner, insert, wait_seconds):
+    """Runs that lose their connection after each statement in turn, until one stays whole."""
+    fatal, whole = 0, False
+    while not whole:
+        fatal += 1
+        finish = insert(fatal)
+        executioner.arm(fatal)
+        try:
+            run_rollup(database, window_ids=3, wait_seconds=wait_seconds)
+        except OperationalError:
+            assert executioner.seen >= fatal
+        whole = executioner.seen < fatal
+        executioner.arm(0)
+        finish()
+        assert run_rollup(database, window_ids=1_000, wait_seconds=60).outcome == "done"
+        assert_exact(database)
+    return fatal
+
+
+@pytest.mark.parametrize("held_up", [False, True], ids=["nobody-open", "an-open-writer"])
+def test_a_connection_lost_after_any_statement_costs_nothing(cluster_url, idp, held_up):
+    database, dice = Database(make_url(cluster_url)), random.Random(1)
+    quick, slow = idp
+    sent = Ledger()
+
+    def insert(number):
+        events = make_events(dice, str(number), 9)
+        sent.acknowledge(events)
+        slow.execute("BEGIN")
+        slow.execute(INSERT, events[0])
+        quick.cursor().executemany(INSERT, events[1:])
+        if held_up:
+            return lambda: slow.execute("COMMIT")
+        slow.execute("COMMIT")
+        return lambda: None
+
+    statements = survive(database, Executioner(database, quick), insert, wait_seconds=0)
+    assert statements > (5 if held_up else 20)
+    assert drift(database, sent) == Drift()
+    database.dispose()
+
+
+def test_the_recount_of_a_ledger_sees_what_is_missing_and_what_is_too_much(cluster_url, idp):
+    database, sent = Database(make_url(cluster_url)), Ledger()
+    events = make_events(random.Random(2), "e", 10)
+    sent.acknowledge(events)
+    quick, _ = idp
+    quick.cursor().executemany(INSERT, events[1:])
+    run_rollup(database, window_ids=100, wait_seconds=0)
+    assert (drift(database, sent).lost, drift(database, sent).doubled) == (1, 0)
+    quick.cursor().executemany(INSERT, [events[0], events[0]._replace(event_id="unpromised")])
+    run_rollup(database, window_ids=100, wait_seconds=0)
+    assert (drift(database, sent).lost, drift(database, sent).doubled) == (0, 1)
+    quick.execute("UPDATE monthly_agent_issuance SET issued = issued + 2")
+    assert drift(database, sent).doubled > 1
+    database.dispose()
