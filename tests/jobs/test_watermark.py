@@ -17,6 +17,7 @@ from app.errors import RefusedError
 from app.models import issuance_events, rollup_state
 from jobs import rollup
 from jobs.rollup import add_next_window, run_rollup
+from jobs.watermark import Writer
 from tests.conftest import conninfo, migrate
 from tests.postgresql import Server
 from tests.recount import assert_exact
@@ -311,3 +312,17 @@ def test_a_run_finishes_at_the_present_in_utc(roll_up, database):
     finished = state(database).last_finished
     assert finished.tzinfo is UTC
     assert abs((datetime.now(UTC) - finished).total_seconds()) < 60
+
+
+@pytest.mark.parametrize(
+    ("writer", "words"),
+    [
+        (Writer(7, "idp", datetime(2026, 4, 1, tzinfo=UTC), None), ["pid 7", "idp", "2026-04-01"]),
+        (Writer(7, None, None, None), ["pid 7", "pg_read_all_stats"]),
+        (Writer(None, None, None, "gid-1"), ["prepared transaction 'gid-1'"]),
+        (Writer(None, None, None, None), ["prepared transaction", "pg_prepared_xacts"]),
+    ],
+    ids=["seen whole", "hidden from this role", "prepared", "prepared, hidden"],
+)
+def test_a_writer_is_named_as_far_as_this_role_may_see_it(writer, words):
+    assert all(word in str(writer) for word in words)
