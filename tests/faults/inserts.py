@@ -50,7 +50,11 @@ class Direct:
     def settle(self) -> None:
         """Decide on a prepared transaction whose connection died, if there is one."""
         if self._undecided is not None:
-            self._open()
+            try:
+                self._open()
+            except psycopg.Error:
+                self.close()
+                raise
 
     def close(self) -> None:
         if self._connection is not None:

@@ -18,7 +18,7 @@ from tests.recount import assert_exact
 
 
 def test_nothing_is_lost_or_doubled_while_jobs_are_killed_and_postgresql_restarts(rage):
-    report = rage(events=7_000, batch=120, kills=22, restarts=2)
+    report = rage(events=5_000, batch=120, kills=21, restarts=2)
     assert report.exact, report.explain()
     assert report.kills >= 20
     assert report.restarts >= 1

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, text, update
 
 from app.db import Database
-from app.models import rollup_state
-from jobs.scheduler import claim_tick, tick
+from app.models import issuance_events, rollup_state
+from jobs.scheduler import claim_tick, purge_tick, tick
 from tests.conftest import make_settings
 from tests.recount import assert_exact
 
@@ -85,3 +85,21 @@ def test_a_stopped_run_ends_between_two_windows_and_the_next_goes_on(issue, roll
     assert roll_up(stop=stop).outcome == "held_up"
     assert roll_up().events == 5
     assert_exact(database)
+
+
+def test_the_scheduled_purge_deletes_what_is_past_retention(issue, roll_up, database, database_url):
+    issue("2026-04-01T00:00:00Z", times=3)
+    roll_up()
+    old = update(issuance_events).values(received_at=datetime.now(UTC) - timedelta(days=2))
+    database.write(lambda connection: connection.execute(old))
+    settings = make_settings(database_url, EVENT_RETENTION_DAYS="1")
+    purge_tick(database, settings, threading.Event())
+    with database.reading() as connection:
+        assert connection.execute(select(issuance_events)).all() == []
+
+
+def test_a_failing_purge_is_logged_and_ends_nothing(database, settings, caplog):
+    rename = text("ALTER TABLE rollup_runs RENAME TO gone")
+    database.write(lambda connection: connection.execute(rename))
+    purge_tick(database, settings, threading.Event())
+    assert "purge outcome=failed" in caplog.text
