@@ -131,7 +131,11 @@ def test_every_packing_holds_the_same_events(load: Loader, data: bytes, file_for
     assert load.stored() == [("org-a", "e1", "a1", morning), ("org-a", "e2", "a1", morning)]
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n\r\n", b"\xef\xbb\xbf", gzip.compress(b"")],
+    ids=["nothing", "blank lines", "a byte order mark", "gzip of nothing"],
+)
 @pytest.mark.parametrize("file_format", ["ndjson", "csv"])
 def test_an_empty_file_holds_nothing(load: Loader, data: bytes, file_format: str) -> None:
     load(data, file_format)
