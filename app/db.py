@@ -28,12 +28,19 @@ SQLITE_BUSY_SECONDS = 30
 ATTEMPTS = 6
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
-# A standby before its promotion, a database before its migration.
-_NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE)
+_FROZEN_TOO_LONG = "25P03"
+# A standby before its promotion, a database before its migration, a connection that the
+# server has given up.
+_NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
-# acknowledgement before the commit is safe.
+# acknowledgement before the commit is safe. And no lock for a process that froze, or whose
+# host vanished, in the middle of a transaction.
 _SESSION = """
     SELECT set_config('datestyle', 'ISO', false),
+           set_config('idle_in_transaction_session_timeout', '60s', false),
+           set_config('tcp_keepalives_idle', '30', false),
+           set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
            THEN set_config('synchronous_commit', 'on', false) END
 """
@@ -106,6 +113,9 @@ class Database:
         """A read transaction in which all statements see the database as the first one does."""
         level = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
         with self.engine.execution_options(**level).connect() as connection, connection.begin():
+            if self.is_postgresql:
+                # It holds nobody up, and its reader may stand still as a pager does.
+                connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield connection
 
     def read_then_write(

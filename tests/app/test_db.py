@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from app.db import Database
+from app.db import Database, is_unavailable
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
@@ -100,3 +101,24 @@ def test_a_closed_port_is_503_with_retry_after_and_no_password():
         assert "secret-word" not in answer.text
     assert post(client) == 503
     assert client.get("/health").status_code == 200
+
+
+def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgresql_url):
+    database = Database(make_settings(postgresql_url).database_url)
+
+    def freeze(connection):
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1s'"))
+        connection.execute(text("SELECT 1 FROM rollup_state FOR UPDATE"))
+        # Another run waits for the row, and gets it when the server gives up on this one.
+        other = Database(make_settings(postgresql_url).database_url)
+        assert run_rollup(other, window_ids=10, wait_seconds=5).outcome == "done"
+        other.dispose()
+        connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DBAPIError) as lost:
+        database.write(freeze)
+    assert is_unavailable(lost.value)
+    with database.snapshot() as connection:
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+    database.dispose()
