@@ -45,7 +45,7 @@ lock:
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet pip-tools
 	for extra in "" "--extra=test"; do \
-		.venv/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+		.venv/lock/bin/pip-compile --quiet --upgrade --no-strip-extras --generate-hashes --allow-unsafe \
 			--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 			--output-file "requirements$${extra:+-test}.txt" $$extra setup.cfg || exit 1; \
 	done
