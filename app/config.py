@@ -12,30 +12,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from app import variables
 from app.errors import SettingsError
+from app.keys import PublicKey
+from app.variables import Variables, integer
 
 ROOT = Path(__file__).resolve().parents[1]
-MIN_KEY_BYTES = 32
-
-# Sources of verification keys that the contract names and this version does not
-# read yet. Ignoring one would leave its owner with a service that trusts another key.
-_NOT_YET = ("JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
+KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of one process; secrets stay out of its repr."""
+    """The settings of one process; secrets stay out of its repr.
+
+    Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is there.
+    ``jwt_scope_claim`` is ``None`` for the usual ones, ``scope`` or else ``scp``.
+    """
 
     production: bool
     database_url: URL = field(repr=False)
+    row_security: bool
     host: str
     port: int
+    trusted_proxies: int
+    cors_origins: tuple[str, ...]
     secret_key: str = field(repr=False)
-    jwt_secret_key: str = field(repr=False)
+    jwt_secret_key: str | None = field(repr=False)
+    jwt_public_key: PublicKey | None
+    jwt_jwks_url: str | None = field(repr=False)
     jwt_issuer: str | None
     jwt_audience: str | None
+    jwt_organization_claim: str
+    jwt_scope_claim: str | None
+    rate_limit: str | None
+    rate_limit_storage: str = field(repr=False)
+    max_body_bytes: int
+    max_batch_events: int
     rollup_interval_seconds: int
     rollup_wait_seconds: int
     rollup_window_ids: int
@@ -59,23 +72,36 @@ class Settings:
         if mode not in ("development", "production"):
             raise SettingsError("APP_ENV", "must be development or production")
         production = mode == "production"
-        for name in _NOT_YET:
-            if name in env:
-                raise SettingsError(name, "is not supported by this version; use JWT_SECRET_KEY")
-        return cls(
+        _check_key_sources(env, production)
+        settings = cls(
             production=production,
             database_url=_database_url(env),
+            row_security=variables.flag(env, "DATABASE_ROW_SECURITY"),
             host=env.get("HOST", "127.0.0.1"),
-            port=_integer(env, "PORT", 3000, 1, 65535),
+            port=integer(env, "PORT", 3000, 1, 65535),
+            trusted_proxies=integer(env, "TRUSTED_PROXIES", 0, 0, 10),
+            cors_origins=variables.origins(env),
             secret_key=_secret(env, "SECRET_KEY", production),
-            jwt_secret_key=_secret(env, "JWT_SECRET_KEY", production),
-            jwt_issuer=_unless_none(env.get("JWT_ISSUER")),
-            jwt_audience=_unless_none(env.get("JWT_AUDIENCE")),
-            rollup_interval_seconds=_integer(env, "ROLLUP_INTERVAL_SECONDS", 15, 1, 86_400),
-            rollup_wait_seconds=_integer(env, "ROLLUP_WAIT_SECONDS", 30, 0, 3_600),
-            rollup_window_ids=_integer(env, "ROLLUP_WINDOW_IDS", 1_000_000, 1, 100_000_000),
-            event_retention_days=_integer(env, "EVENT_RETENTION_DAYS", 90, 1, 36_500),
+            jwt_secret_key=_jwt_secret_key(env, production),
+            jwt_public_key=variables.public_key(env),
+            jwt_jwks_url=variables.jwks_url(env, production=production),
+            jwt_issuer=variables.unless_none(env.get("JWT_ISSUER")),
+            jwt_audience=variables.unless_none(env.get("JWT_AUDIENCE")),
+            jwt_organization_claim=variables.claim(env, "JWT_ORGANIZATION_CLAIM")
+            or "organization_id",
+            jwt_scope_claim=variables.claim(env, "JWT_SCOPE_CLAIM"),
+            rate_limit=variables.rate_limit(env),
+            rate_limit_storage=variables.rate_limit_storage(env),
+            max_body_bytes=integer(env, "MAX_BODY_BYTES", 8 * 1024**2, 1024, 1024**3),
+            max_batch_events=integer(env, "MAX_BATCH_EVENTS", 10_000, 1, 1_000_000),
+            rollup_interval_seconds=integer(env, "ROLLUP_INTERVAL_SECONDS", 15, 1, 86_400),
+            rollup_wait_seconds=integer(env, "ROLLUP_WAIT_SECONDS", 30, 0, 3_600),
+            rollup_window_ids=integer(env, "ROLLUP_WINDOW_IDS", 1_000_000, 1, 100_000_000),
+            event_retention_days=integer(env, "EVENT_RETENTION_DAYS", 90, 1, 36_500),
         )
+        if production:
+            _check_production(env, settings)
+        return settings
 
 
 def instance_path() -> Path:
@@ -91,44 +117,54 @@ def instance_path() -> Path:
     return path
 
 
-def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = env.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
-        raise SettingsError(name, f"must be a whole number from {low} to {high}")
-    return int(text)
+def _check_key_sources(env: Variables, production: bool) -> None:
+    """Two sources would leave it open whom the service trusts; production has to name one."""
+    given = [name for name in KEY_SOURCES if name in env]
+    if len(given) > 1:
+        raise SettingsError(" and ".join(given), "are both set; one source of keys is trusted")
+    if production and not given:
+        raise SettingsError("JWT_SECRET_KEY", f"or one of {', '.join(KEY_SOURCES[1:])} must be set")
 
 
-def _unless_none(text: str | None) -> str | None:
-    return None if text == "none" else text
+def _check_production(env: Variables, settings: Settings) -> None:
+    """What is convenient in development and dangerous where others can reach it."""
+    if settings.jwt_secret_key is None:
+        for name in ("JWT_ISSUER", "JWT_AUDIENCE"):
+            if name not in env:
+                raise SettingsError(
+                    name,
+                    "must be set with a public key: the provider also signs for others; or none",
+                )
+    if settings.database_url.get_backend_name() == "sqlite" and not variables.flag(
+        env, "ALLOW_SQLITE"
+    ):
+        raise SettingsError(
+            "DATABASE_URL", "must be PostgreSQL in production, unless ALLOW_SQLITE=1"
+        )
+    if env.get("FLASK_DEBUG", "0").lower() not in ("0", "false", "no"):
+        raise SettingsError("FLASK_DEBUG", "must not be set in production")
 
 
-def _database_url(env: Mapping[str, str]) -> URL:
+def _database_url(env: Variables) -> URL:
     text = env.get("DATABASE_URL")
     if text is None:
         return make_url(f"sqlite:///{instance_path() / 'analytics.db'}")
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        # The cause holds the URL, and with it a password.
-        raise SettingsError("DATABASE_URL", "is not a database URL") from None
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise SettingsError("DATABASE_URL", "must be sqlite:///… or postgresql://…")
-    if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
-        raise SettingsError("DATABASE_URL", "must name a file: processes share no memory")
-    return url
+    return variables.database_url(text)
 
 
-def _secret(env: Mapping[str, str], name: str, production: bool) -> str:
+def _jwt_secret_key(env: Variables, production: bool) -> str | None:
+    if any(name in env for name in KEY_SOURCES[1:]):
+        return None
+    return _secret(env, "JWT_SECRET_KEY", production)
+
+
+def _secret(env: Variables, name: str, production: bool) -> str:
     value = env.get(name)
     if value is None:
         if production:
             raise SettingsError(name, "must be set in production")
         return _instance_secret(name)
-    if (name == "JWT_SECRET_KEY" or production) and len(value.encode()) < MIN_KEY_BYTES:
-        raise SettingsError(name, f"must have at least {MIN_KEY_BYTES} bytes")
-    return value
+    return variables.secret(name, value, production=production)
 
 
 def _instance_secret(name: str) -> str:

@@ -20,6 +20,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from app import fence
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -84,14 +86,18 @@ class Database:
     Args:
         url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
         pool_size: connections kept open; a web worker wants one for each of its threads.
+        row_security: tell PostgreSQL the tenant of every read, for policies that ask for it.
     """
 
-    def __init__(self, url: URL, *, pool_size: int = 5) -> None:
+    def __init__(self, url: URL, *, pool_size: int = 5, row_security: bool = False) -> None:
         postgresql = url.get_backend_name() == "postgresql"
         self.engine = _postgresql(url, pool_size) if postgresql else _sqlite(url, pool_size)
         # A read is one statement: on PostgreSQL it needs no BEGIN and ROLLBACK around it.
         options = {"isolation_level": "AUTOCOMMIT"} if postgresql else {}
         self._reader = self.engine.execution_options(**options)
+        self._fenced = self._reader.execution_options()
+        sa.event.listen(self._fenced, "before_execute", _check_fence)
+        self._row_security = row_security and postgresql
         self._writer = self.engine.execution_options(writes=True)
 
     @property
@@ -106,6 +112,21 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection for reads; on PostgreSQL every statement sees the newest commits."""
         with self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def reading_for(self, tenant_id: str | None) -> Iterator[Connection]:
+        """A connection for one tenant's reads, or for none that touch a tenant's table.
+
+        A statement that could show another tenant's rows raises ``fence.FenceError``.
+        """
+        with self._fenced.connect() as connection:
+            connection.execution_options(tenant_id=tenant_id)
+            if self._row_security:
+                # For the session: a read is a statement without a transaction around it, and
+                # the next reader on this connection says its own.
+                name = "analytics.tenant_id"
+                connection.execute(sa.select(sa.func.set_config(name, tenant_id or "", False)))
             yield connection
 
     @contextmanager
@@ -156,6 +177,12 @@ class Database:
             return work(connection)
 
 
+def _check_fence(
+    connection: Connection, statement: Any, _many: Any, parameters: dict[str, Any], _options: Any
+) -> None:
+    fence.check(statement, parameters, connection.get_execution_options()["tenant_id"])
+
+
 def _is_conflict(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
 
@@ -171,6 +198,7 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
+        hide_parameters=True,  # a tenant's data does not belong in a log
         # After a restart of the server every pooled connection is dead: noticed before use.
         pool_pre_ping=True,
         # The rollup's argument needs a fresh snapshot per statement, whatever the
@@ -193,7 +221,10 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
 
 def _sqlite(url: URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
-        url, pool_size=pool_size, connect_args={"timeout": SQLITE_BUSY_SECONDS}
+        url,
+        pool_size=pool_size,
+        hide_parameters=True,
+        connect_args={"timeout": SQLITE_BUSY_SECONDS},
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 from flask import Flask, Response
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import auth
 from app.config import Settings
 from app.db import Database
 from app.periods import utc_now
-from app.views import analytics, errors, events, health, web
-from app.views.bodies import MAX_BYTES
+from app.views import analytics, cors, errors, events, health, limits, web
 
 
 def create_app(
@@ -29,21 +29,34 @@ def create_app(
     app = Flask("app", static_folder=None)
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=MAX_BYTES + 1,  # the one byte tells "too large" from "full"
+        MAX_CONTENT_LENGTH=settings.max_body_bytes
+        + 1,  # the one byte tells "too large" from "full"
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    web.init_app(app, web.Services(settings, Database(settings.database_url), clock))
+    database = Database(settings.database_url, row_security=settings.row_security)
+    web.init_app(app, web.Services(settings, database, clock))
     errors.init_app(app)
     auth.init_app(app, settings)
+    limits.init_app(app, settings)
+    cors.init_app(app, settings)
     for module in (analytics, events, health):
         app.register_blueprint(module.bp)
     app.after_request(_harden)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        # mypy sees a method replaced by a callable object; it is how Flask documents it.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)  # type: ignore[method-assign]
     return app
 
 
 def _harden(response: Response) -> Response:
+    """Headers for every response; a page brings a Content-Security-Policy of its own."""
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault(
+        "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+    )
     return response

@@ -1,7 +1,8 @@
 """The reads: each one indexed statement on one summary table, for one tenant.
 
 Every statement also fetches when the last rollup run finished, so that numbers and
-their age come from one snapshot.
+their age come from one snapshot. Statements are built once; points carry the names that
+they have in the API.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
@@ -22,6 +24,8 @@ from app.periods import days_until
 
 P = TypeVar("P")
 
+TENANT = sa.bindparam("tenant_id", type_=sa.Text)
+
 
 @dataclass(frozen=True)
 class Report(Generic[P]):
@@ -31,16 +35,14 @@ class Report(Generic[P]):
     counted_at: datetime | None
 
 
-@dataclass(frozen=True)
-class DayCount:
+class DayCount(msgspec.Struct, frozen=True):
     """Tokens issued on one UTC day."""
 
     date: date
     count: int
 
 
-@dataclass(frozen=True)
-class HourCount:
+class HourCount(msgspec.Struct, frozen=True):
     """Tokens issued in one cell of the week; ``dow`` 0 is Sunday, ``hour`` is UTC."""
 
     dow: int
@@ -48,12 +50,11 @@ class HourCount:
     count: int
 
 
-@dataclass(frozen=True)
-class AgentCount:
+class AgentCount(msgspec.Struct, frozen=True, rename="camel"):
     """Tokens issued to one agent in a month."""
 
     agent_id: str
-    count: int
+    token_count: int
 
 
 def token_trend(
@@ -61,11 +62,7 @@ def token_trend(
 ) -> Report[DayCount]:
     """Tokens per UTC day for the ``days`` days up to ``last``, oldest first, silent days as 0."""
     wanted = days_until(last, days)
-    table = daily_issuance.c
-    rows = sa.select(table.date, table.issued).where(
-        table.tenant_id == tenant_id, table.date.between(wanted[0], last)
-    )
-    found = _read(connection, rows)
+    found = _read(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
     issued = {row.date: row.issued for row in found.points}
     return Report([DayCount(day, issued.get(day, 0)) for day in wanted], found.counted_at)
 
@@ -79,18 +76,10 @@ def agent_activity(
         since: the first month, by its first day; ``None`` for all recorded activity.
         until: the last month; not looked at when ``since`` is ``None``.
     """
-    table = dow_hour_activity.c
-    # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
-    total = sa.cast(sa.func.sum(table.issued), sa.BigInteger).label("issued")
-    rows = (
-        sa.select(table.dow, table.hour, total)
-        .where(table.tenant_id == tenant_id)
-        .group_by(table.dow, table.hour)
-        .having(sa.func.sum(table.issued) > 0)
-    )
-    if since is not None:
-        rows = rows.where(table.month.between(since, until))
-    found = _read(connection, rows, "dow", "hour")
+    if since is None:
+        found = _read(connection, _ACTIVITY, tenant_id=tenant_id)
+    else:
+        found = _read(connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until)
     points = [HourCount(row.dow, row.hour, row.issued) for row in found.points]
     return Report(points, found.counted_at)
 
@@ -99,36 +88,81 @@ def agent_usage(
     connection: Connection, tenant_id: str, *, month: date, limit: int | None
 ) -> Report[AgentCount]:
     """Tokens per agent in a month, most first, then by id; at most ``limit`` agents."""
-    table = monthly_agent_issuance.c
-    rows = (
-        sa.select(table.agent_id, table.issued)
-        .where(table.tenant_id == tenant_id, table.month == month, table.issued > 0)
-        .order_by(table.issued.desc(), table.agent_id)
-        .limit(limit)
-    )
-    found = _read(connection, rows, "-issued", "agent_id")
+    if limit is None:
+        found = _read(connection, _USAGE, tenant_id=tenant_id, month=month)
+    else:
+        found = _read(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
     points = [AgentCount(row.agent_id, row.issued) for row in found.points]
     return Report(points, found.counted_at)
 
 
-def _read(connection: Connection, rows: Select[*tuple[Any, ...]], *order: str) -> Report[Row[Any]]:
-    """Run ``rows`` and read the job's state along with it, in one statement.
+def _read(
+    connection: Connection, statement: Select[*tuple[Any, ...]], **parameters: Any
+) -> Report[Row[Any]]:
+    result = connection.execute(statement, parameters).all()
+    counted_at = result[0].last_finished if result else None
+    # Without a match the outer join leaves one row, with nothing in it but the state.
+    return Report([row for row in result if row.issued is not None], counted_at)
+
+
+def _with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:
+    """``rows``, and the job's state along with each.
 
     ``order`` names columns, with ``-`` in front for descending.
     """
     found = rows.subquery("found")
-    statement = (
+    return (
         sa.select(rollup_state.c.last_finished, *found.c)
         .select_from(rollup_state.outerjoin(found, sa.true()))
         .order_by(*_ordering(found, order))
     )
-    result = connection.execute(statement).all()
-    counted_at = result[0].last_finished if result else None
-    # Without a match the outer join leaves one row, with nothing in it but the state.
-    return Report([row for row in result if row.issued is not None], counted_at)
 
 
 def _ordering(found: sa.Subquery, names: tuple[str, ...]) -> Iterator[sa.ColumnElement[Any]]:
     for name in names:
         column = found.c[name.removeprefix("-")]
         yield column.desc() if name.startswith("-") else column.asc()
+
+
+def _days() -> Select[*tuple[Any, ...]]:
+    day = daily_issuance.c
+    first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
+    return sa.select(day.date, day.issued).where(
+        day.tenant_id == TENANT, day.date.between(first, last)
+    )
+
+
+def _cells() -> Select[*tuple[Any, ...]]:
+    cell = dow_hour_activity.c
+    # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+    total = sa.cast(sa.func.sum(cell.issued), sa.BigInteger).label("issued")
+    return (
+        sa.select(cell.dow, cell.hour, total)
+        .where(cell.tenant_id == TENANT)
+        .group_by(cell.dow, cell.hour)
+        .having(sa.func.sum(cell.issued) > 0)
+    )
+
+
+def _recent_cells() -> Select[*tuple[Any, ...]]:
+    since, until = sa.bindparam("since", type_=sa.Date), sa.bindparam("until", type_=sa.Date)
+    return _cells().where(dow_hour_activity.c.month.between(since, until))
+
+
+def _agents() -> Select[*tuple[Any, ...]]:
+    usage = monthly_agent_issuance.c
+    month = sa.bindparam("month", type_=sa.Date)
+    return (
+        sa.select(usage.agent_id, usage.issued)
+        .where(usage.tenant_id == TENANT, usage.month == month, usage.issued > 0)
+        .order_by(usage.issued.desc(), usage.agent_id)
+    )
+
+
+_TREND = _with_state(_days())
+_ACTIVITY = _with_state(_cells(), "dow", "hour")
+_RECENT_ACTIVITY = _with_state(_recent_cells(), "dow", "hour")
+_USAGE = _with_state(_agents(), "-issued", "agent_id")
+_TOP_USAGE = _with_state(
+    _agents().limit(sa.bindparam("limit", type_=sa.Integer)), "-issued", "agent_id"
+)

@@ -8,6 +8,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from app.config import Settings
+from app.db import Database
+from app.errors import SettingsError
+
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
 _VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
@@ -32,3 +36,29 @@ def is_current(connection: Connection) -> bool:
         return current_revision(connection) == expected_revision()
     except DBAPIError:
         return False
+
+
+def refuse_other_schema(settings: Settings) -> None:
+    """Stop the start of a server in production whose database is not migrated to this version.
+
+    One that is away may come back: the service starts and says so at ``/ready``.
+
+    Raises:
+        SettingsError: names ``DATABASE_URL`` and what to do.
+    """
+    if not settings.production:
+        return
+    database = Database(settings.database_url)
+    try:
+        with database.reading() as connection:
+            revision = current_revision(connection)
+    except DBAPIError:
+        return
+    finally:
+        database.dispose()
+    if revision != expected_revision():
+        raise SettingsError(
+            "DATABASE_URL",
+            f"has schema {revision or 'none'}, this version needs {expected_revision()}:"
+            " run `flask db upgrade`",
+        )

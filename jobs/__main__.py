@@ -5,6 +5,7 @@ import sys
 
 from app.config import Settings
 from app.errors import SettingsError
+from app.schema import refuse_other_schema
 from jobs.scheduler import serve
 
 
@@ -14,6 +15,7 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     try:
         settings = Settings.from_environ()
+        refuse_other_schema(settings)
     except SettingsError as error:
         sys.exit(f"error: {error}")
     serve(settings)

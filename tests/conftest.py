@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from app import queries
-from app.config import ROOT, Settings
+from app.config import KEY_SOURCES, ROOT, Settings
 from app.db import Database
 from app.events import Event
 from app.factory import create_app
@@ -144,8 +144,9 @@ def make_settings(url: str, **variables: str) -> Settings:
 
 
 def environment(url: str, **variables: str) -> dict[str, str]:
-    """The variables of a service on ``url``."""
-    return {"DATABASE_URL": url, "SECRET_KEY": KEY, "JWT_SECRET_KEY": KEY, **variables}
+    """The variables of a service on ``url``; another source of keys replaces the secret."""
+    keys = {} if variables.keys() & set(KEY_SOURCES) else {"JWT_SECRET_KEY": KEY}
+    return {"DATABASE_URL": url, "SECRET_KEY": KEY, **keys, **variables}
 
 
 @pytest.fixture

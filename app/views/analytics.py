@@ -4,10 +4,13 @@ from flask import Blueprint, Response, g, request
 
 from app import auth, params, queries
 from app.periods import month_of, months_back
+from app.views import limits
+from app.views.answers import AgentActivity, AgentUsage, TokenTrend
 from app.views.web import connection, report_response, services
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
 bp.before_request(auth.authenticate_reader)
+bp.before_request(limits.count_request)
 
 
 @bp.get("/tokens")
@@ -16,9 +19,7 @@ def token_trend() -> Response:
     days = params.days(request.args)
     today = services().clock().date()
     trend = queries.token_trend(connection(), g.tenant_id, last=today, days=days)
-    data = [{"date": point.date, "count": point.count} for point in trend.points]
-    body = {"tenantId": g.tenant_id, "days": days, "data": data}
-    return report_response(body, trend.counted_at)
+    return report_response(TokenTrend(g.tenant_id, days, trend.points), trend.counted_at)
 
 
 @bp.get("/agents/activity")
@@ -28,8 +29,7 @@ def agent_activity() -> Response:
     until = month_of(services().clock().date())
     since = None if months is None else months_back(until, months - 1)
     activity = queries.agent_activity(connection(), g.tenant_id, since=since, until=until)
-    data = [{"dow": cell.dow, "hour": cell.hour, "count": cell.count} for cell in activity.points]
-    return report_response({"tenantId": g.tenant_id, "data": data}, activity.counted_at)
+    return report_response(AgentActivity(g.tenant_id, activity.points), activity.counted_at)
 
 
 @bp.get("/agents")
@@ -38,6 +38,5 @@ def agent_usage() -> Response:
     month = params.month(request.args, month_of(services().clock().date()))
     limit = params.limit(request.args)
     usage = queries.agent_usage(connection(), g.tenant_id, month=month, limit=limit)
-    data = [{"agentId": agent.agent_id, "tokenCount": agent.count} for agent in usage.points]
-    body = {"tenantId": g.tenant_id, "month": f"{month:%Y-%m}", "data": data}
-    return report_response(body, usage.counted_at)
+    answer = AgentUsage(g.tenant_id, f"{month:%Y-%m}", usage.points)
+    return report_response(answer, usage.counted_at)

@@ -10,19 +10,22 @@ from flask import Request
 
 from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError
 
-MAX_BYTES = 8 * 1024 * 1024
-MAX_EVENTS = 10_000
-MAX_TOKENS = 50 * MAX_EVENTS
+TOKENS_PER_EVENT = 50  # brackets and commas: what a batch may cost to take apart
 MAX_MEMBERS = 200  # each costs a copy of the rest
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 # A quotation mark alone opens a string that never ends.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]++|["\]},]', re.DOTALL)
+_LINE = re.compile(rb"\S[^\n]*")  # from its first character on: a search without going back
 _GZIP = zlib.MAX_WBITS | 16
 
 
-def event_texts(request: Request) -> Sequence[bytes]:
+def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[bytes]:
     """The JSON text of each event in the request, in order.
+
+    Args:
+        max_bytes: of the body, both as sent and decompressed.
+        max_events: in one batch.
 
     Raises:
         UnsupportedMediaTypeError: neither JSON nor NDJSON, or an encoding other than gzip.
@@ -36,18 +39,18 @@ def event_texts(request: Request) -> Sequence[bytes]:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise UnsupportedMediaTypeError("the content encoding must be gzip or none")
-    body = _whole_body(request)
+    body = _whole_body(request, max_bytes)
     if encoding == "gzip":
-        body = _gunzip(body)
+        body = _gunzip(body, max_bytes)
     if not body.strip():
         raise ValidationError("the body is empty")
-    items = split(body)
-    if len(items) > MAX_EVENTS:
-        raise PayloadTooLargeError("too many events in one batch", {"maxEvents": MAX_EVENTS})
+    items = split(body, max_events)
+    if len(items) > max_events:
+        raise PayloadTooLargeError("too many events in one batch", {"maxEvents": max_events})
     return items
 
 
-def _whole_body(request: Request) -> bytes:
+def _whole_body(request: Request, max_bytes: int) -> bytes:
     """The body as sent. What ends early must not pass for a smaller batch."""
     # Of a chunked body Flask reads MAX_CONTENT_LENGTH bytes, one too many, and stops without
     # a word; a connection that breaks within a declared length looks like the body's end.
@@ -55,63 +58,67 @@ def _whole_body(request: Request) -> bytes:
         body = request.get_data(cache=False)
     except OSError:
         raise ValidationError("the body could not be read to its end") from None
-    if len(body) > MAX_BYTES:
-        raise too_large()
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
     if len(body) < (request.content_length or 0):
         raise ValidationError("the body is shorter than its Content-Length")
     return body
 
 
-def too_large() -> PayloadTooLargeError:
+def too_large(max_bytes: int) -> PayloadTooLargeError:
     """The refusal of a body over the limit."""
-    return PayloadTooLargeError("the body is too large", {"maxBytes": MAX_BYTES})
+    return PayloadTooLargeError("the body is too large", {"maxBytes": max_bytes})
 
 
-def _one_or_many(body: bytes) -> Sequence[bytes]:
-    """A JSON array's items, or the one object that is the whole body."""
+def _one_or_many(body: bytes, max_events: int) -> Sequence[bytes]:
+    """A JSON array's items, or the one object that is the whole body; past the limit, some."""
     body = body.strip()
     if not body.startswith(b"["):
         return [body]
+    # Millions of items would be as many objects before anyone counts them.
+    if body.count(b",") > TOKENS_PER_EVENT * max_events:
+        return _bracketed(body, max_events)
     try:
-        return [bytes(item) for item in _ITEMS.decode(body)]
+        return [bytes(item) for item in islice(_ITEMS.decode(body), max_events + 1)]
     except (msgspec.MsgspecError, RecursionError):
         # Some event in it cannot be decoded. Told apart by brackets alone, it fails by itself.
-        return _bracketed(body)
+        return _bracketed(body, max_events)
 
 
-def _bracketed(body: bytes) -> Sequence[bytes]:
+def _bracketed(body: bytes, max_events: int) -> Sequence[bytes]:
     """The items of a JSON array, found by its brackets, commas and strings, whatever else
     may be wrong with them; one pass, without recursion, over a bounded number of tokens."""
     items: list[bytes] = []
     depth, start, mark = 0, 1, b""
-    for token in islice(_TOKEN.finditer(body), MAX_TOKENS):
+    for token in islice(_TOKEN.finditer(body), TOKENS_PER_EVENT * max_events):
         mark = token[0]
         depth += len(mark) if mark[0] in b"[{" else -(mark in b"]}")
         if depth == 0 or (depth == 1 and mark == b","):
             items.append(body[start : token.start()])
             start = token.end()
-        if depth <= 0 or mark == b'"' or len(items) > MAX_EVENTS:
+        if depth <= 0 or mark == b'"' or len(items) > max_events:
             break
-    if len(items) <= MAX_EVENTS and (depth != 0 or mark != b"]" or body[start:]):
+    if len(items) <= max_events and (depth != 0 or mark != b"]" or body[start:]):
         raise ValidationError("the body is not a JSON array, or not one that can be taken apart")
     return items
 
 
-def _lines(body: bytes) -> Sequence[bytes]:
-    """The lines that hold anything; JSON itself knows no other line end than LF and CR."""
-    return [line for line in body.split(b"\n") if line.strip()]
+def _lines(body: bytes, max_events: int) -> Sequence[bytes]:
+    """The lines that hold anything, past the limit some of them. JSON itself knows no other
+    line end than LF and CR."""
+    return [line[0] for line in islice(_LINE.finditer(body), max_events + 1)]
 
 
-_SPLITTERS: dict[str, Callable[[bytes], Sequence[bytes]]] = {
+_SPLITTERS: dict[str, Callable[[bytes, int], Sequence[bytes]]] = {
     "application/json": _one_or_many,
     "application/x-ndjson": _lines,
 }
 
 
-def _gunzip(body: bytes) -> bytes:
+def _gunzip(body: bytes, max_bytes: int) -> bytes:
     """Decompress one or more gzip members, never holding more than the limit."""
     parts: list[bytes] = []
-    room = MAX_BYTES
+    room = max_bytes
     while body:
         if len(parts) == MAX_MEMBERS:
             raise ValidationError("the gzip body has too many members")
@@ -123,7 +130,7 @@ def _gunzip(body: bytes) -> bytes:
             raise ValidationError("the body is not gzip") from None
         room -= len(part)
         if room < 0:
-            raise too_large()
+            raise too_large(max_bytes)
         if not member.eof:
             raise ValidationError("the gzip body is cut short")
         parts.append(part)

@@ -1,15 +1,18 @@
 """Every error as the envelope ``{"code", "message", "details"}``, Flask's own included."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from app.db import is_unavailable
 from app.errors import ServiceError, UnavailableError
+from app.views.answers import Problem
 from app.views.bodies import too_large
-from app.views.web import json_response
+from app.views.web import json_response, services
 
 log = logging.getLogger("app")
 
@@ -41,7 +44,7 @@ def http_error(error: HTTPException) -> Response:
     """An error that Flask or Werkzeug raised."""
     status = error.code or 500
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return service_error(too_large())
+        return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
     code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR")
     response = envelope(status, code, message)
@@ -60,11 +63,11 @@ def unexpected_error(error: Exception) -> Response:
     return envelope(500, "INTERNAL_ERROR", "an unexpected error occurred")
 
 
-def envelope(status: int, code: str, message: str, details: object = None) -> Response:
+def envelope(
+    status: int, code: str, message: str, details: Mapping[str, Any] | None = None
+) -> Response:
     """The error body with its status; never cached."""
-    body: dict[str, object] = {"code": code, "message": message}
-    if details is not None:
-        body["details"] = details
+    body = Problem(code, message, None if details is None else dict(details))
     response = json_response(body, status)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -5,6 +5,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import UnavailableError
 from app.schema import is_current
+from app.views.answers import Health
 from app.views.web import connection, json_response
 
 bp = Blueprint("health", __name__)
@@ -13,7 +14,7 @@ bp = Blueprint("health", __name__)
 @bp.get("/health")
 def health() -> Response:
     """The process answers."""
-    return json_response({"status": "ok"})
+    return json_response(Health("ok"))
 
 
 @bp.get("/ready")
@@ -25,4 +26,4 @@ def ready() -> Response:
         raise UnavailableError("the database is unreachable") from None
     if not current:
         raise UnavailableError("the database schema is not the one this version needs")
-    return json_response({"status": "ready"})
+    return json_response(Health("ready"))

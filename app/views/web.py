@@ -1,10 +1,9 @@
 """What the views share: the application's services, the request's connection, responses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from flask import Flask, Response, current_app, g, request
@@ -12,6 +11,7 @@ from sqlalchemy import Connection
 
 from app.config import Settings
 from app.db import Database
+from app.views.answers import Answer
 
 EXTENSION = "analytics"
 
@@ -38,20 +38,21 @@ def services() -> Services:
 
 
 def connection() -> Connection:
-    """The request's connection for reads, taken at first use."""
+    """The request's connection, taken at first use: for its own tenant's reads alone."""
     if "connection" not in g:
         g.closing = ExitStack()
-        g.connection = g.closing.enter_context(services().database.reading())
+        reading = services().database.reading_for(g.get("tenant_id"))
+        g.connection = g.closing.enter_context(reading)
     found: Connection = g.connection
     return found
 
 
-def json_response(body: Mapping[str, Any], status: int = 200) -> Response:
+def json_response(body: Answer, status: int = 200) -> Response:
     """``body`` as JSON."""
     return Response(msgspec.json.encode(body), status, mimetype="application/json")
 
 
-def report_response(body: Mapping[str, Any], counted_at: datetime | None) -> Response:
+def report_response(body: Answer, counted_at: datetime | None) -> Response:
     """A tenant's numbers: cached by nobody else, and answered 304 to who has them already."""
     response = json_response(body)
     response.headers["Cache-Control"] = "private, no-cache"

@@ -1,0 +1,97 @@
+"""A second fence between tenants: a statement that forgets its tenant is never sent.
+
+Every read takes its tenant as an argument; this checks, for each statement on a tenant's
+connection, that it was used. It reads the statement's structure, so it holds on both
+databases and needs nothing from them.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, FromClause, Select
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
+from sqlalchemy.sql.selectable import AliasedReturnsRows, Join
+
+COLUMN = "tenant_id"
+
+
+class FenceError(AssertionError):
+    """A statement that might show one tenant another's rows: a bug, never sent."""
+
+
+def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | None) -> None:
+    """Refuse a statement that reads a tenant's table without that tenant's predicate.
+
+    Each SELECT in it, at any depth, must compare the ``tenant_id`` of each such table that it
+    reads with ``tenant_id``, in a condition that holds for all its rows. Without a tenant no
+    such table may be read at all.
+
+    Raises:
+        FenceError: it does not, it writes, or it is text, which cannot be judged.
+    """
+    if isinstance(statement, str) and statement.startswith("PRAGMA"):
+        return  # SQLAlchemy's inspection of a SQLite schema
+    if not isinstance(statement, sa.Select | sa.CompoundSelect):
+        raise FenceError("only a SELECT may run on a tenant's connection")
+    for bind in _tenant_binds(statement):
+        if tenant_id is None or parameters.get(bind.key, bind.effective_value) != tenant_id:
+            raise FenceError("a statement is for another tenant than the request")
+
+
+@lru_cache(maxsize=256)
+def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
+    """What the tables of ``statement`` compare their tenant with.
+
+    Kept by the statement's identity: the reads are built once, and walking through one takes
+    longer than the rest of sending it.
+    """
+    binds = []
+    for element in visitors.iterate(statement):
+        if isinstance(element, sa.TextClause):
+            raise FenceError("text cannot be judged on a tenant's connection")
+        if isinstance(element, Select):
+            binds += [_tenant_bind(element, table) for table in _tenant_tables(element)]
+    return binds
+
+
+def _tenant_tables(select: Select[Any]) -> Iterator[FromClause]:
+    for source in select.get_final_froms():
+        for table in _tables(source):
+            if COLUMN in table.c:
+                yield table
+
+
+def _tables(source: FromClause) -> Iterator[FromClause]:
+    """The tables of a FROM, under their aliases. Subqueries are SELECTs of their own."""
+    if isinstance(source, Join):
+        yield from _tables(source.left)
+        yield from _tables(source.right)
+    elif isinstance(source, sa.TableClause) or (
+        isinstance(source, AliasedReturnsRows) and isinstance(source.element, sa.TableClause)
+    ):
+        yield source
+
+
+def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:
+    """The value of the condition ``table.tenant_id = :value`` that all rows have to meet."""
+    for condition in _conjuncts(select.whereclause):
+        if (
+            isinstance(condition, BinaryExpression)
+            and condition.operator is operators.eq
+            and condition.left is table.c[COLUMN]
+            and isinstance(condition.right, BindParameter)
+        ):
+            return condition.right
+    raise FenceError(f"{table} is read without its tenant")
+
+
+def _conjuncts(condition: ColumnElement[Any] | None) -> Iterator[ColumnElement[Any]]:
+    """The conditions that all have to hold."""
+    if isinstance(condition, BooleanClauseList) and condition.operator is operators.and_:
+        for part in condition.clauses:
+            yield from _conjuncts(part)
+    elif condition is not None:
+        yield condition

@@ -1,0 +1,128 @@
+"""Keys that verify access tokens: a public key from its PEM text, or the provider's JWKS.
+
+The algorithm always follows from the key, never from the token: what a token's header says
+is compared with it and decides nothing (RFC 8725, 3.1).
+"""
+
+import http.client
+import threading
+import time
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt import PyJWK, PyJWKClient
+from jwt.exceptions import PyJWTError
+
+from app.errors import UnavailableError
+
+MIN_RSA_BITS = 2048
+# What a key set may verify with. Never HS256: its "oct" keys are secrets, a key set is public.
+ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+
+FETCH_SECONDS = 3.0
+# An unknown kid may be a freshly rotated key or anybody's invention, so it leads to a fetch,
+# but not to a second one within this time. Below the 5 s in which a rotation is noticed.
+REFETCH_SECONDS = 4.0
+# So long a key that the provider has taken back may still be accepted.
+FRESH_SECONDS = 300.0
+
+# Whatever a server that is broken, slow or somebody else's may do to a request.
+_FETCH_FAILED = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A parsed public key and the one algorithm that it verifies."""
+
+    key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+    algorithm: str
+
+
+def parse_public_key(pem: str) -> PublicKey:
+    """A PEM public key (``BEGIN PUBLIC KEY``): RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
+
+    Raises:
+        ValueError: anything else; the message does not repeat the text.
+    """
+    if "PRIVATE KEY" in pem:
+        raise ValueError("holds a private key; give the public one")
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is not a PEM public key") from None
+    if isinstance(key, RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise ValueError(f"must have at least {MIN_RSA_BITS} bits")
+        return PublicKey(key, "RS256")
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return PublicKey(key, "ES256")
+    if isinstance(key, Ed25519PublicKey):
+        return PublicKey(key, "EdDSA")
+    raise ValueError("must be an RSA, P-256 or Ed25519 key")
+
+
+class KeySet:
+    """The public keys that an identity provider publishes, by ``kid``.
+
+    A fetch runs in a thread of its own, so that neither a slow provider nor one that sends
+    a byte a second keeps a request longer than FETCH_SECONDS, and a token with a known key
+    waits for none at all. When a fetch fails, the last good keys stay.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
+        self._keys: dict[str, PyJWK] = {}
+        self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._began = self._fetched = float("-inf")
+
+    def find(self, kid: str) -> PyJWK | None:
+        """The key called ``kid``, fetched anew when it may have been published since.
+
+        Raises:
+            UnavailableError: no keys could be fetched yet, so nothing can be said.
+        """
+        key = self._keys.get(kid)
+        if key is not None and time.monotonic() - self._fetched < FRESH_SECONDS:
+            return key
+        began = self._begin_fetch()
+        # Who finds a fetch under way waits for it only when there is nothing to go by.
+        if key is None and (began or not self._keys):
+            self._idle.wait(FETCH_SECONDS)
+        if not self._keys:
+            raise UnavailableError("the identity provider's keys could not be fetched")
+        return self._keys.get(kid)
+
+    def _begin_fetch(self) -> bool:
+        """Start a fetch unless there was one just now; whether this call did."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._idle.is_set() or now - self._began < REFETCH_SECONDS:
+                return False
+            self._began = now
+            self._idle.clear()
+        threading.Thread(target=self._fetch, name="jwks", daemon=True).start()
+        return True
+
+    def _fetch(self) -> None:
+        try:
+            keys = self._client.get_signing_keys()
+            usable = {str(key.key_id): key for key in keys if _is_usable(key)}
+            if usable:
+                self._keys, self._fetched = usable, time.monotonic()
+        except _FETCH_FAILED:
+            pass  # the last good keys stay
+        finally:
+            self._idle.set()
+
+
+def _is_usable(key: PyJWK) -> bool:
+    return key.algorithm_name in ALGORITHMS and not key.Algorithm.check_key_length(key.key)
