@@ -7,17 +7,36 @@ Nothing here knows HTTP libraries: the views turn these into the envelope
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+# The code of each status, and when it is answered.
+CODES = {
+    400: ("VALIDATION_ERROR", "a parameter or the body is wrong"),
+    401: ("UNAUTHORIZED", "no token, or none that is valid"),
+    403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
+    404: ("NOT_FOUND", "there is no such route"),
+    405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
+    409: ("CONFLICT", "it would do harm here"),
+    413: ("PAYLOAD_TOO_LARGE", "the body or the batch is too large"),
+    415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not one that is read"),
+    429: ("RATE_LIMIT_EXCEEDED", "too many requests of this organization"),
+    500: ("INTERNAL_ERROR", "an unexpected error occurred"),
+    503: ("SERVICE_UNAVAILABLE", "the database or the identity provider's keys are away"),
+}
+
 
 class ServiceError(Exception):
     """An error with a public message; ``details`` must be safe to show."""
 
-    code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.details = details
+
+    @property
+    def code(self) -> str:
+        """The error's code in the envelope."""
+        return CODES[self.status][0]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -28,14 +47,12 @@ class ServiceError(Exception):
 class ValidationError(ServiceError):
     """The input is wrong; the message says what to change."""
 
-    code = "VALIDATION_ERROR"
     status = 400
 
 
 class UnauthorizedError(ServiceError):
     """No usable token. Without ``invalid`` nothing was presented at all (RFC 6750, 3.1)."""
 
-    code = "UNAUTHORIZED"
     status = 401
 
     def __init__(self, message: str, *, invalid: bool = True) -> None:
@@ -53,7 +70,6 @@ class UnauthorizedError(ServiceError):
 class ForbiddenError(ServiceError):
     """A valid token that may not do this."""
 
-    code = "FORBIDDEN"
     status = 403
 
     @property
@@ -64,21 +80,18 @@ class ForbiddenError(ServiceError):
 class PayloadTooLargeError(ServiceError):
     """More events or bytes than one batch may have; ``details`` names the limit."""
 
-    code = "PAYLOAD_TOO_LARGE"
     status = 413
 
 
 class UnsupportedMediaTypeError(ServiceError):
     """A content type or encoding that is not read here."""
 
-    code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
 
 
 class UnavailableError(ServiceError):
     """The database is away or too busy; the same request may be sent again."""
 
-    code = "SERVICE_UNAVAILABLE"
     status = 503
 
     @property
@@ -97,5 +110,4 @@ class SettingsError(ServiceError):
 class RefusedError(ServiceError):
     """A command that would do harm here, and why."""
 
-    code = "CONFLICT"
     status = 409

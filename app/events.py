@@ -22,6 +22,8 @@ Id = Annotated[
         min_length=1,
         max_length=255,
         pattern=ID_PATTERN,
+        # JSON Schema's dialect knows neither \Z nor lone surrogates.
+        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
         description="1 to 255 code points without control characters",
     ),
 ]

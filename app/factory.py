@@ -10,7 +10,7 @@ from app import auth
 from app.config import Settings
 from app.db import Database
 from app.periods import utc_now
-from app.views import analytics, cors, errors, events, health, limits, web
+from app.views import analytics, cors, docs, errors, events, health, limits, web
 
 
 def create_app(
@@ -26,7 +26,7 @@ def create_app(
         SettingsError: a setting is unusable.
     """
     settings = settings or Settings.from_environ()
-    app = Flask("app", static_folder=None)
+    app = Flask("app")
     app.config.update(
         SECRET_KEY=settings.secret_key,
         MAX_CONTENT_LENGTH=settings.max_body_bytes
@@ -42,7 +42,7 @@ def create_app(
     auth.init_app(app, settings)
     limits.init_app(app, settings)
     cors.init_app(app, settings)
-    for module in (analytics, events, health):
+    for module in (analytics, events, health, docs):
         app.register_blueprint(module.bp)
     app.after_request(_harden)
     if settings.trusted_proxies:

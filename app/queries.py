@@ -8,12 +8,13 @@ they have in the API.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from app.events import Id
 from app.models import (
     daily_issuance,
     dow_hour_activity,
@@ -23,6 +24,8 @@ from app.models import (
 from app.periods import days_until
 
 P = TypeVar("P")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 TENANT = sa.bindparam("tenant_id", type_=sa.Text)
 
@@ -35,26 +38,30 @@ class Report(Generic[P]):
     counted_at: datetime | None
 
 
-class DayCount(msgspec.Struct, frozen=True):
+class Point(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """One number of a report."""
+
+
+class DayCount(Point, frozen=True):
     """Tokens issued on one UTC day."""
 
     date: date
-    count: int
+    count: Count
 
 
-class HourCount(msgspec.Struct, frozen=True):
+class HourCount(Point, frozen=True):
     """Tokens issued in one cell of the week; ``dow`` 0 is Sunday, ``hour`` is UTC."""
 
-    dow: int
-    hour: int
-    count: int
+    dow: Annotated[int, msgspec.Meta(ge=0, le=6)]
+    hour: Annotated[int, msgspec.Meta(ge=0, le=23)]
+    count: Count
 
 
-class AgentCount(msgspec.Struct, frozen=True, rename="camel"):
+class AgentCount(Point, frozen=True):
     """Tokens issued to one agent in a month."""
 
-    agent_id: str
-    token_count: int
+    agent_id: Id
+    token_count: Count
 
 
 def token_trend(

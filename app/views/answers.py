@@ -1,39 +1,41 @@
 """The bodies of the API's answers; responses are encoded from these types, and so is the
 OpenAPI document."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from app.events import EventError
-from app.queries import AgentCount, DayCount, HourCount
+from app.events import EventError, Id
+from app.params import MAX_DAYS
+from app.queries import AgentCount, Count, DayCount, HourCount
 
 Month = Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
 
 
-class Answer(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A body; members with a default are left out while they have it."""
+class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A body with exactly its members; those that are UNSET are left out."""
 
 
 class TokenTrend(Answer):
-    """Tokens issued per UTC day, oldest first, silent days as zero."""
+    """Tokens issued per UTC day, oldest first, today last, silent days as zero."""
 
-    tenant_id: str
-    days: int
+    tenant_id: Id
+    days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
     data: list[DayCount]
 
 
 class AgentActivity(Answer):
     """Tokens issued per day of week and hour (UTC), ordered so, without empty cells."""
 
-    tenant_id: str
+    tenant_id: Id
     data: list[HourCount]
 
 
 class AgentUsage(Answer):
     """Tokens issued per agent in one month, most first, then by id."""
 
-    tenant_id: str
+    tenant_id: Id
     month: Month
     data: list[AgentCount]
 
@@ -41,21 +43,21 @@ class AgentUsage(Answer):
 class Receipt(Answer):
     """What became of a batch; ``rejected`` is there when bad events were to be skipped."""
 
-    received: int
-    accepted: int
-    duplicates: int
-    rejected: list[EventError] | msgspec.UnsetType = msgspec.UNSET
+    received: Count
+    accepted: Count
+    duplicates: Count
+    rejected: list[EventError] | UnsetType = UNSET
 
 
 class Health(Answer):
-    """``ok``: the process answers. ``ready``: so does the database."""
+    """``ok``: the process answers. ``ready``: so does the database, with the right schema."""
 
-    status: str
+    status: Literal["ok", "ready"]
 
 
 class Problem(Answer):
-    """Any error. ``details`` depends on the code."""
+    """Any error. What ``details`` holds depends on the code."""
 
     code: str
     message: str
-    details: dict[str, Any] | None = None
+    details: dict[str, Any] | UnsetType = UNSET

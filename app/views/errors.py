@@ -6,24 +6,16 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response
+from msgspec import UNSET
 from werkzeug.exceptions import HTTPException
 
 from app.db import is_unavailable
-from app.errors import ServiceError, UnavailableError
+from app.errors import CODES, ServiceError, UnavailableError
 from app.views.answers import Problem
 from app.views.bodies import too_large
 from app.views.web import json_response, services
 
 log = logging.getLogger("app")
-
-_CODES = {
-    400: "VALIDATION_ERROR",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-    429: "RATE_LIMIT_EXCEEDED",
-    503: "SERVICE_UNAVAILABLE",
-}
 
 
 def init_app(app: Flask) -> None:
@@ -46,7 +38,7 @@ def http_error(error: HTTPException) -> Response:
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
-    code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR")
+    code, _ = CODES.get(status, CODES[500 if status >= 500 else 400])
     response = envelope(status, code, message)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
@@ -60,14 +52,14 @@ def unexpected_error(error: Exception) -> Response:
         log.error("database unavailable: %s", type(error).__name__)
         return service_error(UnavailableError("the database is unavailable; try again"))
     log.error("unexpected error", exc_info=error)
-    return envelope(500, "INTERNAL_ERROR", "an unexpected error occurred")
+    return envelope(500, *CODES[500])
 
 
 def envelope(
     status: int, code: str, message: str, details: Mapping[str, Any] | None = None
 ) -> Response:
     """The error body with its status; never cached."""
-    body = Problem(code, message, None if details is None else dict(details))
+    body = Problem(code, message, UNSET if details is None else dict(details))
     response = json_response(body, status)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, g, render_template, request
 from sqlalchemy import Connection
 
 from app.config import Settings
@@ -14,6 +15,11 @@ from app.db import Database
 from app.views.answers import Answer
 
 EXTENSION = "analytics"
+# No inline script or style; nobody may put a page of ours into a frame.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ def connection() -> Connection:
 def json_response(body: Answer, status: int = 200) -> Response:
     """``body`` as JSON."""
     return Response(msgspec.json.encode(body), status, mimetype="application/json")
+
+
+def page_response(template: str, **context: Any) -> Response:
+    """An HTML page that loads styles, scripts and pictures from this service alone."""
+    response = Response(render_template(template, **context), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
 def report_response(body: Answer, counted_at: datetime | None) -> Response:

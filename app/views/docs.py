@@ -1,0 +1,32 @@
+"""The API's description: for machines as OpenAPI, for people as a page. Both are public."""
+
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app
+
+from app.views.openapi import document
+from app.views.web import page_response, services
+
+bp = Blueprint("docs", __name__)
+
+MAX_AGE_SECONDS = 300
+
+
+def _document() -> dict[str, Any]:
+    return document(current_app, services().settings)
+
+
+@bp.get("/api/v1/openapi.json")
+def openapi() -> Response:
+    """This description."""
+    response = Response(msgspec.json.encode(_document()), mimetype="application/json")
+    response.cache_control.public = True
+    response.cache_control.max_age = MAX_AGE_SECONDS
+    return response
+
+
+@bp.get("/docs")
+def page() -> Response:
+    """The same as a page, without scripts and without anything from elsewhere."""
+    return page_response("docs.html", api=_document())

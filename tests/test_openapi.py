@@ -1,0 +1,156 @@
+"""The API's description: valid, complete, true of the answers, in step with docs/api.md."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.config import ROOT
+from app.views.web import PAGE_POLICY
+from tests.conftest import NOW, bearer, make_settings
+
+# What describes the API, and what a page is made of, is not the API.
+UNDESCRIBED = {"docs.openapi", "docs.page", "static"}
+API_PAGE = ROOT / "docs" / "api.md"
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> dict[str, Any]:
+    answer = client.get("/api/v1/openapi.json")
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    described: dict[str, Any] = answer.json
+    return described
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method.upper(), operation
+
+
+def examples(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Each example in the description, with its schema."""
+    for _, _, operation in operations(document):
+        for parameter in operation["parameters"]:
+            if "example" in parameter:
+                yield parameter["schema"], parameter["example"]
+        bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+        for body in bodies:
+            for media in body.get("content", {}).values():
+                yield media["schema"], media["example"]
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    whole = schema | {"components": document["components"]}
+    Draft202012Validator(whole).validate(value)
+
+
+def test_the_description_is_valid_openapi_3_1(document):
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_every_route_and_method_is_described_and_nothing_else(app: Flask, document):
+    routes = {
+        (rule.rule, method)
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint not in UNDESCRIBED
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert {(path, method) for path, method, _ in operations(document)} == routes
+
+
+def test_every_operation_says_which_token_it_needs(document):
+    for path, _, operation in operations(document):
+        assert bool(operation["security"]) == path.startswith("/api/")
+
+
+def test_every_example_is_of_its_schema(document):
+    found = list(examples(document))
+    assert len(found) > 30
+    for schema, value in found:
+        check(document, schema, value)
+
+
+def test_what_is_answered_is_of_the_described_schema(client, issue, roll_up, document):
+    issue(NOW.isoformat(), times=3)
+    roll_up()
+    for path, method, operation in operations(document):
+        if method == "GET":
+            answer = client.get(path, headers=bearer())
+            media = operation["responses"]["200"]["content"]["application/json"]
+            check(document, media["schema"], answer.json)
+            assert "[]" not in answer.text  # with an event in it, or it would prove little
+
+
+def test_the_example_events_are_accepted_as_they_stand(client, document):
+    operation = document["paths"]["/api/v1/events"]["post"]
+    for mimetype, media in operation["requestBody"]["content"].items():
+        example = media["example"]
+        body = example if isinstance(example, str) else json.dumps(example)
+        headers = bearer("org-1", scope="events:write") | {"Content-Type": mimetype}
+        answer = client.post("/api/v1/events", data=body, headers=headers)
+        assert answer.status_code == 202
+        check(
+            document,
+            operation["responses"]["202"]["content"]["application/json"]["schema"],
+            answer.json,
+        )
+
+
+def test_the_limits_are_those_of_the_settings(database_url):
+    from app.factory import create_app  # noqa: PLC0415 - one test of many needs it
+
+    app = create_app(make_settings(database_url, MAX_BATCH_EVENTS="7", MAX_BODY_BYTES="2048"))
+    body = app.test_client().get("/api/v1/openapi.json").json["paths"]["/api/v1/events"]["post"]
+    app.extensions["analytics"].database.dispose()
+    text = json.dumps(body["requestBody"])
+    assert '"maxItems": 7' in text
+    assert "2048 bytes" in text
+
+
+def test_the_reference_names_every_path_parameter_status_and_code(document):
+    page = API_PAGE.read_text()
+    for path, _, operation in operations(document):
+        assert path in page
+        for parameter in operation["parameters"]:
+            assert parameter["name"] in page, (path, parameter["name"])
+        for status, response in operation["responses"].items():
+            assert status in page, (path, status)
+            media = response.get("content", {}).get("application/json", {})
+            code = media.get("example", {}).get("code")
+            assert code is None or f"`{code}`" in page, code
+
+
+def test_the_reference_shows_the_described_examples(document):
+    page = API_PAGE.read_text()
+    blocks = re.findall(r"```json\n(.*?)\n```", page, re.DOTALL)
+    shown = [json.loads(text) for text in [*blocks, *re.findall(r"`(\{\"status\".*?\})`", page)]]
+    for path, _, operation in operations(document):
+        status = min(operation["responses"])
+        example = operation["responses"][status]["content"]["application/json"]["example"]
+        assert example in shown, path
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            example = media["example"]
+            assert (json.loads(example) if isinstance(example, str) else example[0]) in shown
+
+
+def test_the_page_shows_every_operation_without_scripts_or_other_hosts(client, document):
+    answer = client.get("/docs")
+    assert (answer.status_code, answer.mimetype) == (200, "text/html")
+    assert answer.headers["Content-Security-Policy"] == PAGE_POLICY
+    assert "'unsafe-" not in PAGE_POLICY
+    for path, method, _ in operations(document):
+        assert f"{method} {path}" in answer.text
+    assert "<script" not in answer.text
+    assert "style=" not in answer.text
+    assert re.findall(r"(?:src|href)=\"(?!#|/)", answer.text) == []
+    for asset in re.findall(r"(?:src|href)=\"(/static/[^\"]+)", answer.text):
+        with client.get(asset) as loaded:
+            assert loaded.status_code == 200
