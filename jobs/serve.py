@@ -4,7 +4,7 @@ Production starts the two by themselves, under a supervisor.
 """
 
 import signal
-import subprocess
+import subprocess  # nosec B404  # each call gives its reason, to S603
 import sys
 import threading
 from types import FrameType
