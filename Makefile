@@ -42,15 +42,16 @@ lint: .venv/test
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
-# Resolve setup.cfg's ranges anew into the two locks.
+# Resolve setup.cfg's ranges anew into the two locks; what is deployed is what is tested.
 lock:
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet pip-tools
-	for extra in "" "--extra=test"; do \
-		.venv/lock/bin/pip-compile --quiet --upgrade --no-strip-extras --generate-hashes --allow-unsafe \
-			--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-			--output-file "requirements$${extra:+-test}.txt" $$extra setup.cfg || exit 1; \
-	done
+	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --extra test --output-file requirements-test.txt
+	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --constraint requirements-test.txt \
+		--output-file requirements.txt
+
+LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate setup.cfg
 
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

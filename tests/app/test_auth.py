@@ -76,7 +76,12 @@ def check_unauthorized(response):
 
 
 def test_every_route_and_method_of_the_api_wants_a_token(app, client):
-    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/v1")]
+    public = {"docs.openapi"}  # the description of the API holds nobody's data
+    rules = [
+        rule
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/v1") and rule.endpoint not in public
+    ]
     paths = {re.sub(r"<[^>]+>", "1", rule.rule): sorted(rule.methods) for rule in rules}
     assert {READ, "/api/v1/analytics/agents", "/api/v1/events"} <= set(paths)
     for path, methods in paths.items():

@@ -1,0 +1,22 @@
+"""The two locks: everything pinned with hashes, and what is deployed is what is tested."""
+
+import re
+
+from app.config import ROOT
+
+
+def pins(lock: str) -> dict[str, str]:
+    text = (ROOT / lock).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==(\S+)", text, re.MULTILINE))
+
+
+def test_what_is_deployed_is_what_is_tested():
+    deployed, tested = pins("requirements.txt"), pins("requirements-test.txt")
+    assert {"flask", "sqlalchemy", "psycopg", "gunicorn"} <= deployed.keys()
+    assert deployed.items() <= tested.items()
+
+
+def test_every_pin_has_hashes():
+    for lock in ("requirements.txt", "requirements-test.txt"):
+        for requirement in re.split(r"\n(?=[a-z])", (ROOT / lock).read_text()):
+            assert "==" not in requirement or "--hash=sha256:" in requirement
