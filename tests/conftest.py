@@ -171,7 +171,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def token(
-    organization: Any = TENANT, scope: str = "", *, key: str = KEY, drop: str = "", **claims: Any
+    organization: Any = TENANT, /, scope: str = "", *, key: str = KEY, drop: str = "", **claims: Any
 ) -> str:
     """An access token as an identity provider issues it; ``drop`` leaves a claim out."""
     present = int(datetime.now(UTC).timestamp())
