@@ -13,6 +13,7 @@ from app.config import ROOT
 from app.db import Database
 from tests.conftest import PostgreSQL, conninfo, migrate
 
+PAGE = ROOT / "docs" / "postgresql.md"
 PASSWORD = "only-for-tests"
 ROLES = ("owner", "web", "job", "idp")
 ADMINISTRATOR = "administrator"
@@ -31,7 +32,7 @@ _NAME = re.compile(rf"\banalytics(?=_(?:{'|'.join(ROLES)})\b|(?![\w.]))")
 def blocks() -> list[tuple[str, list[str]]]:
     """Each SQL block of the page: the heading above it, and its statements."""
     found, heading = [], ""
-    for match in _BLOCK.finditer((ROOT / "docs" / "postgresql.md").read_text()):
+    for match in _BLOCK.finditer(PAGE.read_text()):
         heading = match["heading"] or heading
         if match["sql"]:
             found.append((heading, [part for part in match["sql"].split(";") if part.strip()]))
@@ -52,14 +53,14 @@ class Deployment:
         self._execute(roles, self._postgresql.url)
         for role in ROLES:
             self.administer(f"ALTER ROLE {self.role(role)} PASSWORD '{PASSWORD}'")
-        self._execute(public, self.url(ADMINISTRATOR))
+        self.run(public, ADMINISTRATOR)
         migrate(self.url("owner"))
         for heading in GRANTS:
             self.run(heading)
 
-    def run(self, heading: str) -> None:
-        """Run a block as the owner."""
-        self._execute(heading, self.url("owner"))
+    def run(self, heading: str, role: str = "owner") -> None:
+        """Run the block under a heading in the deployment's database."""
+        self._execute(heading, self.url(role))
 
     def sql(self, heading: str) -> list[str]:
         """The statements of the one block under a heading, for this deployment."""

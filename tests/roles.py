@@ -4,6 +4,7 @@ import uuid
 from datetime import date
 
 from app.factory import create_app
+from app.schema import is_current
 from jobs.purge import Purged, purge_events
 from jobs.rebuild import Rebuilt, rebuild
 from jobs.rollup import Run, run_rollup
@@ -61,6 +62,8 @@ def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
     owner, database = deployment.connect("owner"), deployment.database("job")
     owner.execute(insert())
     owner.execute(insert("2020-01-01T00:00:00Z"))
+    with database.reading() as connection:
+        assert is_current(connection)
     assert database.write(lambda connection: claim_tick(connection, 0))
     run = run_rollup(database, window_ids=1000, wait_seconds=5)
     for statement in SPOIL:

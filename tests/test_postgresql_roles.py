@@ -1,16 +1,30 @@
 """The roles of docs/postgresql.md: each can do its work, and nothing else."""
 
+import runpy
+
 import psycopg
 import pytest
 from psycopg.errors import GeneratedAlways, IdleInTransactionSessionTimeout, InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
+from app.config import ROOT
 from app.demo import load_demo
+from app.errors import SettingsError
+from app.schema import refuse_other_schema
 from jobs.purge import Purged
 from jobs.rollup import run_rollup
 from tests.app.command_line import line, result
-from tests.conftest import NOW, Flasks, child_environ
-from tests.deployment import BEFORE_SCHEMA, GRANTS, ROW_SECURITY, Deployment, blocks, deployed
+from tests.conftest import NOW, Flasks, child_environ, environment, make_settings
+from tests.deployment import (
+    ADMINISTRATOR,
+    BEFORE_SCHEMA,
+    GRANTS,
+    PAGE,
+    ROW_SECURITY,
+    Deployment,
+    blocks,
+    deployed,
+)
 from tests.recount import assert_exact
 from tests.roles import deliver, insert, run_jobs, serve
 
@@ -94,6 +108,33 @@ def test_grants_may_be_repeated(deployment):
         deployment.run(heading)
     serve(deployment)
     run_jobs(deployment)
+
+
+@pytest.mark.parametrize("role", ["web", "job"])
+def test_a_start_in_production_refuses_another_schema_in_any_role(deployment, role):
+    settings = make_settings(deployment.url(role), APP_ENV="production")
+    refuse_other_schema(settings)
+    deployment.connect("owner").execute("UPDATE alembic_version SET version_num = '0001'")
+    with pytest.raises(SettingsError, match="flask db upgrade"):
+        refuse_other_schema(settings)
+
+
+def test_schema_public_is_closed_where_it_was_open(deployment):
+    public = BEFORE_SCHEMA[1]
+    in_database = deployment.connect(ADMINISTRATOR)
+    in_database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")  # as before PostgreSQL 15
+    deployment.connect("idp").execute("CREATE TABLE open ()")
+    deployment.run(public, ADMINISTRATOR)
+    with pytest.raises(InsufficientPrivilege):
+        deployment.connect("idp").execute("CREATE TABLE closed ()")
+
+
+def test_the_page_counts_the_connections_of_gunicorns_threads(monkeypatch, postgresql_url):
+    for name, value in environment(postgresql_url).items():
+        monkeypatch.setenv(name, value)
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    workers, threads = settings["workers"], settings["threads"]
+    assert f"{workers} \N{MULTIPLICATION SIGN} {threads} = {workers * threads}" in PAGE.read_text()
 
 
 def test_import_needs_no_more_than_the_web_role(deployment):
