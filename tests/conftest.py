@@ -134,6 +134,22 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """One database of each kind for a whole file whose tests leave it as it was."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("shared") / "analytics.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+    name = postgresql.create()
+    yield postgresql.at(name)
+    postgresql.drop(name)
+
+
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return make_settings(database_url)
