@@ -186,12 +186,12 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def token(
-    organization: Any = TENANT, scope: str = "", *, key: str = KEY, drop: str = "", **claims: Any
-) -> str:
-    """An access token as an identity provider issues it; ``drop`` leaves a claim out."""
+def payload(
+    organization: Any = TENANT, scope: str = "", *, drop: str = "", **claims: Any
+) -> dict[str, Any]:
+    """The claims of an access token as an identity provider issues it; ``drop`` leaves one out."""
     present = int(datetime.now(UTC).timestamp())
-    payload = {
+    whole = {
         "sub": "client-1",
         "client_id": "client-1",
         "jti": uuid.uuid4().hex,
@@ -200,8 +200,13 @@ def token(
         "organization_id": organization,
         "scope": scope,
     } | claims
-    payload.pop(drop, None)
-    return jwt.encode(payload, key, algorithm="HS256")
+    whole.pop(drop, None)
+    return whole
+
+
+def token(*arguments: Any, key: str = KEY, **claims: Any) -> str:
+    """An access token; arguments as for :func:`payload`."""
+    return jwt.encode(payload(*arguments, **claims), key, algorithm="HS256")
 
 
 def bearer(*arguments: Any, **claims: Any) -> dict[str, str]:
