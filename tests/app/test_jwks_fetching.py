@@ -122,6 +122,17 @@ def test_eight_requests_at_a_cold_start_succeed_with_one_fetch(app, provider):
     assert provider.fetches == 1
 
 
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_an_answer_that_never_ends_does_not_keep_the_next_fetch_away(hasty_client, provider, way):
+    provider.answer = way
+    check_unavailable(read(hasty_client, RSA))
+    provider.answer = provider.publish
+    give_up = time.monotonic() + 10 * SHORT_SECONDS
+    while (code := status(hasty_client, RSA)) == 503 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert code == 200
+
+
 # There are keys
 
 
