@@ -85,6 +85,7 @@ class KeySet:
         self._began = self._fetched = float("-inf")
         self._running = 0
         self._done = threading.Event()
+        self._done.set()
 
     def find(self, kid: str) -> PyJWK | None:
         """The key called ``kid``, fetched anew when it may have been published since.
@@ -107,8 +108,9 @@ class KeySet:
         """Start a fetch unless there was one just now; whether this call did."""
         with self._lock:
             now = time.monotonic()
-            # One that has not come back by now is given up, though its thread may go on.
-            if now - self._began < REFETCH_SECONDS or self._running >= MAX_FETCHES:
+            # One that is over its time is given up, though its thread may go on.
+            pause = REFETCH_SECONDS if self._done.is_set() else max(REFETCH_SECONDS, FETCH_SECONDS)
+            if now - self._began < pause or self._running >= MAX_FETCHES:
                 return False
             self._began, self._done = now, threading.Event()
             self._running += 1
@@ -140,7 +142,8 @@ def usable_keys(jwks: dict[str, Any]) -> dict[str, PyJWK]:
 
 
 def _usable_key(member: Any) -> PyJWK | None:
-    if not isinstance(member, dict) or not isinstance(member.get("kid"), str):
+    kid = member.get("kid") if isinstance(member, dict) else None
+    if not isinstance(kid, str) or not kid:
         return None
     if member.get("use", "sig") != "sig":
         return None
