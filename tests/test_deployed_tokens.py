@@ -2,12 +2,15 @@
 
 import http.client
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 
+import psycopg
+
 from app.config import ROOT
-from tests.conftest import bearer, child_environ, token
+from tests.conftest import bearer, child_environ, conninfo, token
 from tests.test_end_to_end import PATIENCE_SECONDS, free_port, poll
 
 READ = "/api/v1/analytics/tokens"
@@ -76,3 +79,45 @@ def test_a_token_in_the_query_string_is_not_taken_and_is_nowhere_in_the_log(post
     for part in [text, *text.split(".")[1:]]:
         assert part not in shown
         assert all(part not in headers + body for _, headers, body in answers)
+
+
+def test_a_token_is_nowhere_in_the_log_of_an_internal_error(postgresql_url, tmp_path):
+    text, log = token(), tmp_path / "log"
+    with gunicorn(postgresql_url, log) as port:
+        with psycopg.connect(conninfo(postgresql_url)) as connection:
+            connection.execute("ALTER TABLE daily_issuance RENAME issued TO counted")
+        assert get(port, f"{READ}?access_token={text}", f"Bearer {text}")[0] == 500
+    shown = log.read_text()
+    assert "Traceback" in shown
+    assert all(part not in shown for part in text.split("."))
+
+
+MALFORMED = {
+    "another version": "GET {path}?access_token={text} HTTP/9.9\r\n\r\n",
+    "a space in the path": "GET {path}?access_token={text} x HTTP/1.1\r\n\r\n",
+    "long": "GET {path}?access_token={text}{long} HTTP/1.1\r\n\r\n",
+    "a length that is none": (
+        "POST {path}?access_token={text} HTTP/1.1\r\nContent-Length: x\r\n\r\n"
+    ),
+    "a space before the colon": "GET / HTTP/1.1\r\nAuthorization : Bearer {text}\r\n\r\n",
+    "a folded header": "GET / HTTP/1.1\r\nAuthorization: Bearer\r\n {text}\r\n\r\n",
+    "a NUL": "GET / HTTP/1.1\r\nAuthorization: Bearer {text}\0\r\n\r\n",
+}
+
+
+def send(port, request):
+    """The status of the answer to a request in its own words."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as connection:
+        connection.sendall(request.encode("latin-1"))
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+def test_a_token_in_a_request_that_is_no_http_is_nowhere_in_the_log(sqlite_url, tmp_path):
+    log, texts = tmp_path / "log", {name: token() for name in MALFORMED}
+    with gunicorn(sqlite_url, log) as port:
+        for name, request in MALFORMED.items():
+            sent = request.format(path=READ, text=texts[name], long="x" * 5000)
+            assert (name, 400 <= send(port, sent) < 500) == (name, True)
+    shown = log.read_text()
+    assert shown.count("Invalid request") == len(MALFORMED)
+    assert [name for name, text in texts.items() if text.split(".")[1] in shown] == []
