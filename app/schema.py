@@ -14,7 +14,7 @@ from app.errors import SettingsError
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
-_VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+_VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.Text))
 
 
 @cache

@@ -187,7 +187,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def payload(
-    organization: Any = TENANT, scope: str = "", *, drop: str = "", **claims: Any
+    organization: Any = TENANT, /, scope: str = "", *, drop: str = "", **claims: Any
 ) -> dict[str, Any]:
     """The claims of an access token as an identity provider issues it; ``drop`` leaves one out."""
     present = int(datetime.now(UTC).timestamp())

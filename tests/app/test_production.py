@@ -1,136 +1,157 @@
-"""APP_ENV=production: what is convenient in development stops the start, by name."""
+"""APP_ENV=production: what is unsafe stops the start, in settings and in real processes."""
 
 import re
 import subprocess
 import sys
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.config import ROOT, Settings
+from app.config import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
-from tests.conftest import KEY, child_environ, migrate
+from app.schema import refuse_other_schema
+from tests.conftest import child_environ, migrate
 from tests.test_end_to_end import call, free_port, poll, process
 
-OTHER_KEY = "another key for the tests, longer than 32 bytes"
+SECRET = "7b1f6a0e5d9c4b3a8f2e1d0c9b8a7f6e5d4c3b2a"
 PUBLIC_KEY = (
     Ed25519PrivateKey.generate()
     .public_key()
-    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     .decode()
 )
-JWKS = "https://idp.example/jwks"
-GOOD = {
+JWKS_URL = "https://idp.example/jwks.json"
+CLAIMS = {"JWT_ISSUER": "https://idp.example", "JWT_AUDIENCE": "analytics"}
+SAFE = {
     "APP_ENV": "production",
     "DATABASE_URL": "postgresql://db.example/analytics",
-    "SECRET_KEY": OTHER_KEY,
-    "JWT_SECRET_KEY": KEY,
+    "SECRET_KEY": SECRET,
+    "JWT_SECRET_KEY": SECRET[::-1],
 }
-CLAIMS = {"JWT_ISSUER": "https://idp.example", "JWT_AUDIENCE": "analytics"}
+
+
+def unsafe(**variables):
+    """The variables of a good production, changed; an empty one is taken out."""
+    return {name: value for name, value in (SAFE | variables).items() if value}
+
+
+PUBLIC = {"JWT_SECRET_KEY": "", "JWT_PUBLIC_KEY": PUBLIC_KEY}
+JWKS = {"JWT_SECRET_KEY": "", "JWT_JWKS_URL": JWKS_URL}
 KNOWN = [
     "change-me-change-me-change-me-change-me",
-    "CHANGEME-32-bytes-or-more-please-do-it",
+    "CHANGE_ME_BEFORE_YOU_DEPLOY_THIS_SERVICE",
+    "please-changeme-in-production-0123456789",
+    "change-this-secret-before-production-0123",
     "your-256-bit-secret-your-256-bit-secret",
+    "Your-256-Bit-Secret-0123456789-0123456789",
+    "your-secret-key-goes-here-0123456789abcdef",
     "a-string-secret-at-least-256-bits-long",
-    "django-insecure-0t9y8u7i6o5p4a3s2d1f0g9h",
-    "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+    "0123-a-string-secret-at-least-256-bits-long",
 ]
+# Why a start is refused, the variable to blame, and the change to a good production.
+UNSAFE = {
+    "no source of keys": ("JWT_SECRET_KEY", {"JWT_SECRET_KEY": ""}),
+    "no SECRET_KEY": ("SECRET_KEY", {"SECRET_KEY": ""}),
+    "a JWT_SECRET_KEY of 31 bytes": ("JWT_SECRET_KEY", {"JWT_SECRET_KEY": SECRET[:31]}),
+    "a SECRET_KEY of 31 bytes": ("SECRET_KEY", {"SECRET_KEY": SECRET[:31]}),
+    "a known JWT_SECRET_KEY": ("JWT_SECRET_KEY", {"JWT_SECRET_KEY": KNOWN[0]}),
+    "a known SECRET_KEY": ("SECRET_KEY", {"SECRET_KEY": KNOWN[4]}),
+    "a public key without issuer": (
+        "JWT_ISSUER",
+        PUBLIC | {"JWT_AUDIENCE": CLAIMS["JWT_AUDIENCE"]},
+    ),
+    "a public key without audience": (
+        "JWT_AUDIENCE",
+        PUBLIC | {"JWT_ISSUER": CLAIMS["JWT_ISSUER"]},
+    ),
+    "a key set without issuer": ("JWT_ISSUER", JWKS | {"JWT_AUDIENCE": CLAIMS["JWT_AUDIENCE"]}),
+    "a key set without audience": ("JWT_AUDIENCE", JWKS | {"JWT_ISSUER": CLAIMS["JWT_ISSUER"]}),
+    "a key set over http": (
+        "JWT_JWKS_URL",
+        JWKS | CLAIMS | {"JWT_JWKS_URL": JWKS_URL.replace("https", "http")},
+    ),
+    "SQLite": ("DATABASE_URL", {"DATABASE_URL": "sqlite:////nowhere/analytics.db"}),
+    "SQLite by default": ("DATABASE_URL", {"DATABASE_URL": ""}),
+    "SQLite, not allowed": (
+        "DATABASE_URL",
+        {"DATABASE_URL": "sqlite:////nowhere/analytics.db", "ALLOW_SQLITE": "0"},
+    ),
+    "debugging": ("FLASK_DEBUG", {"FLASK_DEBUG": "1"}),
+    "debugging by another word": ("FLASK_DEBUG", {"FLASK_DEBUG": "true"}),
+}
+every_unsafe = pytest.mark.parametrize(("variable", "change"), UNSAFE.values(), ids=UNSAFE)
 
 
-def start(**changed):
-    """Settings with some variables changed; ``None`` takes one away."""
-    given = {name: value for name, value in (GOOD | changed).items() if value is not None}
-    return Settings.from_environ(given)
-
-
-def refusal(**changed):
+def refusal(variables):
     with pytest.raises(SettingsError) as refused:
-        start(**changed)
+        Settings.from_environ(variables)
     return str(refused.value)
 
 
-def test_with_everything_right_it_starts():
-    assert start().production
-    public = {"JWT_SECRET_KEY": None, **CLAIMS}
-    assert start(**public, JWT_PUBLIC_KEY=PUBLIC_KEY).jwt_secret_key is None
-    assert start(**public, JWT_JWKS_URL=JWKS).jwt_jwks_url == JWKS
+def check_named(message, variable):
+    """The message blames the variable first of all, and repeats no secret."""
+    assert re.match(rf"(error: )?{variable}\b", message), message
+    assert SECRET[:20] not in message
+    assert SECRET[::-1][:20] not in message
 
 
-def test_without_a_source_of_keys_it_names_them_all():
-    message = refusal(JWT_SECRET_KEY=None)
-    for name in ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL"):
-        assert re.search(rf"\b{name}\b", message)
+@every_unsafe
+def test_an_unsafe_setting_is_refused_by_name(variable, change):
+    check_named(refusal(unsafe(**change)), variable)
 
 
-def test_two_sources_of_keys_are_refused():
-    message = refusal(JWT_JWKS_URL=JWKS, **CLAIMS)
-    assert "JWT_SECRET_KEY" in message
-    assert "JWT_JWKS_URL" in message
-
-
-@pytest.mark.parametrize("name", ["SECRET_KEY", "JWT_SECRET_KEY"])
-@pytest.mark.parametrize("value", [*KNOWN, "x" * 31])
-def test_a_short_or_known_secret_is_refused_and_not_repeated(name, value):
-    message = refusal(**{name: value})
-    assert re.search(rf"\b{name}\b", message)
+@pytest.mark.parametrize("variable", ["SECRET_KEY", "JWT_SECRET_KEY"])
+@pytest.mark.parametrize("value", KNOWN)
+def test_a_known_default_is_no_secret(variable, value):
+    message = refusal(unsafe(**{variable: value}))
+    check_named(message, variable)
     assert value not in message
+    assert len(value) >= 32, "refused for its length, not for being known"
 
 
-def test_no_secret_key_is_refused():
-    assert re.search(r"\bSECRET_KEY\b", refusal(SECRET_KEY=None))
+SAFE_CHANGES = {
+    "nothing changed": {},
+    "secrets of 32 bytes": {"SECRET_KEY": SECRET[:32], "JWT_SECRET_KEY": SECRET[-32:]},
+    "SQLite that is allowed": {
+        "DATABASE_URL": "sqlite:////srv/analytics.db",
+        "ALLOW_SQLITE": "1",
+    },
+    "a public key, issuer and audience": PUBLIC | CLAIMS,
+    "a key set, issuer and audience": JWKS | CLAIMS,
+    "issuer and audience explicitly none": JWKS | {"JWT_ISSUER": "none", "JWT_AUDIENCE": "none"},
+    "debugging off": {"FLASK_DEBUG": "0"},
+}
 
 
-@pytest.mark.parametrize("source", [{"JWT_PUBLIC_KEY": PUBLIC_KEY}, {"JWT_JWKS_URL": JWKS}])
-@pytest.mark.parametrize("name", sorted(CLAIMS))
-def test_a_public_source_needs_issuer_and_audience_or_an_explicit_none(source, name):
-    given = {"JWT_SECRET_KEY": None, **source, **CLAIMS}
-    assert name in refusal(**given | {name: None})
-    assert getattr(start(**given | {name: "none"}), name.lower()) is None
+@pytest.mark.parametrize("change", SAFE_CHANGES.values(), ids=SAFE_CHANGES)
+def test_a_safe_production_starts(change):
+    assert Settings.from_environ(unsafe(**change)).production
 
 
-@pytest.mark.parametrize(
-    ("url", "good"),
-    [
-        ("http://idp.example/jwks", False),
-        ("http://127.0.0.1.example/jwks", False),
-        ("file:///etc/jwks", False),
-        ("http://127.0.0.1:8080/jwks", True),
-        ("http://[::1]/jwks", True),
-        ("http://localhost/jwks", True),
-    ],
-)
-def test_keys_come_over_tls_or_from_this_host(url, good):
-    given = {"JWT_SECRET_KEY": None, **CLAIMS, "JWT_JWKS_URL": url}
-    if good:
-        assert start(**given).jwt_jwks_url == url
-    else:
-        assert "JWT_JWKS_URL" in refusal(**given)
+PROCESSES = {"gunicorn": ["gunicorn", "wsgi:app"], "jobs": ["jobs"]}
+every_process = pytest.mark.parametrize("command", PROCESSES.values(), ids=PROCESSES)
+# Without the two that tests/app/test_config.py has, and without what differs in its value alone.
+IN_PROCESSES = [
+    "a JWT_SECRET_KEY of 31 bytes",
+    "a known JWT_SECRET_KEY",
+    "a public key without issuer",
+    "a key set without audience",
+    "SQLite",
+    "debugging",
+]
 
 
-def test_sqlite_is_refused_unless_it_is_allowed():
-    url = "sqlite:////srv/analytics.db"
-    message = refusal(DATABASE_URL=url)
-    assert "DATABASE_URL" in message
-    assert "ALLOW_SQLITE" in message
-    assert "DATABASE_URL" in refusal(DATABASE_URL=url, ALLOW_SQLITE="0")
-    assert start(DATABASE_URL=url, ALLOW_SQLITE="1").production
+def production(url, **changes):
+    """The environment of a process that would start, but for the changes."""
+    variables = unsafe(DATABASE_URL=url, HOST="127.0.0.1", PORT=str(free_port()), **changes)
+    environ = child_environ(url, APP_ENV="production")
+    kept = {name: value for name, value in environ.items() if name not in KEY_SOURCES}
+    return kept | {"SECRET_KEY": ""} | variables
 
 
-@pytest.mark.parametrize("value", ["1", "true", "yes"])
-def test_debugging_is_refused(value):
-    assert "FLASK_DEBUG" in refusal(FLASK_DEBUG=value)
-    assert start(FLASK_DEBUG="0").production
-
-
-def environ(url, **changed):
-    """A production environment for a process."""
-    given = child_environ(url, APP_ENV="production", ALLOW_SQLITE="1", SECRET_KEY=OTHER_KEY)
-    given |= {"PORT": str(free_port()), **changed}
-    return {name: value for name, value in given.items() if value}
-
-
-def run(*command, environ):
+def start(command, environ):
+    """Run a process that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -142,39 +163,79 @@ def run(*command, environ):
     )
 
 
-PROCESSES = {"gunicorn": ["gunicorn", "wsgi:app"], "jobs": ["jobs"]}
-every_process = pytest.mark.parametrize("process_name", PROCESSES)
+def check_refused(done, variable):
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (message,) = done.stderr.splitlines()
+    check_named(message, variable)
+
+
+@pytest.fixture(scope="module")
+def good_url(postgresql):
+    """A migrated PostgreSQL that nobody writes to."""
+    name = postgresql.create()
+    yield postgresql.at(name)
+    postgresql.drop(name)
 
 
 @every_process
+@pytest.mark.parametrize("name", IN_PROCESSES)
+def test_an_unsafe_process_ends_with_one_line_that_names_the_variable(good_url, command, name):
+    variable, change = UNSAFE[name]
+    check_refused(start(command, production(**({"url": good_url} | renamed(change)))), variable)
+
+
+def renamed(change):
+    """DATABASE_URL goes to :func:`production` as its first argument."""
+    return {"url" if key == "DATABASE_URL" else key: value for key, value in change.items()}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request, tmp_path):
+    """A database that was never migrated."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    postgresql = request.getfixturevalue("postgresql")
+    name = postgresql.create("template0")
+    yield postgresql.at(name)
+    postgresql.drop(name)
+
+
 @pytest.mark.parametrize("revision", ["base", "0001"])
-def test_a_schema_that_is_not_current_stops_the_start(database_url, process_name, revision):
-    migrate(database_url, "base")
-    if revision != "base":
-        migrate(database_url, revision)
-    variables = environ(database_url)
-    done = run(*PROCESSES[process_name], environ=variables)
-    assert done.returncode != 0
-    (line,) = done.stderr.splitlines()
-    assert "DATABASE_URL" in line
-    assert "flask db upgrade" in line
-    assert run("flask", "db", "upgrade", environ=variables).returncode == 0
+def test_a_schema_that_is_not_current_is_refused_in_production_alone(empty_url, revision):
+    migrate(empty_url, "0001")
+    migrate(empty_url, revision)
+    changes = {"DATABASE_URL": empty_url, "ALLOW_SQLITE": "1"}
+    with pytest.raises(SettingsError) as refused:
+        refuse_other_schema(Settings.from_environ(unsafe(**changes)))
+    check_named(str(refused.value), "DATABASE_URL")
+    assert "flask db upgrade" in str(refused.value)
+    refuse_other_schema(Settings.from_environ(unsafe(**changes, APP_ENV="development")))
+    migrate(empty_url)
+    refuse_other_schema(Settings.from_environ(unsafe(**changes)))
 
 
-@every_process
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [("JWT_SECRET_KEY", KNOWN[0]), ("FLASK_DEBUG", "1"), ("ALLOW_SQLITE", "")],
-)
-def test_an_unsafe_setting_stops_the_process_in_one_line(sqlite_url, process_name, variable, value):
-    done = run(*PROCESSES[process_name], environ=environ(sqlite_url, **{variable: value}))
-    assert done.returncode != 0
-    (line,) = done.stderr.splitlines()
-    assert variable in line
+def test_another_schema_stops_the_servers_and_not_the_upgrade(empty_url):
+    if "postgresql" in empty_url:
+        migrate(empty_url, "0001")
+    environ = production(empty_url, ALLOW_SQLITE="1")
+    for command in PROCESSES.values():
+        check_refused(start(command, environ), "DATABASE_URL")
+    upgraded = start(["flask", "db", "upgrade"], environ)
+    assert (upgraded.returncode, upgraded.stderr) == (0, "")
+    with process("gunicorn", "wsgi:app", environ=environ):
+        url = f"http://127.0.0.1:{environ['PORT']}/ready"
+        assert poll(lambda: call(url), bool) == (200, {"status": "ready"})
 
 
-def test_a_safe_production_serves(database_url):
-    variables = environ(database_url)
-    with process("gunicorn", "wsgi:app", environ=variables):
-        url = f"http://127.0.0.1:{variables['PORT']}/ready"
-        assert poll(lambda: call(url), lambda answer: answer[0] == 200)[0] == 200
+def test_the_scheduler_of_a_safe_production_starts(good_url):
+    with process("jobs", environ=production(good_url)) as scheduler:
+        assert "scheduler started" in scheduler.stdout.readline()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]", "localhost"])
+def test_keys_may_come_without_tls_from_this_host(host):
+    url = f"http://{host}/jwks"
+    variables = unsafe(**JWKS | CLAIMS | {"JWT_JWKS_URL": url})
+    assert Settings.from_environ(variables).jwt_jwks_url == url

@@ -63,7 +63,7 @@ CREDENTIALS = st.one_of(
     st.builds(_good_token),
     st.builds(_good_token),
     st.builds(lambda: f"Bearer {token()}"),
-    st.builds(lambda: f"Bearer {token(organization=None, scope='events:write:any')}"),
+    st.builds(lambda: f"Bearer {token(None, scope='events:write:any')}"),
     st.builds(lambda tail: f"{_good_token()}{tail}", HEADER_TEXT),
     HEADER_TEXT,
     st.none(),

@@ -1,0 +1,217 @@
+"""The fence: a read without its tenant's predicate is refused before it is sent."""
+
+import json
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import and_, not_, or_, select
+
+from app import fence, queries
+from app.fence import FenceError
+from app.models import (
+    daily_issuance,
+    metadata,
+    monthly_agent_issuance,
+    rollup_state,
+)
+from app.periods import month_of
+from tests.conftest import NOW, TENANT, bearer
+
+THEIRS = "org-of-somebody-else"
+TABLES = [table for table in metadata.sorted_tables if "tenant_id" in table.c]
+DAY, USAGE = daily_issuance.c, monthly_agent_issuance.c
+OURS = DAY.tenant_id == TENANT
+ALIAS = daily_issuance.alias("days")
+SAMPLE = sa.tablesample(daily_issuance, 100)
+OPEN = select(DAY.issued)
+CLOSED = OPEN.where(OURS)
+# Reads a table of nobody's, around something else.
+STATE = select(rollup_state.c.id)
+
+REFUSED = {
+    "another's value": OPEN.where(DAY.tenant_id == THEIRS),
+    "the value of none": OPEN.where(DAY.tenant_id == sa.bindparam("tenant_id", None)),
+    "ours, then another's value": CLOSED.union(OPEN.where(DAY.tenant_id == THEIRS)),
+    "its own column": OPEN.where(DAY.tenant_id == DAY.tenant_id),
+    "another column": OPEN.where(sa.cast(DAY.issued, sa.Text) == TENANT),
+    "one of several": OPEN.where(DAY.tenant_id.in_([TENANT, THEIRS])),
+    "a pattern": OPEN.where(DAY.tenant_id.like(TENANT)),
+    "not equal": OPEN.where(DAY.tenant_id != TENANT),
+    "negated": OPEN.where(not_(OURS)),
+    "negated with more": OPEN.where(not_(and_(OURS, DAY.issued > 0))),
+    "OR-ed": OPEN.where(or_(OURS, DAY.issued > 0)),
+    "OR-ed within AND": OPEN.where(DAY.issued > 0, or_(OURS, DAY.issued > 0)),
+    "AND-ed within OR": OPEN.where(or_(and_(OURS, DAY.issued > 0), DAY.issued > 0)),
+    "compared with false": OPEN.where(OURS.is_(sa.false())),
+    "after grouping": select(DAY.tenant_id).group_by(DAY.tenant_id).having(OURS),
+    "a subquery": select(OPEN.subquery()),
+    "a subquery filtered outside": select(OPEN.add_columns(DAY.tenant_id).subquery("s")).where(
+        sa.column("tenant_id") == TENANT
+    ),
+    "a lateral subquery": select(OPEN.lateral()),
+    "a CTE": select(OPEN.cte()),
+    "a recursive CTE": select(CLOSED.cte(recursive=True).union_all(OPEN)),
+    "a CTE that is not used": STATE.add_cte(OPEN.cte()),
+    "EXISTS": STATE.where(sa.exists(OPEN)),
+    "EXISTS beside ours": CLOSED.where(sa.exists(select(USAGE.issued))),
+    "EXISTS by correlation": CLOSED.where(
+        sa.exists(select(USAGE.issued).where(USAGE.tenant_id == DAY.tenant_id))
+    ),
+    "IN": STATE.where(rollup_state.c.id.in_(OPEN)),
+    "a scalar subquery": select(select(sa.func.max(DAY.issued)).scalar_subquery()),
+    "a scalar subquery in the order": STATE.order_by(OPEN.limit(1).scalar_subquery()),
+    "a scalar subquery in the limit": STATE.limit(OPEN.limit(1).scalar_subquery()),
+    "a scalar subquery in CASE": select(sa.case((sa.exists(OPEN), 1), else_=0)),
+    "the first arm of a union": sa.union_all(OPEN, CLOSED),
+    "the last arm of a union": sa.union_all(CLOSED, OPEN),
+    "an arm of EXCEPT": sa.except_(OPEN, CLOSED),
+    "an arm below an arm": sa.union(CLOSED, select(sa.union(CLOSED, OPEN).subquery())),
+    "an alias": select(ALIAS.c.issued),
+    "an alias beside the table": select(ALIAS.c.issued, DAY.issued).where(OURS),
+    "the table beside its alias": select(ALIAS.c.issued, DAY.issued).where(
+        ALIAS.c.tenant_id == TENANT
+    ),
+    "a join partner": CLOSED.join(monthly_agent_issuance, USAGE.month == DAY.date),
+    "an outer join partner": CLOSED.outerjoin(
+        monthly_agent_issuance, USAGE.tenant_id == DAY.tenant_id
+    ),
+    "ours in the ON alone": OPEN.join(rollup_state, OURS),
+    "a self join": select(DAY.issued).join(ALIAS, ALIAS.c.tenant_id == DAY.tenant_id).where(OURS),
+    "a second table": CLOSED.add_columns(USAGE.issued),
+    "a table sample": select(SAMPLE.c.issued),
+    "text": sa.text("SELECT issued FROM daily_issuance WHERE tenant_id = 'org-a'"),
+    "text in a condition": CLOSED.where(sa.text("1 = 1")),
+    "text as a source": select(sa.text("*")).select_from(sa.text("daily_issuance")),
+    "text with columns": select(sa.text("SELECT 1 AS n").columns(sa.column("n")).subquery()),
+    "an insert": sa.insert(daily_issuance).values(tenant_id=TENANT, date=NOW.date(), issued=1),
+    "an update": sa.update(daily_issuance).where(OURS).values(issued=1),
+    "a delete": sa.delete(daily_issuance).where(OURS),
+}
+
+USAGE_OF_OURS = USAGE.tenant_id == TENANT
+ALLOWED = {
+    "ours": CLOSED,
+    "ours among others": OPEN.where(and_(DAY.issued > 0, and_(OURS, DAY.issued < 9))),
+    "an alias": select(ALIAS.c.issued).where(ALIAS.c.tenant_id == TENANT),
+    "a subquery": select(CLOSED.subquery()),
+    "a CTE": select(CLOSED.cte()),
+    "EXISTS": STATE.where(sa.exists(CLOSED)),
+    "a scalar subquery": select(CLOSED.limit(1).scalar_subquery()),
+    "a union": sa.union_all(CLOSED, CLOSED),
+    "a join": CLOSED.join(monthly_agent_issuance, USAGE.month == DAY.date).where(USAGE_OF_OURS),
+    "nobody's table": STATE,
+}
+
+
+@pytest.fixture
+def fenced(database):
+    """Runs one statement on a tenant's connection."""
+
+    def fenced(statement, tenant=TENANT, **parameters):
+        with database.reading_for(tenant) as connection:
+            return connection.execute(statement, parameters).all()
+
+    return fenced
+
+
+@pytest.fixture
+def both_tenants(issue, roll_up):
+    issue("2026-04-14T09:00", 2, tenant=TENANT, agent="ours")
+    issue("2026-04-14T09:00", 613, tenant=THEIRS, agent="theirs")
+    roll_up()
+
+
+@pytest.mark.parametrize("statement", REFUSED.values(), ids=REFUSED)
+def test_a_statement_that_could_show_anothers_rows_is_refused(statement):
+    with pytest.raises(FenceError):
+        fence.check(statement, {}, TENANT)
+
+
+def test_what_is_refused_is_not_sent(fenced):
+    for statement in REFUSED.values():
+        with pytest.raises(FenceError):
+            fenced(statement)
+
+
+def test_every_table_with_a_tenant_wants_its_predicate(fenced):
+    assert len(TABLES) >= 4
+    for table in TABLES:
+        with pytest.raises(FenceError, match=table.name):
+            fenced(select(table))
+        assert fenced(select(table).where(table.c.tenant_id == TENANT)) == []
+
+
+def test_a_statement_with_its_predicate_everywhere_runs(fenced):
+    for statement in ALLOWED.values():
+        fenced(statement)
+
+
+def test_the_value_that_counts_is_the_one_that_is_sent(fenced):
+    statement = OPEN.where(DAY.tenant_id == queries.TENANT)
+    assert fenced(statement, tenant_id=TENANT) == []
+    for theirs in (THEIRS, TENANT.upper(), f"{TENANT} ", "", None):
+        with pytest.raises(FenceError, match="another tenant"):
+            fenced(statement, tenant_id=theirs)
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_what_was_allowed_to_one_tenant_is_judged_anew_for_the_next(fenced):
+    assert fenced(CLOSED) == [(2,)]
+    with pytest.raises(FenceError):
+        fenced(CLOSED, THEIRS)
+    assert fenced(CLOSED) == [(2,)]
+
+
+@pytest.mark.parametrize("tenant", [None, ""], ids=repr)
+def test_a_connection_for_no_tenant_reads_no_tenants_table(fenced, tenant):
+    for statement in (OPEN, CLOSED):
+        with pytest.raises(FenceError):
+            fenced(statement, tenant)
+    assert fenced(STATE, tenant) == [(1,)]
+
+
+def test_a_predicate_for_none_is_none(fenced):
+    with pytest.raises(FenceError):
+        fenced(OPEN.where(DAY.tenant_id == queries.TENANT), None, tenant_id=None)
+
+
+@pytest.mark.usefixtures("both_tenants")
+@pytest.mark.parametrize(("tenant", "count"), [(TENANT, 2), (THEIRS, 613)])
+def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, count):
+    today, month = NOW.date(), month_of(NOW.date())
+    with database.reading_for(tenant) as connection:
+        trend = queries.token_trend(connection, tenant, last=today, days=90)
+        cells = [
+            queries.agent_activity(connection, tenant, since=since, until=month)
+            for since in (None, month)
+        ]
+        agents = [
+            queries.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)
+        ]
+    assert sum(point.count for point in trend.points) == count
+    assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
+    assert [[point.token_count for point in report.points] for report in agents] == [[count]] * 2
+
+
+def without_a_predicate():
+    return queries._with_state(select(DAY.date, DAY.issued, DAY.tenant_id))
+
+
+def with_anothers():
+    found = select(DAY.date, DAY.issued).where(DAY.tenant_id == THEIRS)
+    return queries._with_state(found)
+
+
+@pytest.mark.usefixtures("both_tenants")
+@pytest.mark.parametrize("statement", [without_a_predicate(), with_anothers()], ids=["all", "one"])
+def test_a_read_that_lost_its_predicate_is_500_and_shows_nothing(client, monkeypatch, statement):
+    path = "/api/v1/analytics/tokens"
+    assert client.get(path, headers=bearer()).status_code == 200
+    monkeypatch.setattr(queries, "_TREND", statement)
+    answer = client.get(path, headers=bearer())
+    assert (answer.status_code, json.loads(answer.data)) == (
+        500,
+        {"code": "INTERNAL_ERROR", "message": "an unexpected error occurred"},
+    )
+    monkeypatch.undo()
+    assert client.get(path, headers=bearer()).json["data"][-2]["count"] == 2

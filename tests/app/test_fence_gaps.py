@@ -1,0 +1,51 @@
+"""The fence, where a table hides or a statement does not look like a read of one."""
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from app import fence
+from app.fence import FenceError
+from app.models import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
+from tests.conftest import NOW, TENANT
+
+DAY = daily_issuance.c
+OURS = DAY.tenant_id == TENANT
+CLOSED = select(DAY.issued).where(OURS)
+STATE = select(rollup_state.c.id)
+ALIAS = daily_issuance.alias("days")
+ROW = {"tenant_id": TENANT, "date": NOW.date(), "issued": 1}
+NESTED = monthly_agent_issuance.join(issuance_events, sa.true())
+
+SOURCES = {
+    "a join within a join": CLOSED.join(NESTED, sa.true()),
+    "an alias of an alias": select(ALIAS.alias("again").c.issued),
+    "a table sample of an alias": select(ALIAS.tablesample(100).c.issued),
+    "a table that says no tenant": select(sa.table("daily_issuance", sa.column("issued"))),
+    "a literal column": select(sa.literal_column("(SELECT max(issued) FROM daily_issuance)")),
+    "a suffix": CLOSED.suffix_with("UNION ALL SELECT issued FROM daily_issuance"),
+    "a prefix": CLOSED.prefix_with("issued FROM daily_issuance UNION ALL SELECT"),
+}
+WRITES = {
+    "an insert": sa.insert(daily_issuance).values(ROW).returning(DAY.issued).cte(),
+    "an update": sa.update(daily_issuance).values(issued=0).returning(DAY.issued).cte(),
+    "a delete": sa.delete(daily_issuance).returning(DAY.issued).cte(),
+}
+
+
+@pytest.mark.parametrize("statement", SOURCES.values(), ids=SOURCES)
+def test_a_table_that_hides_from_its_predicate_is_refused(statement):
+    with pytest.raises(FenceError):
+        fence.check(statement, {}, TENANT)
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_write_within_a_read_is_refused(write):
+    for statement in (select(write.c.issued), STATE.add_cte(write)):
+        with pytest.raises(FenceError):
+            fence.check(statement, {}, TENANT)
+
+
+def test_text_given_to_the_driver_is_refused(database):
+    with database.reading_for(TENANT) as connection, pytest.raises(FenceError):
+        connection.exec_driver_sql("SELECT issued FROM daily_issuance")

@@ -1,0 +1,263 @@
+"""No request sees or changes another tenant's data, whatever it says besides its token.
+
+The walk goes over the URL map, so that a new route is held to the rules by being there.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from app.factory import create_app
+from app.models import issuance_events
+from tests.conftest import bearer, make_settings, token
+
+OURS, THEIRS = "org-a", "org-of-somebody-else"
+EVENTS = "/api/v1/events"
+SHARED, THEIR_AGENT = "agent-of-both", "agent-of-theirs"
+MORNING, NOON = "2026-04-14T09:00:00Z", "2026-04-14T12:00:00Z"
+# Ours are 2 + 3 events; theirs 613 + 208, 821 together: numbers that no date or limit holds.
+THEIR_NUMBERS = ("613", "208", "821")
+NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|\b(?:{'|'.join(THEIR_NUMBERS)})\b")
+
+# Answered without a token, and with nobody's data: these are held to the rules as well, but for
+# asking who calls.
+PUBLIC = {"/api/v1/openapi.json"}
+# What a route's variables are replaced with; a new variable wants an entry.
+VARIABLES: dict[str, str] = {}
+# What is sent to a route with a method that takes a body; nothing new comes of it.
+STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
+BODIES = {EVENTS: STORED}
+# Answered without a token, and to everybody alike.
+PUBLIC = {"/api/v1/openapi.json"}
+
+QUERIES = {
+    "no parameters": {},
+    "every parameter": {
+        "days": "90",
+        "months": "24",
+        "month": "2026-04",
+        "limit": "1000",
+        "invalid": "skip",
+    },
+    "bad parameters": {"days": "0", "months": "x", "month": "2026", "limit": "-1", "invalid": "no"},
+}
+HEADERS = [
+    *("X-Tenant-Id", "X-Tenant", "Tenant", "X-Organization-Id", "X-Organization", "X-Org-Id"),
+    *("Organization-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "Forwarded"),
+    *("X-Forwarded-User", "X-Remote-User", "X-Auth-Request-User", "X-User-Id", "X-Client-Id"),
+    *("X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "From", "Host", "Referer"),
+    *("Cookie", "X-Api-Key", "X-Authorization", "Proxy-Authorization"),
+]
+PARAMETERS = [
+    *("tenantId", "tenant_id", "tenant", "organizationId", "organization_id", "organization"),
+    *("orgId", "org_id", "org", "g.tenant_id", "sub", "client_id", "agentId", "agent_id"),
+]
+CLAIMS = [
+    *("tenantId", "tenant_id", "tenant", "organizationId", "organization", "org_id", "org"),
+    *("sub", "client_id", "azp", "ORGANIZATION_ID", "organization_id ", "scp", "permissions"),
+]
+THEIR_TOKEN = token(THEIRS, exp=2**32)
+
+
+def other(headers=None, query=None, claims=None, scope="events:write"):
+    return headers or {}, query or {}, claims or {}, scope
+
+
+DISGUISES = {
+    **{f"header {name}": other(headers={name: THEIRS}) for name in HEADERS},
+    **{f"query {name}": other(query={name: THEIRS}) for name in PARAMETERS},
+    **{f"claim {name}": other(claims={name: THEIRS}) for name in CLAIMS},
+    "parameters in a list": other(query={"organization_id[]": THEIRS, "tenant_id[0]": THEIRS}),
+    "their token in a parameter": other(query={"access_token": THEIR_TOKEN}),
+    "their token in a cookie": other(headers={"Cookie": f"access_token_cookie={THEIR_TOKEN}"}),
+    "their token in a header": other(headers={"X-Authorization": f"Bearer {THEIR_TOKEN}"}),
+    "a path of theirs": other(headers={"X-Forwarded-Prefix": f"/{THEIRS}"}),
+}
+
+
+def path_of(rule):
+    """A route's path; fails when a variable of it has no value to try."""
+    missing = sorted(rule.arguments - VARIABLES.keys())
+    assert not missing, f"{rule.rule}: give VARIABLES in {__name__} a value for {missing}"
+    return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", lambda found: VARIABLES[found[1]], rule.rule)
+
+
+def walk(app):
+    """Each path of the API with each of its methods."""
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/v1")]
+    return sorted((path_of(rule), method) for rule in rules for method in rule.methods)
+
+
+def walk_private(app):
+    """Those of :func:`walk` that need a token."""
+    return [(path, method) for path, method in walk(app) if path not in PUBLIC]
+
+
+def demanding(app):
+    """Those that demand a token: all but the few that are named here."""
+    return [(path, method) for path, method in walk(app) if path not in PUBLIC]
+
+
+@pytest.fixture
+def send(client):
+    """Call a route with our token, disguised as somebody else's request."""
+
+    def send(path, method, disguise, parameters, tenant=OURS, **more):
+        headers, query, claims, scope = disguise
+        body = None if method in ("GET", "HEAD", "OPTIONS") else BODIES.get(path, {})
+        return client.open(
+            path,
+            method=method,
+            headers=bearer(tenant, scope, **claims) | headers | more,
+            query_string=parameters | query,
+            json=body,
+        )
+
+    return send
+
+
+@pytest.fixture
+def both_tenants(client, roll_up):
+    """The same event ids and agent ids at both tenants, in different numbers, counted."""
+    counts = {OURS: {SHARED: 2, "agent-of-ours": 3}, THEIRS: {SHARED: 613, THEIR_AGENT: 208}}
+    for tenant, agents in counts.items():
+        names = [name for name, count in agents.items() for _ in range(count)]
+        events = [
+            {
+                "id": f"shared-{number}",
+                "agentId": name,
+                "issuedAt": MORNING if name == SHARED else NOON,
+            }
+            for number, name in enumerate(names)
+        ]
+        answer = client.post(EVENTS, json=events, headers=bearer(tenant, "events:write"))
+        assert answer.json == {"received": len(names), "accepted": len(names), "duplicates": 0}
+    roll_up()
+
+
+def shown(answer):
+    """All that an answer tells."""
+    return answer.status_code, sorted(answer.headers), answer.data
+
+
+def check_nothing_of_theirs(answer):
+    kept = [value for name, value in answer.headers if name not in ("ETag", "Content-Length")]
+    assert not NOT_OURS.search("\n".join([*kept, answer.text]))
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_what_a_request_says_besides_its_token_changes_nothing(app, send):
+    routes = walk(app)
+    assert {(EVENTS, "POST"), ("/api/v1/analytics/agents", "GET")} <= set(routes)
+    for (path, method), parameters in product(routes, QUERIES.values()):
+        plain = send(path, method, other(), parameters)
+        check_nothing_of_theirs(plain)
+        for name, disguise in DISGUISES.items():
+            answer = send(path, method, disguise, parameters)
+            assert (path, name, *shown(answer)) == (path, name, *shown(plain))
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_the_etag_of_anothers_answer_is_never_taken_for_ours(app, send):
+    tags = {}
+    for (path, method), parameters in product(walk(app), QUERIES.values()):
+        theirs = send(path, method, other(), parameters, THEIRS)
+        plain = send(path, method, other(), parameters)
+        if "ETag" not in theirs.headers:
+            continue
+        tags[path] = theirs.headers["ETag"]
+        for tag in (tags[path], f"W/{tags[path]}", f'"other", {tags[path]}'):
+            answer = send(path, method, other(), parameters, **{"If-None-Match": tag})
+            assert answer.status_code == (304 if theirs.data == plain.data != b"" else 200)
+            assert shown(answer) == shown(plain)
+        ours = send(path, method, other(), parameters, **{"If-None-Match": plain.headers["ETag"]})
+        assert ours.status_code == 304
+    assert len(tags) >= 3
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_what_is_looked_for_is_there_for_its_owner(app, send):
+    reads = [path for path, method in walk(app) if method == "GET"]
+    answers = [send(path, "GET", other(), QUERIES["no parameters"], THEIRS) for path in reads]
+    found = set(NOT_OURS.findall("\n".join(answer.text for answer in answers)))
+    assert found == {THEIRS, THEIR_AGENT, *THEIR_NUMBERS}
+    ours = [send(path, "GET", other(), QUERIES["no parameters"]).text for path in reads]
+    assert re.search(r'"agent-of-ours","tokenCount":3\b', "".join(ours))
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_a_scope_to_write_for_any_organization_reads_no_other(app, send):
+    for (path, method), parameters in product(walk(app), QUERIES.values()):
+        if method in ("GET", "HEAD"):
+            answer = send(path, method, other(scope="events:write:any"), parameters)
+            check_nothing_of_theirs(answer)
+            assert shown(answer) == shown(send(path, method, other(), parameters))
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_without_its_claim_a_token_is_for_no_tenant(app, send):
+    for (path, method), claim in product(demanding(app), [None, *CLAIMS]):
+        claims = {"drop": "organization_id"} | ({claim: THEIRS} if claim else {})
+        answer = send(path, method, other(claims=claims), {})
+        assert (path, claim, answer.status_code) == (path, claim, 403)
+        assert method == "HEAD" or answer.json["code"] == "FORBIDDEN"
+        check_nothing_of_theirs(answer)
+
+
+def test_without_a_token_every_route_is_refused_unless_it_is_named_as_public(app, client):
+    for path, method in walk(app):
+        answer = client.open(path, method=method, json=BODIES.get(path))
+        assert (path, answer.status_code) == (path, 200 if path in PUBLIC else 401)
+
+
+def test_a_route_with_a_variable_that_the_walk_does_not_know_fails_it():
+    app = Flask(__name__)
+    app.add_url_rule("/api/v1/things/<int:thing>", "thing", methods=["DELETE"])
+    with pytest.raises(AssertionError, match=r"/api/v1/things/<int:thing>: give .*\['thing'\]"):
+        walk(app)
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_an_id_that_another_tenant_has_is_new_to_us_and_theirs_stays(client, database):
+    theirs = select(issuance_events).where(issuance_events.c.tenant_id == THEIRS)
+    with database.reading() as connection:
+        before = connection.execute(theirs).all()
+    event = {"id": "shared-700", "agentId": THEIR_AGENT, "issuedAt": MORNING}
+    assert event["id"] in {row.event_id for row in before}
+    answer = client.post(EVENTS, json=event, headers=bearer(OURS, "events:write"))
+    assert answer.json == {"received": 1, "accepted": 1, "duplicates": 0}
+    with database.reading() as connection:
+        assert connection.execute(theirs).all() == before
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_requests_at_once_each_see_their_own_tenant(app, send):
+    routes = [(path, method) for path, method in walk(app) if method == "GET"]
+    plain = {
+        (path, tenant): shown(send(path, method, other(), {}, tenant))
+        for (path, method), tenant in product(routes, (OURS, THEIRS))
+    }
+
+    def ask(place):
+        path, tenant = place
+        answer = app.test_client().get(path, headers=bearer(tenant, "events:write"))
+        return place, shown(answer)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(plain[place] == answer for place, answer in pool.map(ask, [*plain] * 20))
+
+
+@pytest.mark.parametrize("claims", [{}, {"org_id": OURS}, {"org_id": None}], ids=str)
+def test_the_claim_that_a_setting_names_is_the_only_one(database_url, claims):
+    app = create_app(make_settings(database_url, JWT_ORGANIZATION_CLAIM="org_id"))
+    for path, method in demanding(app):
+        headers = bearer(THEIRS, "events:write", **claims)
+        answer = app.test_client().open(path, method=method, headers=headers, json=BODIES.get(path))
+        assert (answer.status_code == 403) == (claims.get("org_id") is None)
+        assert method == "HEAD" or answer.json.get("tenantId", OURS) == OURS
+        check_nothing_of_theirs(answer)
+    app.extensions["analytics"].database.dispose()
