@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 
-.PHONY: run test lint soak lock clean
+.PHONY: run test lint soak fuzz lock clean
 
 run: .venv/run
 	@$(FLASK) db upgrade
@@ -41,6 +41,10 @@ lint: .venv/test
 # A million events while jobs are killed and PostgreSQL restarts; prints what was lost or doubled.
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
+
+# Ten thousand requests, well-formed and not, against the API's own description.
+fuzz: .venv/test
+	FUZZ_EXAMPLES=1200 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
 # Resolve setup.cfg's ranges anew into the two locks; what is deployed is what is tested.
 lock:

@@ -99,6 +99,8 @@ class Settings:
             rollup_window_ids=integer(env, "ROLLUP_WINDOW_IDS", 1_000_000, 1, 100_000_000),
             event_retention_days=integer(env, "EVENT_RETENTION_DAYS", 90, 1, 36_500),
         )
+        if settings.row_security and settings.database_url.get_backend_name() == "sqlite":
+            raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")
         if production:
             _check_production(env, settings)
         return settings

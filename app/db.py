@@ -47,6 +47,10 @@ _SESSION = """
            THEN set_config('synchronous_commit', 'on', false) END
 """
 
+_NAME_TENANT = sa.select(
+    sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
+)
+
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
     """Aware datetimes in UTC: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff``
@@ -125,8 +129,7 @@ class Database:
             if self._row_security:
                 # For the session: a read is a statement without a transaction around it, and
                 # the next reader on this connection says its own.
-                name = "analytics.tenant_id"
-                connection.execute(sa.select(sa.func.set_config(name, tenant_id or "", False)))
+                connection.execute(_NAME_TENANT, {"name": tenant_id or ""})
             yield connection
 
     @contextmanager

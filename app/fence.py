@@ -50,11 +50,22 @@ def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
     """
     binds = []
     for element in visitors.iterate(statement):
-        if isinstance(element, sa.TextClause):
+        if isinstance(element, sa.UpdateBase):
+            raise FenceError("only a SELECT may run on a tenant's connection")
+        if _is_text(element):
             raise FenceError("text cannot be judged on a tenant's connection")
         if isinstance(element, Select):
             binds += [_tenant_bind(element, table) for table in _tenant_tables(element)]
     return binds
+
+
+def _is_text(element: object) -> bool:
+    """Whether SQL is given as text there, which might say anything."""
+    if isinstance(element, sa.ColumnClause):
+        return bool(element.is_literal)
+    if isinstance(element, Select):
+        return bool(element._prefixes or element._suffixes or element._statement_hints)
+    return isinstance(element, sa.TextClause)
 
 
 def _tenant_tables(select: Select[Any]) -> Iterator[FromClause]:
@@ -69,10 +80,14 @@ def _tables(source: FromClause) -> Iterator[FromClause]:
     if isinstance(source, Join):
         yield from _tables(source.left)
         yield from _tables(source.right)
-    elif isinstance(source, sa.TableClause) or (
-        isinstance(source, AliasedReturnsRows) and isinstance(source.element, sa.TableClause)
-    ):
+        return
+    inner: Any = source
+    while isinstance(inner, AliasedReturnsRows):
+        inner = inner.element
+    if isinstance(inner, sa.Table):
         yield source
+    elif isinstance(inner, sa.TableClause):
+        raise FenceError(f"{source} does not say whether it has a tenant")
 
 
 def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:

@@ -8,6 +8,7 @@ import http.client
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -32,6 +33,7 @@ FETCH_SECONDS = 3.0
 REFETCH_SECONDS = 4.0
 # So long a key that the provider has taken back may still be accepted.
 FRESH_SECONDS = 300.0
+MAX_FETCHES = 8  # that a provider keeps hanging
 
 # Whatever a server that is broken, slow or somebody else's may do to a request.
 _FETCH_FAILED = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
@@ -80,9 +82,10 @@ class KeySet:
         self._client = PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
         self._keys: dict[str, PyJWK] = {}
         self._lock = threading.Lock()
-        self._idle = threading.Event()
-        self._idle.set()
         self._began = self._fetched = float("-inf")
+        self._running = 0
+        self._done = threading.Event()
+        self._done.set()
 
     def find(self, kid: str) -> PyJWK | None:
         """The key called ``kid``, fetched anew when it may have been published since.
@@ -96,7 +99,7 @@ class KeySet:
         began = self._begin_fetch()
         # Who finds a fetch under way waits for it only when there is nothing to go by.
         if key is None and (began or not self._keys):
-            self._idle.wait(FETCH_SECONDS)
+            self._done.wait(FETCH_SECONDS)
         if not self._keys:
             raise UnavailableError("the identity provider's keys could not be fetched")
         return self._keys.get(kid)
@@ -105,24 +108,48 @@ class KeySet:
         """Start a fetch unless there was one just now; whether this call did."""
         with self._lock:
             now = time.monotonic()
-            if not self._idle.is_set() or now - self._began < REFETCH_SECONDS:
+            # One that is over its time is given up, though its thread may go on.
+            pause = REFETCH_SECONDS if self._done.is_set() else max(REFETCH_SECONDS, FETCH_SECONDS)
+            if now - self._began < pause or self._running >= MAX_FETCHES:
                 return False
-            self._began = now
-            self._idle.clear()
-        threading.Thread(target=self._fetch, name="jwks", daemon=True).start()
+            self._began, self._done = now, threading.Event()
+            self._running += 1
+            arguments = (now, self._done)
+        threading.Thread(target=self._fetch, args=arguments, name="jwks", daemon=True).start()
         return True
 
-    def _fetch(self) -> None:
+    def _fetch(self, began: float, done: threading.Event) -> None:
+        keys: dict[str, PyJWK] = {}
         try:
-            keys = self._client.get_signing_keys()
-            usable = {str(key.key_id): key for key in keys if _is_usable(key)}
-            if usable:
-                self._keys, self._fetched = usable, time.monotonic()
+            keys = usable_keys(self._client.fetch_data())
         except _FETCH_FAILED:
             pass  # the last good keys stay
         finally:
-            self._idle.set()
+            with self._lock:
+                self._running -= 1
+                # A fetch that was given up and comes in late must not undo a later one.
+                if keys and began > self._fetched:
+                    self._keys, self._fetched = keys, began
+            done.set()
 
 
-def _is_usable(key: PyJWK) -> bool:
-    return key.algorithm_name in ALGORITHMS and not key.Algorithm.check_key_length(key.key)
+def usable_keys(jwks: dict[str, Any]) -> dict[str, PyJWK]:
+    """The keys of a JWKS that can verify a token, by ``kid``; what is wrong with one of them
+    spoils none of the others."""
+    members = jwks.get("keys")
+    found = (_usable_key(member) for member in (members if isinstance(members, list) else []))
+    return {str(key.key_id): key for key in found if key is not None}
+
+
+def _usable_key(member: Any) -> PyJWK | None:
+    kid = member.get("kid") if isinstance(member, dict) else None
+    if not isinstance(kid, str) or not kid:
+        return None
+    if member.get("use", "sig") != "sig":
+        return None
+    try:
+        key = PyJWK(member)
+        weak = key.Algorithm.check_key_length(key.key)
+    except (PyJWTError, ValueError, TypeError, NotImplementedError):
+        return None
+    return key if key.algorithm_name in ALGORITHMS and not weak else None

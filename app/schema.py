@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
-from app.db import Database
+from app.db import Database, is_unavailable
 from app.errors import SettingsError
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
-_VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+_VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.Text))
 
 
 @cache
@@ -52,8 +52,12 @@ def refuse_other_schema(settings: Settings) -> None:
     try:
         with database.reading() as connection:
             revision = current_revision(connection)
-    except DBAPIError:
-        return
+    except DBAPIError as error:
+        if is_unavailable(error):
+            return
+        raise SettingsError(
+            "DATABASE_URL", "has a schema version that its role may not read"
+        ) from None
     finally:
         database.dispose()
     if revision != expected_revision():

@@ -134,6 +134,22 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """One database of each kind for a whole file whose tests leave it as it was."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("shared") / "analytics.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+    name = postgresql.create()
+    yield postgresql.at(name)
+    postgresql.drop(name)
+
+
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return make_settings(database_url)
@@ -170,12 +186,12 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def token(
-    organization: Any = TENANT, /, scope: str = "", *, key: str = KEY, drop: str = "", **claims: Any
-) -> str:
-    """An access token as an identity provider issues it; ``drop`` leaves a claim out."""
+def payload(
+    organization: Any = TENANT, /, scope: str = "", *, drop: str = "", **claims: Any
+) -> dict[str, Any]:
+    """The claims of an access token as an identity provider issues it; ``drop`` leaves one out."""
     present = int(datetime.now(UTC).timestamp())
-    payload = {
+    whole = {
         "sub": "client-1",
         "client_id": "client-1",
         "jti": uuid.uuid4().hex,
@@ -184,8 +200,13 @@ def token(
         "organization_id": organization,
         "scope": scope,
     } | claims
-    payload.pop(drop, None)
-    return jwt.encode(payload, key, algorithm="HS256")
+    whole.pop(drop, None)
+    return whole
+
+
+def token(*arguments: Any, key: str = KEY, **claims: Any) -> str:
+    """An access token; arguments as for :func:`payload`."""
+    return jwt.encode(payload(*arguments, **claims), key, algorithm="HS256")
 
 
 def bearer(*arguments: Any, **claims: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     """
     if not settings.cors_origins:
         return
+    app.after_request(_finish)  # the last to see a response: registered before CORS is
     CORS(
         app,
         resources=API,
@@ -34,3 +35,11 @@ def _answer_preflight() -> Response | None:
     if request.method == "OPTIONS" and is_preflight and request.path.startswith("/api/v1/"):
         return Response(status=204)
     return None
+
+
+def _finish(response: Response) -> Response:
+    """Flask-CORS names a single origin to everybody; who sends none is told none."""
+    response.vary.add("Origin")
+    if not request.headers.get("Origin"):
+        response.headers.pop("Access-Control-Allow-Origin", None)
+    return response

@@ -1,6 +1,8 @@
 """How many requests one tenant may send (``RATE_LIMIT``), over all routes together."""
 
-from flask import Flask, current_app, g
+from http import HTTPStatus
+
+from flask import Flask, Response, current_app, g
 from flask_limiter import Limiter
 
 from app.config import Settings
@@ -23,6 +25,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         # Without Redis each process counts by itself: better than no answers, or no limit.
         in_memory_fallback_enabled=True,
     )
+    # Registered after the library's own, so called before it: it takes the longer of two waits.
+    app.after_request(_wait)
     limit = limiter.shared_limit(settings.rate_limit, scope="tenant", key_func=_caller)
     app.extensions[EXTENSION] = limit(_nothing)
 
@@ -45,3 +49,10 @@ def _caller() -> str:
 
 def _nothing() -> None:
     """What the limit is put on."""
+
+
+def _wait(response: Response) -> Response:
+    """At least a second: in the last part of one the library rounds its wait to none."""
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        response.headers["Retry-After"] = "1"
+    return response

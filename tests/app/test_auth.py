@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import re
-import shutil
 from datetime import UTC, datetime
 
 import jwt
@@ -21,18 +20,10 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 ISSUER, AUDIENCE = "https://idp.example", "analytics"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database_url(request, tmp_path_factory):
-    """One database of each kind for the whole file: nothing here is ever stored."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("auth") / "analytics.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    postgresql = request.getfixturevalue("postgresql")
-    name = postgresql.create()
-    yield postgresql.at(name)
-    postgresql.drop(name)
+@pytest.fixture
+def database_url(shared_database_url):
+    """Nothing here is ever stored."""
+    return shared_database_url
 
 
 def present():

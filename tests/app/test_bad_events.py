@@ -1,7 +1,6 @@
 """POST /api/v1/events refuses bad events in every form, and stores nothing of their batch."""
 
 import json
-import shutil
 from datetime import timedelta
 
 import pytest
@@ -24,18 +23,10 @@ FORMS = {
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database_url(request, tmp_path_factory):
-    """One database of each kind for the whole file: every test sees to it that it stays empty."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("bad-events") / "analytics.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    postgresql = request.getfixturevalue("postgresql")
-    name = postgresql.create()
-    yield postgresql.at(name)
-    postgresql.drop(name)
+@pytest.fixture
+def database_url(shared_database_url):
+    """Every test sees to it that the database stays empty."""
+    return shared_database_url
 
 
 @pytest.fixture

@@ -232,3 +232,10 @@ def test_another_schema_stops_the_servers_and_not_the_upgrade(empty_url):
 def test_the_scheduler_of_a_safe_production_starts(good_url):
     with process("jobs", environ=production(good_url)) as scheduler:
         assert "scheduler started" in scheduler.stdout.readline()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]", "localhost"])
+def test_keys_may_come_without_tls_from_this_host(host):
+    url = f"http://{host}/jwks"
+    variables = unsafe(**JWKS | CLAIMS | {"JWT_JWKS_URL": url})
+    assert Settings.from_environ(variables).jwt_jwks_url == url

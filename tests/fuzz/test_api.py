@@ -1,0 +1,189 @@
+"""Whatever is sent to the API: no 5xx, every error in the envelope, every answer as described."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import given
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from werkzeug.test import TestResponse
+
+from app.errors import CODES
+from tests.conftest import bearer, token
+from tests.fuzz.conftest import fuzzing
+
+# Acceptance and refusal of data are held elsewhere, case by case: a schema cannot say "at most
+# five minutes ahead" or "no NUL anywhere".
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+EVENTS = "/api/v1/events"
+OPERATIONS = [
+    ("/api/v1/analytics/tokens", "GET"),
+    ("/api/v1/analytics/agents/activity", "GET"),
+    ("/api/v1/analytics/agents", "GET"),
+    (EVENTS, "POST"),
+    ("/health", "GET"),
+    ("/ready", "GET"),
+]
+CASES = [
+    (path, method, mode)
+    for path, method in OPERATIONS
+    for mode in schemathesis.GenerationMode
+    # Where nothing can be given, nothing can be given wrong.
+    if path.startswith("/api/") or mode is schemathesis.GenerationMode.POSITIVE
+]
+CONTENT_TYPES = ["application/json", "application/x-ndjson", "text/plain", "application/json;x", ""]
+# As a client library lets it out: printable Latin-1 without spaces around it.
+HEADER_TEXT = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc", "Zs"])
+    | st.just(" ")
+).map(str.strip)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NAMES = ["days", "months", "month", "limit", "invalid", "access_token"]
+
+
+def _good_token() -> str:
+    return f"Bearer {token(scope='events:write')}"
+
+
+CREDENTIALS = st.one_of(
+    st.builds(_good_token),
+    st.builds(_good_token),
+    st.builds(_good_token),
+    st.builds(lambda: f"Bearer {token()}"),
+    st.builds(lambda: f"Bearer {token(None, scope='events:write:any')}"),
+    st.builds(lambda tail: f"{_good_token()}{tail}", HEADER_TEXT),
+    HEADER_TEXT,
+    st.none(),
+)
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+EVENTS_OR_SO = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.text(max_size=260) | JSON_VALUES,
+        "agentId": st.text(max_size=260) | JSON_VALUES,
+        "issuedAt": st.sampled_from(["2026-04-01T09:00:00Z", "2026-04-01t09:00:00.5+02:00", "no"])
+        | st.datetimes().map(lambda moment: f"{moment.isoformat()}Z")
+        | JSON_VALUES,
+        "organizationId": st.sampled_from(["org-a", "org-b"]) | JSON_VALUES,
+        "other": JSON_VALUES,
+    },
+)
+TEXTS = st.one_of(EVENTS_OR_SO, JSON_VALUES).map(json.dumps).map(str.encode) | st.binary()
+BODIES = st.one_of(
+    TEXTS,
+    st.lists(TEXTS, max_size=5).map(b"\n".join),
+    st.lists(TEXTS, max_size=5).map(lambda items: b"[" + b",".join(items) + b"]"),
+)
+PACKINGS: dict[str, Any] = {
+    "identity": lambda body, _cut: body,
+    "gzip": lambda body, _cut: gzip.compress(body),
+    "gzip, cut": lambda body, cut: gzip.compress(body)[:cut],
+    "gzip, not": lambda body, _cut: body,
+}
+
+
+def check_envelope(response: TestResponse) -> None:
+    """No 5xx; every error as JSON with the code of its status."""
+    assert response.status_code < 500, response.data
+    if response.status_code < 400:
+        return
+    assert response.mimetype == "application/json"
+    assert {"code", "message"} <= set(response.json) <= {"code", "message", "details"}
+    assert response.json["code"] == CODES[response.status_code][0]
+    assert ("WWW-Authenticate" in response.headers) == (response.status_code in (401, 403))
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.fixture(scope="module")
+def description(service):
+    return service.test_client().get("/api/v1/openapi.json").json
+
+
+@pytest.fixture(scope="module")
+def schema(description):
+    return schemathesis.openapi.from_dict(description)
+
+
+def test_every_operation_of_the_description_is_fuzzed(description):
+    described = {
+        (path, method.upper()) for path, item in description["paths"].items() for method in item
+    }
+    assert described == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), CASES)
+def test_any_request_is_answered_as_described(service, schema, path, method, mode):
+    cases = schema[path][method].as_strategy(generation_mode=mode)
+
+    @fuzzing
+    @given(case=cases, credentials=CREDENTIALS)
+    def send(case, credentials):
+        headers = {} if credentials is None else {"Authorization": credentials}
+        response = case.call(app=service, headers=headers)
+        case.validate_response(response, checks=CHECKS)
+        assert response.status_code < 500
+
+    send()
+
+
+@fuzzing
+@given(
+    body=BODIES,
+    content_type=st.sampled_from(CONTENT_TYPES),
+    packing=st.tuples(st.sampled_from(sorted(PACKINGS)), st.integers(0, 40)),
+    query=st.sampled_from(["", "?invalid=skip", "?invalid=", "?invalid=skip&invalid=skip"]),
+)
+def test_any_body_is_taken_or_refused(service, body, content_type, packing, query):
+    name, cut = packing
+    headers = {"Authorization": _good_token(), "Content-Encoding": name.partition(",")[0]}
+    data = PACKINGS[name](body, cut)
+    answer = service.test_client().post(
+        f"{EVENTS}{query}", data=data, content_type=content_type, headers=headers
+    )
+    check_envelope(answer)
+    if answer.status_code < 300:
+        counted = answer.json["accepted"] + answer.json["duplicates"]
+        assert counted + len(answer.json.get("rejected", [])) == answer.json["received"]
+
+
+@fuzzing
+@given(
+    path=st.sampled_from([path for path, _ in OPERATIONS]) | TEXT.map("/{}".format),
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]),
+    query=st.dictionaries(
+        st.sampled_from(NAMES) | TEXT,
+        st.lists(TEXT | st.integers().map(str), max_size=2),
+        max_size=3,
+    ),
+    credentials=CREDENTIALS,
+)
+def test_any_path_method_and_query_is_answered(service, path, method, query, credentials):
+    headers = {} if credentials is None else {"Authorization": credentials}
+    answer = service.test_client().open(path, method=method, query_string=query, headers=headers)
+    if method == "HEAD":
+        assert answer.status_code < 500
+    else:
+        check_envelope(answer)
+
+
+def test_the_good_token_is_good(service):
+    answer = service.test_client().get(OPERATIONS[0][0], headers=bearer(scope="events:write"))
+    assert answer.status_code == 200
