@@ -101,6 +101,7 @@ class Database:
         self._reader = self.engine.execution_options(**options)
         self._fenced = self._reader.execution_options()
         sa.event.listen(self._fenced, "before_execute", _check_fence)
+        sa.event.listen(self._fenced, "before_cursor_execute", _check_text)
         self._row_security = row_security and postgresql
         self._writer = self.engine.execution_options(writes=True)
 
@@ -184,6 +185,13 @@ def _check_fence(
     connection: Connection, statement: Any, _many: Any, parameters: dict[str, Any], _options: Any
 ) -> None:
     fence.check(statement, parameters, connection.get_execution_options()["tenant_id"])
+
+
+def _check_text(
+    _connection: Connection, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
+) -> None:
+    if context.compiled is None:  # not one that _check_fence has seen
+        fence.check_text(statement)
 
 
 def _is_conflict(error: DBAPIError) -> bool:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, FromClause, Select
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
-from sqlalchemy.sql.selectable import AliasedReturnsRows, Join
+from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
 COLUMN = "tenant_id"
 
@@ -32,13 +32,22 @@ def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | Non
     Raises:
         FenceError: it does not, it writes, or it is text, which cannot be judged.
     """
-    if isinstance(statement, str) and statement.startswith("PRAGMA"):
-        return  # SQLAlchemy's inspection of a SQLite schema
     if not isinstance(statement, sa.Select | sa.CompoundSelect):
         raise FenceError("only a SELECT may run on a tenant's connection")
     for bind in _tenant_binds(statement):
         if tenant_id is None or parameters.get(bind.key, bind.effective_value) != tenant_id:
             raise FenceError("a statement is for another tenant than the request")
+
+
+def check_text(statement: str) -> None:
+    """Refuse text that goes to the driver as it is, but for what is needed on SQLite: beginning a
+    transaction, and SQLAlchemy's look at the schema.
+
+    Raises:
+        FenceError: it is anything else.
+    """
+    if statement != "BEGIN" and not statement.startswith("PRAGMA"):
+        raise FenceError("text cannot be judged on a tenant's connection")
 
 
 @lru_cache(maxsize=256)
@@ -77,14 +86,13 @@ def _tenant_tables(select: Select[Any]) -> Iterator[FromClause]:
 
 def _tables(source: FromClause) -> Iterator[FromClause]:
     """The tables of a FROM, under their aliases. Subqueries are SELECTs of their own."""
-    if isinstance(source, Join):
-        yield from _tables(source.left)
-        yield from _tables(source.right)
-        return
     inner: Any = source
-    while isinstance(inner, AliasedReturnsRows):
+    while isinstance(inner, AliasedReturnsRows | FromGrouping):
         inner = inner.element
-    if isinstance(inner, sa.Table):
+    if isinstance(inner, Join):
+        yield from _tables(inner.left)
+        yield from _tables(inner.right)
+    elif isinstance(inner, sa.Table):
         yield source
     elif isinstance(inner, sa.TableClause):
         raise FenceError(f"{source} does not say whether it has a tenant")

@@ -15,6 +15,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.extensions[EXTENSION] = None
     if settings.rate_limit is None:
         return
+    app.after_request(_wait)  # before the library's own, so called after it
     limiter = Limiter(
         _caller,
         app=app,
@@ -25,8 +26,6 @@ def init_app(app: Flask, settings: Settings) -> None:
         # Without Redis each process counts by itself: better than no answers, or no limit.
         in_memory_fallback_enabled=True,
     )
-    # Registered after the library's own, so called before it: it takes the longer of two waits.
-    app.after_request(_wait)
     limit = limiter.shared_limit(settings.rate_limit, scope="tenant", key_func=_caller)
     app.extensions[EXTENSION] = limit(_nothing)
 
@@ -52,7 +51,8 @@ def _nothing() -> None:
 
 
 def _wait(response: Response) -> Response:
-    """At least a second: in the last part of one the library rounds its wait to none."""
+    """At least a second: in the last part of one the library rounds the wait to none."""
     if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-        response.headers["Retry-After"] = "1"
+        wait = response.headers.get("Retry-After", 0, type=int)
+        response.headers["Retry-After"] = str(max(wait, 1))
     return response
