@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+from gunicorn.glogging import Logger
+
 from app.config import Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema
@@ -20,6 +22,24 @@ threads = 4
 timeout = 60
 graceful_timeout = 30
 control_socket_disable = True
+
+
+class Log(Logger):
+    """gunicorn's log, without the words of a request that it could not read or handle: there
+    may be a token in them."""
+
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        if msg.startswith("Invalid request from "):
+            msg = msg.partition(": ")[0]
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        if msg.startswith("Error handling request"):
+            msg, args = "Error handling a request", ()
+        super().exception(msg, *args, **kwargs)
+
+
+logger_class = Log
 # X-Forwarded-* is the application's to judge (TRUSTED_PROXIES); by itself gunicorn would take
 # the scheme from anybody on this host.
 forwarded_allow_ips = ""

@@ -15,6 +15,8 @@ from app.periods import EPOCH, parse_instant
 FUTURE = timedelta(minutes=5)
 SHOWN_ERRORS = 100
 ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z"
+# The same in JSON Schema's dialect, where \Z is a letter and no text has lone surrogates.
+ID_SCHEMA_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 Id = Annotated[
     str,
@@ -22,8 +24,6 @@ Id = Annotated[
         min_length=1,
         max_length=255,
         pattern=ID_PATTERN,
-        # JSON Schema's dialect knows neither \Z nor lone surrogates.
-        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
         description="1 to 255 code points without control characters",
     ),
 ]

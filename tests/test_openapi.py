@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.config import ROOT
+from app.events import ID_SCHEMA_PATTERN
 from app.views.web import PAGE_POLICY
 from tests.conftest import NOW, bearer, make_settings
 
@@ -69,6 +70,13 @@ def test_every_route_and_method_is_described_and_nothing_else(app: Flask, docume
 def test_every_operation_says_which_token_it_needs(document):
     for path, _, operation in operations(document):
         assert bool(operation["security"]) == path.startswith("/api/")
+
+
+def test_patterns_are_of_json_schemas_dialect(document):
+    event = document["components"]["schemas"]["EventBody"]
+    assert event["properties"]["id"]["pattern"] == ID_SCHEMA_PATTERN
+    # Python's own anchors are letters there, and no id would match.
+    assert not re.findall(r"\\\\[AZ]", json.dumps(document))
 
 
 def test_every_example_is_of_its_schema(document):

@@ -15,7 +15,7 @@ from app import __version__, params
 from app.auth import WRITE
 from app.config import Settings
 from app.errors import CODES
-from app.events import EventBody
+from app.events import ID_PATTERN, ID_SCHEMA_PATTERN, EventBody
 from app.queries import AgentCount, DayCount, HourCount
 from app.views.answers import (
     AgentActivity,
@@ -43,6 +43,8 @@ READ_HEADERS = {
     "ETag": "For If-None-Match.",
     "Last-Modified": "When events were last counted, for information.",
 }
+# Only once events were counted; the others always come with their status.
+OPTIONAL_HEADERS = {"Last-Modified"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def _event_body(settings: Settings) -> dict[str, Any]:
     return {
         "required": True,
         "description": f"At most {settings.max_batch_events} events and"
-        f" {settings.max_body_bytes} bytes, also once decompressed.",
+        f" {settings.max_body_bytes} bytes, also once decompressed; no NUL in any string, also"
+        " of members that are ignored.",
         "content": {
             JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
             NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
@@ -170,7 +173,8 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         described = _described(app, rule, operations[rule.endpoint])
         paths.setdefault(rule.rule, {})[method.lower()] = described
     types = [EventBody, Problem, *dict.fromkeys(each.answer for each in operations.values())]
-    _, schemas = msgspec.json.schema_components(types, ref_template=REF)
+    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    schemas = {name: _with_own_patterns(schema) for name, schema in components.items()}
     for schema in schemas.values():
         schema["description"] = _prose(schema["description"])
     bearer = {
@@ -223,7 +227,8 @@ def _responses(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     answer = inspect.getdoc(operation.answer) or ""
     yield str(operation.status), _response(answer, operation.example, operation.headers)
     if IF_NONE_MATCH in operation.parameters:
-        yield "304", {"description": "The answer is still the one with that ETag."}
+        text = "The answer is still the one with that ETag."
+        yield "304", {"description": text, "headers": _headers(operation.headers)}
     for status in operation.errors:
         code, text = CODES[status]
         yield str(status), _response(text, Problem(code, text), HEADERS.get(status, {}))
@@ -236,11 +241,26 @@ def _response(text: str, example: Answer, headers: Mapping[str, str]) -> dict[st
         "content": {JSON: {"schema": schema, "example": msgspec.to_builtins(example)}},
     }
     if headers:
-        response["headers"] = {
-            name: {"description": meaning, "schema": {"type": "string"}}
-            for name, meaning in headers.items()
-        }
+        response["headers"] = _headers(headers)
     return response
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: {
+            "description": meaning,
+            "required": name not in OPTIONAL_HEADERS,
+            "schema": {"type": "string"},
+        }
+        for name, meaning in headers.items()
+    }
+
+
+def _with_own_patterns(schema: Any) -> Any:
+    """The schema with patterns in its own dialect; msgspec writes the ones it matches with."""
+    if isinstance(schema, dict):
+        return {name: _with_own_patterns(value) for name, value in schema.items()}
+    return ID_SCHEMA_PATTERN if schema == ID_PATTERN else schema
 
 
 def _prose(docstring: str) -> str:
