@@ -102,6 +102,10 @@ MALFORMED = {
     "a space before the colon": "GET / HTTP/1.1\r\nAuthorization : Bearer {text}\r\n\r\n",
     "a folded header": "GET / HTTP/1.1\r\nAuthorization: Bearer\r\n {text}\r\n\r\n",
     "a NUL": "GET / HTTP/1.1\r\nAuthorization: Bearer {text}\0\r\n\r\n",
+    "not ASCII": "GET {path}?access_token={text}&agent=caf\xe9 HTTP/1.1\r\n\r\n",
+    "no URL": "GET http://[::1?access_token={text} HTTP/1.1\r\n\r\n",
+    "no version": "GET {path}?access_token={text}\r\n\r\n",
+    "no colon": "GET / HTTP/1.1\r\nAuthorization Bearer {text}\r\n\r\n",
 }
 
 
