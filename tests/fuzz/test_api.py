@@ -3,6 +3,7 @@
 import gzip
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -166,7 +167,8 @@ def test_any_body_is_taken_or_refused(service, body, content_type, packing, quer
 
 @fuzzing
 @given(
-    path=st.sampled_from([path for path, _ in OPERATIONS]) | TEXT.map("/{}".format),
+    path=st.sampled_from([path for path, _ in OPERATIONS])
+    | TEXT.map(lambda text: quote(f"/{text}")),
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]),
     query=st.dictionaries(
         st.sampled_from(NAMES) | TEXT,
