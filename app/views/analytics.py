@@ -1,12 +1,12 @@
 """The guide's three calls: trend, heatmap, usage by agent."""
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g
 
 from app import auth, params, queries
 from app.periods import month_of, months_back
 from app.views import limits
 from app.views.answers import AgentActivity, AgentUsage, TokenTrend
-from app.views.web import connection, report_response, services
+from app.views.web import arguments, connection, report_response, services
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
 bp.before_request(auth.authenticate_reader)
@@ -16,7 +16,7 @@ bp.before_request(limits.count_request)
 @bp.get("/tokens")
 def token_trend() -> Response:
     """Tokens issued per UTC day, oldest first, silent days as zero."""
-    days = params.days(request.args)
+    days = params.days(arguments())
     today = services().clock().date()
     trend = queries.token_trend(connection(), g.tenant_id, last=today, days=days)
     return report_response(TokenTrend(g.tenant_id, days, trend.points), trend.counted_at)
@@ -25,7 +25,7 @@ def token_trend() -> Response:
 @bp.get("/agents/activity")
 def agent_activity() -> Response:
     """Tokens issued per day of week and hour (UTC), empty cells left out."""
-    months = params.months(request.args)
+    months = params.months(arguments())
     until = month_of(services().clock().date())
     since = None if months is None else months_back(until, months - 1)
     activity = queries.agent_activity(connection(), g.tenant_id, since=since, until=until)
@@ -35,8 +35,8 @@ def agent_activity() -> Response:
 @bp.get("/agents")
 def agent_usage() -> Response:
     """Tokens issued per agent in one month, most first."""
-    month = params.month(request.args, month_of(services().clock().date()))
-    limit = params.limit(request.args)
+    month = params.month(arguments(), month_of(services().clock().date()))
+    limit = params.limit(arguments())
     usage = queries.agent_usage(connection(), g.tenant_id, month=month, limit=limit)
     answer = AgentUsage(g.tenant_id, f"{month:%Y-%m}", usage.points)
     return report_response(answer, usage.counted_at)

@@ -10,7 +10,7 @@ from app.ingest import record_events
 from app.views import limits
 from app.views.answers import Receipt
 from app.views.bodies import event_texts
-from app.views.web import json_response, services
+from app.views.web import arguments, json_response, services
 
 bp = Blueprint("events", __name__, url_prefix="/api/v1/events")
 bp.before_request(auth.authenticate)
@@ -21,7 +21,7 @@ bp.before_request(limits.count_request)
 def post_events() -> Response:
     """Store a batch; the answer, 202, comes after the commit."""
     tenant_id = auth.writing_tenant()
-    skip = params.skip_invalid(request.args)
+    skip = params.skip_invalid(arguments())
     settings = services().settings
     texts = event_texts(request, settings.max_body_bytes, settings.max_batch_events)
     batch = parse_batch(texts, tenant_id, services().clock())

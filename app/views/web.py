@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 from flask import Flask, Response, current_app, g, render_template, request
 from sqlalchemy import Connection
+from werkzeug.datastructures import MultiDict
 
 from app.config import Settings
 from app.db import Database
+from app.errors import ValidationError
 from app.views.answers import Answer
 
 EXTENSION = "analytics"
@@ -51,6 +53,18 @@ def connection() -> Connection:
         g.connection = g.closing.enter_context(reading)
     found: Connection = g.connection
     return found
+
+
+def arguments() -> MultiDict[str, str]:
+    """The request's query parameters.
+
+    Raises:
+        ValidationError: bytes in it, sent without being escaped, are not UTF-8.
+    """
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        raise ValidationError("the query is not UTF-8") from None
 
 
 def json_response(body: Answer, status: int = 200) -> Response:

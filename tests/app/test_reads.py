@@ -247,6 +247,14 @@ def test_a_parameter_repeated_or_undecodable_is_400(client, path, query):
     check_refusal(client.get(f"{path}?{query}", headers=bearer()), 400, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("path", READS)
+def test_a_query_that_is_not_utf_8_is_400(client, path):
+    # A client library would escape the byte.
+    raw = {"QUERY_STRING": "x=\xff"}
+    answer = client.get(path, headers=bearer(), environ_overrides=raw)
+    check_refusal(answer, 400, "VALIDATION_ERROR")
+
+
 @pytest.mark.parametrize(
     "query", ["x=1&x=2", "DAYS=x", "days[]=x", "month=x", "x=%FF", "&&", "=", "%00"]
 )
