@@ -1,5 +1,6 @@
 """POST /api/v1/events refuses bad events in every form, and stores nothing of their batch."""
 
+import gzip
 import json
 from datetime import timedelta
 
@@ -37,9 +38,10 @@ def check_refused(client, database):
         with database.reading() as connection:
             return connection.scalar(select(func.count()).select_from(issuance_events))
 
-    def check_refused(body, content_type="application/json"):
+    def check_refused(body, content_type="application/json", *, encoding="identity"):
         before = stored()
-        headers = bearer(scope="events:write:any")
+        headers = bearer(scope="events:write:any") | {"Content-Encoding": encoding}
+        body = gzip.compress(body, 1) if encoding == "gzip" else body
         answer = client.post(EVENTS, data=body, content_type=content_type, headers=headers)
         assert stored() == before
         assert (answer.status_code, answer.mimetype) == (400, "application/json")
@@ -55,9 +57,9 @@ def check_refused(client, database):
 def check_named(check_refused):
     """As ``check_refused`` for one event in a form; the answer names its place and its field."""
 
-    def check_named(form, event, field):
+    def check_named(form, event, field, **options):
         content_type, frame, index = FORMS[form]
-        refusal = check_refused(frame % json.dumps(event).encode(), content_type)
+        refusal = check_refused(frame % json.dumps(event).encode(), content_type, **options)
         (error,) = refusal["details"]["errors"]
         assert set(error) == {"index", "field", "message"}
         assert (error["index"], error["field"]) == (index, field)
@@ -239,6 +241,19 @@ BROKEN = {
 def test_what_is_no_json_object_is_refused(check_refused, form, text):
     content_type, frame, _ = FORMS[form]
     check_refused(frame.replace(b"%s", text), content_type)
+
+
+@every_form
+def test_a_bad_event_is_refused_just_so_in_gzip(check_named, check_refused, form):
+    ids = ["id", "organizationId", "agentId"]
+    bad = [(field, value) for field in ids for value in BAD_IDS.values()]
+    bad += [("issuedAt", text) for text in BAD_TIMES.values()]
+    bad += [(field, value) for field in EVENT for value in NO_STRINGS.values()]
+    for field, value in bad:
+        check_named(form, EVENT | {field: value}, field, encoding="gzip")
+    content_type, frame, _ = FORMS[form]
+    for text in BROKEN.values():
+        check_refused(frame.replace(b"%s", text), content_type, encoding="gzip")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", NDJSON])

@@ -96,9 +96,15 @@ def test_a_body_in_another_charset_is_refused_whatever_it_declares(post, stored,
     assert stored() == 0
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "compress", "gzipped", "utf-8"])
-def test_another_content_encoding_is_415(post, stored, encoding):
-    check_refusal(post(PACKED, encoding=encoding), 415, "UNSUPPORTED_MEDIA_TYPE")
+BAD_ENCODINGS = ["br", "deflate", "zstd", "compress", "x-gzip", "gzipped", "utf-8", "*", "gzip;q=1"]
+BAD_ENCODINGS += ["gzip, gzip", "gzip,", "gzip, identity", "identity, gzip", "identity, identity"]
+BAD_ENCODINGS += ["br, gzip", "gzip, br", "gzip gzip", '"gzip"']
+
+
+@pytest.mark.parametrize("encoding", BAD_ENCODINGS)
+def test_another_content_encoding_or_a_list_of_them_is_415(post, stored, encoding):
+    for body in (PACKED, PLAIN, gzip.compress(PACKED)):
+        check_refusal(post(body, encoding=encoding), 415, "UNSUPPORTED_MEDIA_TYPE")
     assert stored() == 0
 
 
