@@ -165,6 +165,7 @@ class _Copy:
                 self._target.write(partial(self._delete, ids=ids))
 
     def _delete(self, connection: Connection, ids: list[int]) -> None:
+        undisturbed(connection)
         copymark.move(connection, self.mark, self.mark.upto, -len(ids))
         connection.execute(sa.delete(issuance_events).where(event.id.in_(ids)))
 
@@ -181,6 +182,7 @@ class _Copy:
         return copied
 
     def _add(self, connection: Connection, batch: list[Row]) -> Mark:
+        undisturbed(connection)
         mark = copymark.move(connection, self.mark, _id_of(batch[-1]), len(batch))
         write_rows(connection, issuance_events, batch)
         return mark

@@ -1,5 +1,7 @@
 """A copy holds what its source does, goes on exactly, and can be topped up."""
 
+import time
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -215,3 +217,23 @@ def test_an_event_of_the_last_microsecond_is_copied_whatever_the_zones_are(open_
     with back.reading() as connection:
         (row,) = connection.execute(sa.select(issuance_events)).all()
     assert row.issued_at.isoformat() == "9999-12-31T23:59:59.999999+00:00"
+
+
+def test_a_short_statement_timeout_does_not_end_a_copy(open_new, monkeypatch):
+    source, target = open_new("sqlite"), open_new("postgresql")
+    fill(source)
+    name = target.engine.url.database
+    execute(target, sa.text(f"ALTER DATABASE \"{name}\" SET statement_timeout = '300ms'"))
+    target.engine.dispose()
+    write = copying.write_rows
+
+    def slowly(connection, table, rows):
+        def slow():
+            time.sleep(0.4)
+            yield from rows
+
+        write(connection, table, slow())
+
+    monkeypatch.setattr(copying, "write_rows", slowly)
+    copy(source, target)
+    assert copies.without_mark(target) == copies.as_copied(source)
