@@ -65,7 +65,7 @@ def read_rows(
     order = "C" if connection.dialect.name == "postgresql" else "BINARY"
     keys = [c.collate(order) if isinstance(c.type, sa.String) else c for c in key_of(table)]
     query = sa.select(*columns).where(*conditions).order_by(*keys)
-    options = {"stream_results": True, "yield_per": BATCH_ROWS}
+    options = {"yield_per": BATCH_ROWS}  # and a server-side cursor with it
 
     def rows() -> Iterator[Row]:
         for part in result.partitions():

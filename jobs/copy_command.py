@@ -46,8 +46,8 @@ def copy(url: str, as_json: bool) -> None:
         warn(f"a transaction is open at the source: {writer}")
     if done.behind or done.writers:
         warn(
-            f"{done.behind} events more have come in at the source: stop the writers and run"
-            " this again"
+            f"events have come in at the source since, {done.behind} of them to be seen: stop"
+            " the writers and run this again"
         )
         sys.exit(EX_TEMPFAIL)
 
