@@ -6,12 +6,14 @@ from app.commands import db, demo, events, tokens
 from app.errors import SettingsError
 from app.factory import create_app
 from jobs.commands import purge, rollup
+from jobs.copy_command import copy
 
 try:
     app = create_app()
 except SettingsError as error:
     sys.exit(f"error: {error}")
 
+db.add_command(copy)
 events.add_command(purge)
 for group in (db, events, rollup, tokens, demo):
     app.cli.add_command(group)

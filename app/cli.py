@@ -25,7 +25,7 @@ class Group(click.Group):
         except SQLAlchemyError as error:
             if not is_unavailable(error) and not isinstance(error, DBAPIError):
                 raise
-            raise click.ClickException(_database_problem(error)) from error
+            raise click.ClickException(database_problem(error)) from error
 
 
 def open_database(settings: Settings) -> Database:
@@ -45,7 +45,7 @@ def warn(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _database_problem(error: SQLAlchemyError) -> str:
+def database_problem(error: SQLAlchemyError) -> str:
     """The server's own first line: SQLAlchemy's adds the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     lines = str(cause).strip().splitlines() or [type(error).__name__]

@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from app.errors import UnavailableError
 from app.events import Id
 from app.models import (
     daily_issuance,
@@ -64,6 +65,11 @@ class AgentCount(Point, frozen=True):
     token_count: Count
 
 
+def has_numbers(connection: Connection) -> bool:
+    """Whether there are numbers to read; not so while a copy into the database is unfinished."""
+    return connection.scalar(sa.select(rollup_state.c.id)) is not None
+
+
 def token_trend(
     connection: Connection, tenant_id: str, *, last: date, days: int
 ) -> Report[DayCount]:
@@ -107,9 +113,11 @@ def _read(
     connection: Connection, statement: Select[*tuple[Any, ...]], **parameters: Any
 ) -> Report[Row[Any]]:
     result = connection.execute(statement, parameters).all()
-    counted_at = result[0].last_finished if result else None
+    if not result:
+        raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
     # Without a match the outer join leaves one row, with nothing in it but the state.
-    return Report([row for row in result if row.issued is not None], counted_at)
+    counted = [row for row in result if row.issued is not None]
+    return Report(counted, result[0].last_finished)
 
 
 def _with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:

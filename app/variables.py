@@ -144,17 +144,17 @@ def rate_limit_storage(env: Variables) -> str:
     return text
 
 
-def database_url(text: str) -> URL:
-    """A SQLAlchemy URL of a database that is supported."""
+def database_url(text: str, name: str = "DATABASE_URL") -> URL:
+    """A SQLAlchemy URL of a database that is supported; ``name`` is who is told when it is not."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         # The cause holds the URL, and with it a password.
-        raise SettingsError("DATABASE_URL", "is not a database URL") from None
+        raise SettingsError(name, "is not a database URL") from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise SettingsError("DATABASE_URL", "must be sqlite:///… or postgresql://…")
+        raise SettingsError(name, "must be sqlite:///… or postgresql://…")
     if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
-        raise SettingsError("DATABASE_URL", "must name a file: processes share no memory")
+        raise SettingsError(name, "must name a file: processes share no memory")
     return url

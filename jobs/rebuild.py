@@ -22,6 +22,7 @@ from app.models import rollup_corrections, rollup_state
 from jobs.buckets import MonthOf
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS, Rollup
+from jobs.state import read_state
 
 ATTEMPTS = 5
 
@@ -51,7 +52,7 @@ def rebuild(database: Database, first: date, last: date) -> Rebuilt:
 
 def _compute(connection: Connection, *, first: date, last: date) -> int:
     """Leave each table's difference in a temporary one; the number of corrections so far."""
-    before = connection.execute(sa.select(rollup_state.c.corrections)).scalar_one()
+    before: int = read_state(connection).corrections
     months = _rebuildable(connection, first, last)
     for rollup in ROLLUPS:
         deltas = _deltas(rollup)
@@ -65,8 +66,7 @@ def _compute(connection: Connection, *, first: date, last: date) -> int:
 
 def _apply(connection: Connection, before: int, *, first: date, last: date) -> Rebuilt | None:
     """Add the differences; ``None`` when another rebuild came between."""
-    locked = sa.select(rollup_state.c.corrections).with_for_update()
-    if connection.execute(locked).scalar_one() != before:
+    if read_state(connection, lock=True).corrections != before:
         return None
     # Again: a purge may have come between, before or after the difference was computed.
     _rebuildable(connection, first, last)

@@ -23,10 +23,10 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db import Database, database_now
-from app.errors import RefusedError
 from app.models import issuance_events, rollup_state
 from jobs.rollups import ROLLUPS, Window, add_window, in_window
 from jobs.runs import Run, record_run
+from jobs.state import read_state
 from jobs.watermark import Candidate, describe_writers, newest_candidate, open_writers
 
 POLL_SECONDS = 0.05
@@ -55,11 +55,7 @@ def run_rollup(
     """
     began = time.monotonic()
     with database.reading() as connection:
-        state = connection.execute(
-            sa.select(rollup_state, database_now().label("now"))
-        ).one_or_none()
-    if state is None:
-        raise RefusedError("rollup_state has lost its row: restore the database from a backup")
+        state = read_state(connection, rollup_state, database_now().label("now"))
     run = Run(state.now, state.watermark, state.watermark)
     give_up = began + wait_seconds
     progress = _Progress(database, run, window_ids)
@@ -158,8 +154,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
 
     Without anything left to count up to there, only says where the watermark is.
     """
-    locked = sa.select(rollup_state.c.watermark).with_for_update()
-    watermark = connection.execute(locked).scalar_one()
+    watermark: int = read_state(connection, rollup_state.c.watermark, lock=True).watermark
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))

@@ -16,12 +16,13 @@ from sqlalchemy import Connection
 
 from app.config import Settings
 from app.db import Database, database_now, is_unavailable
-from app.errors import RefusedError, ServiceError
+from app.errors import ServiceError
 from app.models import rollup_state
 from app.periods import utc_now
 from jobs.purge import purge_events
 from jobs.rollup import run_rollup
 from jobs.runs import Run
+from jobs.state import no_state
 
 log = logging.getLogger("jobs")
 
@@ -42,7 +43,7 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
     ).one_or_none()
     if row is None:
         if connection.execute(sa.select(rollup_state.c.id)).first() is None:
-            raise RefusedError("rollup_state has lost its row: restore the database from a backup")
+            raise no_state()
         return False
     # A start in the future means that the clock was set back: due.
     recent = timedelta(seconds=interval_seconds * (1 - EARLY))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Table
 
 from app.db import database_now
 from app.models import issuance_events, rollup_corrections, rollup_runs, rollup_state
+from jobs.state import no_state
 from jobs.watermark import Candidate, Writer, describe_writers, open_writers
 
 SHOWN = 10
@@ -61,11 +62,14 @@ def _state(connection: Connection) -> Row[Any]:
         .where(event.id > sa.select(rollup_state.c.watermark).scalar_subquery())
         .subquery()
     )
-    return connection.execute(
+    row = connection.execute(
         sa.select(rollup_state, pending, database_now().label("now")).select_from(
             rollup_state.join(pending, sa.true())
         )
-    ).one()
+    ).one_or_none()
+    if row is None:
+        raise no_state()
+    return row
 
 
 def _newest(connection: Connection, table: Table[Any], column: str) -> list[dict[str, Any]]:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import sqlalchemy as sa
-
 from app.db import Database
-from app.models import rollup_state
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS
+from jobs.state import read_state
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def verification(
     verified and are named in the scope instead.
     """
     with database.snapshot() as connection:
-        watermark = connection.execute(sa.select(rollup_state.c.watermark)).scalar_one()
+        watermark = read_state(connection).watermark
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:

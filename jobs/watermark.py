@@ -25,6 +25,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.errors import RefusedError
+from app.models import issuance_events
+from jobs.sequences import newest_id
 
 RECOVERED = "-1/"
 
@@ -52,8 +54,7 @@ _DESCRIBED_WRITERS = sa.text(f"""
 """)  # noqa: S608
 
 _SEQUENCE = sa.text("""
-    SELECT pg_get_serial_sequence('issuance_events', 'id') AS name,
-           pg_is_in_recovery() AS standby,
+    SELECT pg_is_in_recovery() AS standby,
            (SELECT seqcache = 1 AND seqincrement = 1 AND NOT seqcycle FROM pg_sequence
             WHERE seqrelid = CAST(pg_get_serial_sequence('issuance_events', 'id') AS regclass)
            ) AS ordered
@@ -102,7 +103,8 @@ def newest_candidate(connection: Connection, watermark: int) -> Candidate:
         RefusedError: counting here would be wrong: a standby, an id sequence that hands
             ids out in blocks, or one that lies behind the watermark.
     """
-    upto = _newest_id(connection)
+    _refuse_unordered_ids(connection)
+    upto = newest_id(connection, issuance_events.c.id)
     if upto < watermark:
         raise RefusedError(
             f"the newest event id, {upto}, is below the watermark, {watermark}: events and"
@@ -130,18 +132,11 @@ def describe_writers(connection: Connection, candidate: Candidate) -> list[Write
     ]
 
 
-def _newest_id(connection: Connection) -> int:
+def _refuse_unordered_ids(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
-        newest = sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'issuance_events'")
-        return int(connection.scalar(newest) or 0)
+        return
     sequence = connection.execute(_SEQUENCE).one()
     if sequence.standby:
-        raise RefusedError("this database is a standby; run the rollup on the primary")
+        raise RefusedError("this database is a standby; use the primary")
     if not sequence.ordered:
         raise RefusedError("the sequence of issuance_events.id must have INCREMENT 1, CACHE 1")
-    # A fresh sequence says 1 before anyone has drawn it. S608: the name comes quoted from
-    # the server.
-    newest = sa.text(
-        f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence.name}"  # noqa: S608
-    )
-    return int(connection.scalar(newest) or 0)

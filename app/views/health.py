@@ -4,6 +4,7 @@ from flask import Blueprint, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import UnavailableError
+from app.queries import has_numbers
 from app.schema import is_current
 from app.views.answers import Health
 from app.views.web import connection, json_response
@@ -19,11 +20,14 @@ def health() -> Response:
 
 @bp.get("/ready")
 def ready() -> Response:
-    """The database is reachable and has the schema that this code needs."""
+    """The database is reachable, has the schema that this code needs, and is no half copy."""
     try:
         current = is_current(connection())
+        whole = current and has_numbers(connection())
     except SQLAlchemyError:
         raise UnavailableError("the database is unreachable") from None
     if not current:
         raise UnavailableError("the database schema is not the one this version needs")
+    if not whole:
+        raise UnavailableError("a copy into the database is unfinished")
     return json_response(Health("ready"))

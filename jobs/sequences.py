@@ -1,0 +1,45 @@
+"""The sequences that ids are drawn from: where they stand, and moving them on."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Connection
+from sqlalchemy.dialects.postgresql import REGCLASS
+
+_SQLITE = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq", sa.Integer))
+
+
+def newest_id(connection: Connection, column: Column[Any]) -> int:
+    """The newest id drawn for ``column``, whether or not its row is there; 0 before the first."""
+    if connection.dialect.name == "sqlite":
+        seq = sa.select(_SQLITE.c.seq).where(_SQLITE.c.name == column.table.name)
+        return int(connection.scalar(seq) or 0)
+    # A fresh sequence says 1 before anyone has drawn it. S608: the name comes quoted from
+    # the server.
+    newest = sa.text(
+        f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {_name(connection, column)}"  # noqa: S608
+    )
+    return int(connection.scalar(newest) or 0)
+
+
+def advance(connection: Connection, column: Column[Any], newest: int) -> None:
+    """Draw ids beyond ``newest`` for ``column`` from now on; a sequence is never set back.
+
+    On PostgreSQL a sequence takes no part in the transaction: this stays when that fails.
+    """
+    if newest <= newest_id(connection, column):
+        return
+    if connection.dialect.name == "postgresql":
+        sequence = sa.cast(_name(connection, column), REGCLASS)
+        connection.execute(sa.select(sa.func.setval(sequence, newest)))
+        return
+    table = column.table.name
+    moved = sa.update(_SQLITE).where(_SQLITE.c.name == table).values(seq=newest)
+    if not connection.execute(moved).rowcount:
+        connection.execute(sa.insert(_SQLITE).values(name=table, seq=newest))
+
+
+def _name(connection: Connection, column: Column[Any]) -> str:
+    """PostgreSQL's name of the sequence, quoted as SQL wants it."""
+    name = sa.func.pg_get_serial_sequence(column.table.name, column.name)
+    return str(connection.scalar(sa.select(name)))
