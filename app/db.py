@@ -182,8 +182,10 @@ class Database:
 
 
 def _check_fence(
-    connection: Connection, statement: Any, _many: Any, parameters: dict[str, Any], _options: Any
+    connection: Connection, statement: Any, many: Any, parameters: dict[str, Any], _options: Any
 ) -> None:
+    if many:
+        raise fence.FenceError("a read has one set of parameters")
     fence.check(statement, parameters, connection.get_execution_options()["tenant_id"])
 
 

@@ -1,10 +1,13 @@
 """The fence, where a table hides or a statement does not look like a read of one."""
 
+import re
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import select
 
 from app import fence
+from app.config import ROOT
 from app.fence import FenceError
 from app.models import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
 from tests.conftest import NOW, TENANT
@@ -22,6 +25,9 @@ SOURCES = {
     "an alias of an alias": select(ALIAS.alias("again").c.issued),
     "a table sample of an alias": select(ALIAS.tablesample(100).c.issued),
     "a table that says no tenant": select(sa.table("daily_issuance", sa.column("issued"))),
+    "a table that hides its tenant": select(
+        sa.Table("daily_issuance", sa.MetaData(), sa.Column("issued", sa.Integer)).c.issued
+    ),
     "a literal column": select(sa.literal_column("(SELECT max(issued) FROM daily_issuance)")),
     "a suffix": CLOSED.suffix_with("UNION ALL SELECT issued FROM daily_issuance"),
     "a prefix": CLOSED.prefix_with("issued FROM daily_issuance UNION ALL SELECT"),
@@ -49,3 +55,14 @@ def test_a_write_within_a_read_is_refused(write):
 def test_text_given_to_the_driver_is_refused(database):
     with database.reading_for(TENANT) as connection, pytest.raises(FenceError):
         connection.exec_driver_sql("SELECT issued FROM daily_issuance")
+
+
+def test_a_read_with_several_sets_of_parameters_is_refused(database):
+    statement = select(DAY.issued).where(DAY.tenant_id == sa.bindparam("tenant", TENANT))
+    with database.reading_for(TENANT) as connection, pytest.raises(FenceError):
+        connection.execute(statement, [{"tenant": "org-b"}, {"tenant": "org-b"}])
+
+
+def test_no_view_takes_a_connection_without_the_fence():
+    for view in sorted((ROOT / "app" / "views").glob("*.py")):
+        assert re.findall(r"\.(reading|snapshot|engine|read_then_write)\b", view.read_text()) == []

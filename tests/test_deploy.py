@@ -1,0 +1,318 @@
+"""What deploys the service agrees with the service, and gives it no more than it needs.
+
+No image is built here and nothing is booted: files are read, and the tools that know their
+formats are asked where a machine has them.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.config import ROOT, Settings
+from app.errors import SettingsError
+from app.factory import create_app
+from tests.conftest import Flasks, child_environ, make_settings
+from tests.deploy_files import (
+    COMPOSE,
+    CONTAINERS,
+    DEPLOY,
+    EXAMPLE,
+    HOME,
+    MANIFESTS,
+    PODS,
+    UNITS,
+    WEB,
+    commands,
+    dockerfile,
+    environment,
+    graceful_timeout,
+    image,
+    is_ignored,
+    manifest,
+    packed,
+)
+from tests.test_docs import variables
+
+# What is read by others: libpq, the image of PostgreSQL, and Python.
+OTHERS = {"PGPASSWORD", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
+OTHERS |= {"POSTGRES_INITDB_ARGS", "PATH", "PYTHONDONTWRITEBYTECODE"}
+
+
+# The image
+
+
+def test_the_image_has_every_package_and_nothing_that_is_not_needed():
+    copied = {
+        source
+        for name, rest in dockerfile()
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
+    assert copied == {*packed(), "requirements.txt"}
+    for source in copied:
+        files = [path for path in (ROOT / source).rglob("*") if "__pycache__" not in path.parts]
+        for file in [ROOT / source, *files]:
+            assert not is_ignored(str(file.relative_to(ROOT))), file
+    others = [".git/config", ".venv/bin/python", "tests/conftest.py", "instance/secret_key"]
+    for path in [*others, "deploy/.env", "app/__pycache__/config.cpython-311.pyc"]:
+        assert is_ignored(path), path
+
+
+def test_the_image_installs_what_the_lock_pins_and_nothing_without_a_hash():
+    (install,) = (rest for name, rest in dockerfile() if name == "RUN" and "install" in rest)
+    assert "--require-hashes" in install
+    assert "--only-binary :all:" in install
+    assert install.endswith("-r requirements.txt")
+
+
+def test_the_image_runs_without_root_and_stops_as_gunicorn_does():
+    (user,) = image("USER")
+    assert re.fullmatch(r"[1-9][0-9]{3,}:[1-9][0-9]{3,}", user)
+    assert image("STOPSIGNAL") == ["SIGTERM"]
+    assert image("RUN") == []
+    assert {"APP_ENV=production", "HOST=0.0.0.0"} <= set(" ".join(image("ENV")).split())
+
+
+def test_what_is_copied_is_enough_and_writes_nothing_beside_itself(
+    tmp_path: Path, postgresql_url: str
+):
+    tree = tmp_path / "copy"
+    tree.mkdir()
+    for name in packed():
+        source, ignore = ROOT / name, shutil.ignore_patterns("__pycache__")
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=ignore)
+        else:
+            shutil.copy(source, tree / name)
+    before = sorted(tree.rglob("*"))
+    environ = child_environ(postgresql_url, APP_ENV="production", PYTHONDONTWRITEBYTECODE="1")
+    for command in (["flask", "db", "upgrade"], ["gunicorn", "--check-config", "wsgi:app"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tree,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert sorted(tree.rglob("*")) == before
+
+
+# What is set and started
+
+
+def test_every_variable_that_is_set_is_read():
+    read = variables(ROOT / "app" / "config.py") | variables(ROOT / "app" / "variables.py")
+    found = environment()
+    assert {"DATABASE_URL", "SECRET_KEY", "JWT_SECRET_KEY", "TRUSTED_PROXIES", "HOST"} <= found
+    assert found - read - OTHERS == set()
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "JWT_SECRET_KEY"])
+def test_production_refuses_the_secrets_of_the_example(name: str):
+    lines = re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
+    filled = dict(lines) | {"SECRET_KEY": "s" * 48, "JWT_SECRET_KEY": "j" * 48}
+    assert Settings.from_environ(filled).production
+    with pytest.raises(SettingsError, match=f"^{name} is a known default"):
+        Settings.from_environ(filled | {name: dict(lines)[name]})
+
+
+def test_the_example_reads_alike_for_systemd_compose_and_kubernetes():
+    for line in EXAMPLE.read_text().splitlines():
+        assert re.fullmatch(r"|# .*|#?[A-Z_]+=[^\s'\"$\\#]*", line), line
+
+
+def test_every_command_exists(sqlite_url: str):
+    run = Flasks(child_environ(sqlite_url))
+    started = {" ".join(words).removeprefix(f"{HOME}/.venv/bin/") for words in commands()}
+    assert {"flask db upgrade", "python -m jobs"} <= started
+    for command in sorted(started):
+        match command.split():
+            case ["flask", *words]:
+                assert run(*words, "--help").returncode == 0, command
+            case ["python", "-m", module]:
+                assert importlib.util.find_spec(f"{module}.__main__"), command
+            case ["gunicorn", *words]:
+                check = [sys.executable, "-m", "gunicorn", *words, "--check-config"]
+                subprocess.run(check, cwd=ROOT, env=child_environ(sqlite_url), check=True)
+            case words:
+                assert words == ["/bin/kill", "-HUP", "$MAINPID"]
+
+
+def test_ports_and_probes_are_those_of_the_service(sqlite_url: str):
+    settings = make_settings(sqlite_url)
+    app = create_app(settings)
+    app.extensions["analytics"].database.dispose()
+    routes = {rule.rule for rule in app.url_map.iter_rules()}
+    port = settings.port
+    assert "PORT" not in environment()
+
+    (check,) = image("HEALTHCHECK")
+    probed = re.search(r"'PORT', '(\d+)'\)\}(/\w+)", check)
+    assert probed
+    assert int(probed[1]) == port
+    assert image("EXPOSE") == [str(port)]
+
+    assert COMPOSE["services"]["web"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert [name for name, s in COMPOSE["services"].items() if "ports" in s] == ["web"]
+
+    assert WEB["ports"] == [{"name": "http", "containerPort": port}]
+    # Only readiness asks for the database: no restart brings it back.
+    paths = {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
+    for name, path in paths.items():
+        assert WEB[name]["httpGet"] == {"path": path, "port": "http"}
+    assert {probed[2], *paths.values()} <= routes
+
+
+def test_stopping_is_given_longer_than_gunicorn_gives_requests():
+    graceful = graceful_timeout()
+    for settings in UNITS.values():
+        assert settings["KillSignal"] == ["SIGTERM"]
+        assert int(settings["TimeoutStopSec"][0]) > graceful
+    for name in ("web", "jobs"):
+        assert int(COMPOSE["services"][name]["stop_grace_period"].removesuffix("s")) > graceful
+        pod = PODS[f"agentidp-analytics-{name}"]["spec"]
+        before = WEB["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["terminationGracePeriodSeconds"] > graceful + before
+
+
+# No more than is needed
+
+HARDENED = {
+    "DynamicUser": ["yes"],
+    "NoNewPrivileges": ["yes"],
+    "CapabilityBoundingSet": [""],
+    "ProtectSystem": ["strict"],
+    "ProtectHome": ["yes"],
+    "PrivateTmp": ["yes"],
+    "PrivateDevices": ["yes"],
+    "RestrictAddressFamilies": ["AF_INET AF_INET6 AF_UNIX"],
+    "RestrictNamespaces": ["yes"],
+    "MemoryDenyWriteExecute": ["yes"],
+    "SystemCallFilter": ["@system-service", "~@privileged @resources"],
+    "SystemCallArchitectures": ["native"],
+}
+
+
+@pytest.mark.parametrize("process", UNITS)
+def test_units_are_hardened_alike_and_restarted_and_never_migrate(process: str):
+    settings = UNITS[process]
+    assert {name: settings.get(name) for name in HARDENED} == HARDENED
+    own = {"Type", "ExecStart", "ExecReload", "KillMode"}
+    web = UNITS["web"]
+    assert {n: v for n, v in settings.items() if n not in own} == {
+        n: v for n, v in web.items() if n not in own
+    }
+    assert settings["EnvironmentFile"] == ["/etc/agentidp-analytics.env"]
+    assert settings["WorkingDirectory"] == [HOME]
+    assert settings["Restart"] == ["always"]
+    assert "ExecStartPre" not in settings
+
+
+def test_every_container_of_compose_is_locked_down_and_waits_for_the_schema():
+    services = COMPOSE["services"]
+    assert services.keys() == {"database", "migrate", "web", "jobs"}
+    for service in services.values():
+        assert service["read_only"] is True
+        assert "/tmp" in service["tmpfs"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "devices"}
+    for name in ("web", "jobs"):
+        waits = {"migrate": {"condition": "service_completed_successfully"}}
+        assert services[name]["depends_on"] == waits
+    assert COMPOSE["networks"]["database"] == {"internal": True}
+    assert services["database"]["networks"] == ["database"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_is_locked_down(name: str):
+    pod, container = PODS[name]["spec"], CONTAINERS[name]
+    assert len(pod["containers"]) == 1
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert image("USER") == ["{runAsUser}:{runAsGroup}".format(**pod["securityContext"])]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"].keys() == {"requests", "limits"}
+    assert [volume.keys() for volume in pod["volumes"]] == [{"name", "emptyDir"}]
+    mounts = [{"name": pod["volumes"][0]["name"], "mountPath": "/tmp"}]
+    assert container["volumeMounts"] == mounts
+    assert {"secretRef": {"name": "agentidp-analytics"}} in container["envFrom"]
+
+
+def test_secrets_are_referred_to_and_never_contained():
+    assert "Secret" not in {m["kind"] for m in MANIFESTS}
+    values = manifest("ConfigMap")["data"].keys()
+    assert not values & {"SECRET_KEY", "JWT_SECRET_KEY", "DATABASE_URL", "PGPASSWORD"}
+    assert COMPOSE["services"]["database"]["environment"]["POSTGRES_PASSWORD"].startswith("${")
+    assert "\n.env\n" in (ROOT / ".gitignore").read_text()
+
+
+def test_selectors_select_the_pods_that_they_are_for():
+    for deployment in (m for m in MANIFESTS if m["kind"] == "Deployment"):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert deployment["spec"]["selector"]["matchLabels"] == labels
+    web = PODS["agentidp-analytics-web"]
+    labels = web["metadata"]["labels"]
+    (spread,) = web["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == labels
+    assert manifest("Service")["spec"]["selector"] == labels
+    assert manifest("Service")["spec"]["ports"][0]["targetPort"] == WEB["ports"][0]["name"]
+    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    policy = manifest("NetworkPolicy")["spec"]
+    for pod in PODS.values():
+        assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": "http"}]}]
+
+
+# Tools that know the formats
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+@pytest.mark.parametrize("process", UNITS)
+def test_systemd_takes_the_units_and_finds_them_hardened(process: str, tmp_path: Path):
+    text = (DEPLOY / f"agentidp-analytics-{process}.service").read_text()
+    copy = tmp_path / f"agentidp-analytics-{process}.service"
+    # It looks for the programs, which are where these tests run.
+    copy.write_text(text.replace(f"{HOME}/.venv", sys.prefix).replace(HOME, str(ROOT)))
+    for check in (["verify", "--man=no"], ["security", "--offline=yes", "--threshold=15"]):
+        done = subprocess.run(
+            ["systemd-analyze", "--no-pager", *check, str(copy)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def has_compose() -> bool:
+    docker = shutil.which("docker")
+    command = [docker or "false", "compose", "version"]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.mark.skipif(not has_compose(), reason="there is no docker with compose")
+def test_compose_takes_its_file(tmp_path: Path):
+    shutil.copy(DEPLOY / "compose.yaml", tmp_path)
+    text = EXAMPLE.read_text()
+    check = ["docker", "compose", "config", "--quiet"]
+    (tmp_path / ".env").write_text(text)
+    environ = {name: value for name, value in os.environ.items() if name != "PGPASSWORD"}
+    refused = subprocess.run(check, cwd=tmp_path, env=environ, capture_output=True, check=False)
+    assert b"PGPASSWORD" in refused.stderr  # no database without a password
+    (tmp_path / ".env").write_text(text.replace("PGPASSWORD=", "PGPASSWORD=password"))
+    subprocess.run(check, cwd=tmp_path, env=environ, check=True)
