@@ -5,6 +5,7 @@ is compared with it and decides nothing (RFC 8725, 3.1).
 """
 
 import http.client
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ MAX_FETCHES = 8  # that a provider keeps hanging
 
 # Whatever a server that is broken, slow or somebody else's may do to a request.
 _FETCH_FAILED = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
+# Whatever may be wrong with a single key.
+_UNUSABLE = (PyJWTError, ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm)
+
+log = logging.getLogger("app")
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,9 @@ class KeySet:
         keys: dict[str, PyJWK] = {}
         try:
             keys = usable_keys(self._client.fetch_data())
-        except _FETCH_FAILED:
-            pass  # the last good keys stay
+        except _FETCH_FAILED as error:
+            # The last good keys stay. Not the message: it may repeat what a stranger sent.
+            log.warning("jwks fetch failed: %s", type(error).__name__)
         finally:
             with self._lock:
                 self._running -= 1
@@ -150,6 +156,6 @@ def _usable_key(member: Any) -> PyJWK | None:
     try:
         key = PyJWK(member)
         weak = key.Algorithm.check_key_length(key.key)
-    except (PyJWTError, ValueError, TypeError, NotImplementedError):
+    except _UNUSABLE:
         return None
     return key if key.algorithm_name in ALGORITHMS and not weak else None
