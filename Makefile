@@ -58,4 +58,4 @@ LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-i
 	--no-emit-find-links --no-header --no-annotate setup.cfg
 
 clean:
-	rm -rf .venv build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -7,11 +7,11 @@ from gunicorn.glogging import Logger
 
 from app.config import Settings
 from app.errors import SettingsError
-from app.schema import refuse_other_schema
+from app.schema import refuse_other_schema_once
 
 try:
     settings = Settings.from_environ()
-    refuse_other_schema(settings)
+    refuse_other_schema_once(settings)
 except SettingsError as error:
     sys.exit(f"error: {error}")
 

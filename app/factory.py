@@ -29,8 +29,8 @@ def create_app(
     app = Flask("app")
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=settings.max_body_bytes
-        + 1,  # the one byte tells "too large" from "full"
+        # The one byte more tells "too large" from "full".
+        MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.

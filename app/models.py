@@ -78,7 +78,10 @@ class RollupStateColumns(TypedColumns):
 
 
 class RollupRunColumns(TypedColumns):
-    """A run that did something or failed. One that is ``running`` for long was killed."""
+    """A run that did something or failed. One that is ``running`` for long was killed.
+
+    A copy from another database has a row of its own, ``copying`` or ``copied``.
+    """
 
     id: Named[int] = Column(Big, sa.Identity(always=True), primary_key=True)
     started_at = Column(UTCDateTime, nullable=False)

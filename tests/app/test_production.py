@@ -1,9 +1,11 @@
 """APP_ENV=production: what is unsafe stops the start, in settings and in real processes."""
 
 import re
+import signal
 import subprocess
 import sys
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -11,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.config import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema
-from tests.conftest import child_environ, migrate
+from tests.conftest import child_environ, conninfo, migrate
 from tests.test_end_to_end import call, free_port, poll, process
 
 SECRET = "7b1f6a0e5d9c4b3a8f2e1d0c9b8a7f6e5d4c3b2a"
@@ -239,3 +241,24 @@ def test_keys_may_come_without_tls_from_this_host(host):
     url = f"http://{host}/jwks"
     variables = unsafe(**JWKS | CLAIMS | {"JWT_JWKS_URL": url})
     assert Settings.from_environ(variables).jwt_jwks_url == url
+
+
+def test_a_reload_after_a_migration_does_not_end_the_service(postgresql_url):
+    variables = production(postgresql_url)
+    health = f"http://127.0.0.1:{variables['PORT']}/health"
+    with process("gunicorn", "wsgi:app", environ=variables) as server:
+        wait_for_workers(server)
+        with psycopg.connect(conninfo(postgresql_url)) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'newer'")
+        server.send_signal(signal.SIGHUP)
+        wait_for_workers(server)
+        assert poll(lambda: call(health), lambda answer: answer[0] == 200)[0] == 200
+
+
+def wait_for_workers(server):
+    """Read gunicorn's log up to where its two workers have started."""
+    started = 0
+    while started < 2:
+        line = server.stdout.readline()
+        assert line, "gunicorn has ended"
+        started += "Booting worker" in line
