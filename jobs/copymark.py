@@ -35,15 +35,20 @@ class Mark:
     upto: int
 
 
-def find_mark(connection: Connection) -> Mark | None:
+def find_mark(connection: Connection, *, lock: bool = False) -> Mark | None:
     """The copy that the database is filled by so far; ``None`` when it is empty.
+
+    ``lock``: wait for a copy that is bringing a batch, and let no other go on until the
+    transaction ends. Without it, or a snapshot, the mark may be read before such a batch and
+    the events after it.
 
     Raises:
         RefusedError: there is anything that no copy has brought.
     """
     run = rollup_runs.c
     marked = sa.select(rollup_runs).where(run.outcome.in_([COPYING, COPIED]))
-    row = connection.execute(marked.order_by(run.id.desc()).limit(1)).one_or_none()
+    newest = marked.order_by(run.id.desc()).limit(1)
+    row = connection.execute(newest.with_for_update() if lock else newest).one_or_none()
     if row is None:
         _refuse_rows(connection)
         return None
@@ -76,7 +81,7 @@ def claim(connection: Connection, seen: Mark | None, newest: int) -> Mark:
     """
     # Runs take their turn on this row, and so do first copies: a second one sees the first's.
     connection.execute(sa.select(rollup_state.c.id).with_for_update())
-    if find_mark(connection) != seen:
+    if find_mark(connection, lock=True) != seen:
         raise _overtaken()
     connection.execute(sa.delete(rollup_state))
     advance(connection, issuance_events.c.id, newest)
