@@ -46,13 +46,15 @@ soak: .venv/test
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
-# Resolve setup.cfg's ranges anew into the two locks; what is deployed is what is tested.
+# Resolve setup.cfg's ranges anew into the locks; what is deployed is what is tested.
 lock:
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet pip-tools
 	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --extra test --output-file requirements-test.txt
 	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --constraint requirements-test.txt \
 		--output-file requirements.txt
+	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --constraint requirements-test.txt \
+		--extra tracing --output-file requirements-tracing.txt
 
 LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate setup.cfg

@@ -1,4 +1,4 @@
-"""The two locks: everything pinned with hashes, and what is deployed is what is tested."""
+"""The locks: everything pinned with hashes, and what is deployed is what is tested."""
 
 import re
 
@@ -14,9 +14,12 @@ def test_what_is_deployed_is_what_is_tested():
     deployed, tested = pins("requirements.txt"), pins("requirements-test.txt")
     assert {"flask", "sqlalchemy", "psycopg", "gunicorn"} <= deployed.keys()
     assert deployed.items() <= tested.items()
+    traced = pins("requirements-tracing.txt")
+    assert deployed.items() < traced.items() < tested.items()
+    assert "opentelemetry-sdk" in traced
 
 
 def test_every_pin_has_hashes():
-    for lock in ("requirements.txt", "requirements-test.txt"):
+    for lock in ("requirements.txt", "requirements-tracing.txt", "requirements-test.txt"):
         for requirement in re.split(r"\n(?=[a-z])", (ROOT / lock).read_text()):
             assert "==" not in requirement or "--hash=sha256:" in requirement
