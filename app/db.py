@@ -90,12 +90,16 @@ class Database:
     Args:
         url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
         pool_size: connections kept open; a web worker wants one for each of its threads.
+        overflow: further ones, that are closed after use.
         row_security: tell PostgreSQL the tenant of every read, for policies that ask for it.
     """
 
-    def __init__(self, url: URL, *, pool_size: int = 5, row_security: bool = False) -> None:
+    def __init__(
+        self, url: URL, *, pool_size: int = 5, overflow: int = 10, row_security: bool = False
+    ) -> None:
         postgresql = url.get_backend_name() == "postgresql"
-        self.engine = _postgresql(url, pool_size) if postgresql else _sqlite(url, pool_size)
+        pool = {"pool_size": pool_size, "max_overflow": overflow}
+        self.engine = _postgresql(url, pool) if postgresql else _sqlite(url, pool)
         # A read is one statement: on PostgreSQL it needs no BEGIN and ROLLBACK around it.
         options = {"isolation_level": "AUTOCOMMIT"} if postgresql else {}
         self._reader = self.engine.execution_options(**options)
@@ -207,10 +211,10 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
 
 
-def _postgresql(url: URL, pool_size: int) -> sa.Engine:
+def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
+        **pool,
         hide_parameters=True,  # a tenant's data does not belong in a log
         # After a restart of the server every pooled connection is dead: noticed before use.
         pool_pre_ping=True,
@@ -232,10 +236,10 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
     return engine
 
 
-def _sqlite(url: URL, pool_size: int) -> sa.Engine:
+def _sqlite(url: URL, pool: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
+        **pool,
         hide_parameters=True,
         connect_args={"timeout": SQLITE_BUSY_SECONDS},
     )

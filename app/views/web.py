@@ -24,13 +24,17 @@ PAGE_POLICY = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Services:
-    """What the factory composed for the views."""
+    """What the factory composed for the views.
+
+    ``stopping`` is the server's to say: whether this process was told to end.
+    """
 
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
+    stopping: Callable[[], bool] = lambda: False
 
 
 def init_app(app: Flask, services: Services) -> None:
