@@ -97,8 +97,12 @@ def _emptied(given: Path | None) -> Path:
     return given
 
 
-def post_fork(_server: Any, _worker: Any) -> None:
+def post_fork(server: Any, _worker: Any) -> None:
     """In a new worker, before it loads the application."""
+    if exporter := getattr(server, "exporter", None):
+        # The main process's child: only that one's end is the exporter's.
+        exporter.stdin.close()
+        exporter.returncode = 0
     try:
         tracing.start(settings, "web")
     except SettingsError as error:

@@ -52,11 +52,12 @@ def bind(env: Variables, name: str) -> Bind | None:
 
 
 def choice(env: Variables, name: str, default: str, choices: tuple[str, ...]) -> str:
-    """One of a few words."""
-    text = env.get(name, default)
-    if text not in choices:
-        raise SettingsError(name, f"must be one of {', '.join(choices)}")
-    return text
+    """One of a few words, in capitals or not."""
+    text = env.get(name, default).lower()
+    for word in choices:
+        if word.lower() == text:
+            return word
+    raise SettingsError(name, f"must be one of {', '.join(choices)}")
 
 
 def folder(env: Variables, name: str) -> Path | None:

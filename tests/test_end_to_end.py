@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -28,24 +30,29 @@ def free_port():
 
 @contextmanager
 def process(*command, environ):
-    """A child that is ended by SIGTERM and must then exit with 0."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield child
-        child.send_signal(signal.SIGTERM)
-        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
-        assert child.returncode == 0, output
-        assert "Traceback" not in output
-    finally:
-        child.kill()
-        child.communicate()
+    """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
+
+    A file, since a pipe that nobody reads holds up whoever writes to it.
+    """
+    with tempfile.NamedTemporaryFile("w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        child.log = Path(log.name)
+        try:
+            yield child
+            child.send_signal(signal.SIGTERM)
+            child.wait(PATIENCE_SECONDS)
+            output = child.log.read_text()
+            assert child.returncode == 0, output
+            assert "Traceback" not in output
+        finally:
+            child.kill()
+            child.wait()
 
 
 def call(url, headers=None, body=None):
@@ -105,21 +112,11 @@ def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
 def test_the_development_server_starts_both_and_stops_both(database_url, number):
     port = free_port()
     environ = child_environ(database_url, PORT=str(port))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "jobs.serve"],
-        cwd=ROOT,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    with process("jobs.serve", environ=environ) as child:
         poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
+        poll(child.log.read_text, lambda text: "scheduler started" in text)
         child.send_signal(number)
-        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        child.kill()
-        child.communicate()
-    assert child.returncode == 0, output
+        child.wait(PATIENCE_SECONDS)
+        output = child.log.read_text()
     assert "scheduler stopped" in output
     assert "Shutting down: Master" in output
