@@ -6,6 +6,7 @@ start with a :class:`~app.errors.SettingsError` that names the variable.
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,10 +125,14 @@ class Settings:
 
 
 def instance_path() -> Path:
-    """The folder for the default database and development keys, made when missing."""
-    path = ROOT / "instance"
+    """The folder for the default database and development keys, made when missing.
+
+    Beside the code in a checkout; of an installed package, where Flask has it, too.
+    """
+    installed = Path(sys.prefix) / "var" / "agentidp-analytics-instance"
+    path = ROOT / "instance" if (ROOT / "setup.cfg").exists() else installed
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.listdir(path)
     except OSError as error:
         raise SettingsError(

@@ -29,15 +29,15 @@ def free_port():
 
 
 @contextmanager
-def process(*command, environ):
+def process(*command, environ, python=sys.executable, cwd=ROOT):
     """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
 
     A file, since a pipe that nobody reads holds up whoever writes to it.
     """
     with tempfile.NamedTemporaryFile("w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
+            [python, "-m", *command],
+            cwd=cwd,
             env=environ,
             stdout=log,
             stderr=subprocess.STDOUT,
