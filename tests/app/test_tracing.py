@@ -1,5 +1,6 @@
 """Spans for requests, runs and statements, in the trace of whoever calls."""
 
+import http.server
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from app.errors import SettingsError
 from app.factory import create_app
 from jobs.scheduler import tick
 from tests.conftest import NOW, bearer, child_environ, make_settings
+from tests.test_end_to_end import call, free_port, poll, process
 
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT = f"00-{TRACE:032x}-00f067aa0ba902b7-01"
@@ -110,3 +112,47 @@ def test_the_environment_names_the_service(sqlite_url, monkeypatch):
     tracing.stop()
     (span,) = exporter.get_finished_spans()
     assert span.resource.attributes["service.name"] == "ours"
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes what an exporter sends over OTLP/HTTP."""
+
+    def do_POST(self):
+        self.server.received.append(
+            (self.path, self.rfile.read(int(self.headers["Content-Length"])))
+        )
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Not on the test's output."""
+
+
+def test_both_processes_send_their_spans_before_they_end(sqlite_url):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        collector.received = []
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        port = free_port()
+        environ = child_environ(
+            sqlite_url,
+            PORT=str(port),
+            TRACING="1",
+            ROLLUP_INTERVAL_SECONDS="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
+        )
+        with (
+            process("gunicorn", "wsgi:app", environ=environ),
+            process("jobs", environ=environ) as jobs,
+        ):
+            poll(lambda: call(f"http://127.0.0.1:{port}/ready"), lambda found: found[0] == 200)
+            poll(jobs.log.read_text, lambda text: '"rollup"' in text)
+        collector.shutdown()
+    assert {path for path, _ in collector.received} == {"/v1/traces"}
+    sent = b"".join(body for _, body in collector.received)
+    for expected in (
+        b"GET /ready",
+        b"rollup",
+        b"agentidp-analytics-web",
+        b"agentidp-analytics-jobs",
+    ):
+        assert expected in sent
