@@ -21,6 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
+from app.errors import RefusedError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -46,6 +47,11 @@ _SESSION = """
            CASE WHEN current_setting('synchronous_commit') = 'off'
            THEN set_config('synchronous_commit', 'on', false) END
 """
+
+_POOLED = (
+    "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
+    " transaction mode"
+)
 
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
@@ -153,15 +159,26 @@ class Database:
         """A long ``read`` and a short ``write``, each a transaction, on one connection.
 
         ``write`` finds the temporary tables that ``read`` made, and what it returned.
+
+        Raises:
+            RefusedError: it would not: a pooler in transaction mode took another session.
         """
         with self.engine.connect() as connection:
             try:
                 with connection.begin():
-                    found = read(connection)
+                    session, found = self._session(connection), read(connection)
                 with connection.execution_options(writes=True).begin():
+                    if self._session(connection) != session:
+                        raise RefusedError(_POOLED)
                     return write(connection, found)
             finally:
                 connection.invalidate()  # the temporary tables go with the connection
+
+    def _session(self, connection: Connection) -> int | None:
+        """The server's process behind a connection, on PostgreSQL."""
+        if not self.is_postgresql:
+            return None
+        return connection.scalar(sa.select(sa.func.pg_backend_pid()))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.db import Database, is_unavailable
+from app.errors import RefusedError
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
@@ -121,4 +122,17 @@ def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgresql_url)
     assert is_unavailable(lost.value)
     with database.snapshot() as connection:
         assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+    database.dispose()
+
+
+def test_work_that_needs_one_session_is_refused_when_a_pooler_gives_it_two(
+    postgresql_url, monkeypatch
+):
+    database = Database(make_settings(postgresql_url).database_url)
+    sessions = iter([1, 2])
+    monkeypatch.setattr(database, "_session", lambda _connection: next(sessions))
+    written = []
+    with pytest.raises(RefusedError, match="one session of PostgreSQL"):
+        database.read_then_write(lambda _: None, lambda *_: written.append(1))
+    assert written == []
     database.dispose()
