@@ -21,6 +21,10 @@ workers = 2
 threads = 4
 timeout = 60
 graceful_timeout = 30
+# Longer than the 60 s for which proxies and clients usually keep a connection that is idle.
+# Whoever closes first may do so just as a request comes in, and a POST that is lost like that is
+# not sent again by itself; by default gunicorn closes after 2 s.
+keepalive = 75
 control_socket_disable = True
 
 
