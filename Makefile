@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 
-.PHONY: run test lint soak fuzz lock clean
+.PHONY: run test lint soak load fuzz lock clean
 
 run: .venv/run
 	@$(FLASK) db upgrade
@@ -41,6 +41,11 @@ lint: .venv/test
 # A million events while jobs are killed and PostgreSQL restarts; prints what was lost or doubled.
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
+
+# As deployed, under load, while the scheduler is killed and PostgreSQL crashes; writes the table
+# in docs/operations.md when all went well.
+load: .venv/test
+	$(BIN)/python -m tests.load --into docs/operations.md
 
 # Ten thousand requests, well-formed and not, against the API's own description.
 fuzz: .venv/test

@@ -28,11 +28,15 @@ START_SECONDS = 60
 
 
 class Server:
-    """One cluster in a temporary folder; ``start`` and ``stop`` may be repeated."""
+    """One cluster in a temporary folder; ``start`` and ``stop`` may be repeated.
+
+    ``settings`` are PostgreSQL's own, over those of the tests.
+    """
 
     IMMEDIATE = signal.SIGQUIT
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = SETTINGS | settings
         self._as_root = os.geteuid() == 0
         nobody = pwd.getpwnam("nobody")
         self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
@@ -61,7 +65,7 @@ class Server:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
     def start(self) -> "Server":
-        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         self._process = self._popen(
             "postgres",
             "-D",

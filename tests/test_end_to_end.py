@@ -1,5 +1,6 @@
 """The whole way, as deployed: gunicorn, ``python -m jobs``, HTTP."""
 
+import http.client
 import json
 import re
 import signal
@@ -10,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url)
         assert sum(point["count"] for point in trend) == 1
         agents = call(f"{base}/api/v1/analytics/agents?month={now:%Y-%m}", bearer())[1]
         assert agents["data"] == [{"agentId": "agent-1", "tokenCount": 1}]
+
+
+def test_a_connection_outlasts_a_pause_between_two_requests(sqlite_url):
+    environ = child_environ(sqlite_url, PORT=str(free_port()))
+    with process("gunicorn", "wsgi:app", environ=environ):
+        base = f"http://127.0.0.1:{environ['PORT']}"
+        poll(lambda: call(f"{base}/ready"), lambda answer: answer[0] == 200)
+        connection = http.client.HTTPConnection("127.0.0.1", int(environ["PORT"]), timeout=60)
+        with closing(connection):
+            for pause in (0, 4):
+                time.sleep(pause)
+                connection.request("GET", "/health")
+                assert connection.getresponse().read()
 
 
 def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
