@@ -22,6 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
 from app.errors import RefusedError
+from app.pool import ask_the_idle
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -48,6 +49,7 @@ _SESSION = """
            THEN set_config('synchronous_commit', 'on', false) END
 """
 
+_TENANT = "tenant_id"
 _POOLED = (
     "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
     " transaction mode"
@@ -136,7 +138,7 @@ class Database:
         A statement that could show another tenant's rows raises ``fence.FenceError``.
         """
         with self._fenced.connect() as connection:
-            connection.execution_options(tenant_id=tenant_id)
+            connection.info[_TENANT] = tenant_id  # its options would cost more than its checks
             if self._row_security:
                 # For the session: a read is a statement without a transaction around it, and
                 # the next reader on this connection says its own.
@@ -207,7 +209,7 @@ def _check_fence(
 ) -> None:
     if many:
         raise fence.FenceError("a read has one set of parameters")
-    fence.check(statement, parameters, connection.get_execution_options()["tenant_id"])
+    fence.check(statement, parameters, connection.info[_TENANT])
 
 
 def _check_text(
@@ -233,8 +235,6 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
         url,
         **pool,
         hide_parameters=True,  # a tenant's data does not belong in a log
-        # After a restart of the server every pooled connection is dead: noticed before use.
-        pool_pre_ping=True,
         # The rollup's argument needs a fresh snapshot per statement, whatever the
         # database's or role's default isolation is.
         isolation_level="READ COMMITTED",
@@ -250,6 +250,7 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
         connection.execute(_SESSION)
         connection.commit()
 
+    ask_the_idle(engine)
     return engine
 
 
