@@ -36,6 +36,7 @@ def create_app(
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
+    app.session_interface = web.PageSessions()
     observe.init_app(app)
     # A request takes one connection at most, so that threads without one would be idle.
     database = Database(
