@@ -129,8 +129,9 @@ def instance_path() -> Path:
 
     Beside the code in a checkout; of an installed package, where Flask has it, too.
     """
-    installed = Path(sys.prefix) / "var" / "agentidp-analytics-instance"
-    path = ROOT / "instance" if (ROOT / "setup.cfg").exists() else installed
+    path = ROOT / "instance"
+    if ROOT.name in ("site-packages", "dist-packages"):
+        path = Path(sys.prefix) / "var" / "agentidp-analytics-instance"
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.listdir(path)

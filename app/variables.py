@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import limits
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -168,6 +167,8 @@ def rate_limit(env: Variables) -> str | None:
     """A rate as ``600/minute``, or several separated by semicolons."""
     text = unless_none(env.get("RATE_LIMIT"))
     if text is not None:
+        import limits  # noqa: PLC0415 - as in app.views.limits: every command would wait for it
+
         try:
             limits.parse_many(text)
         except ValueError:
