@@ -84,15 +84,20 @@ def instant(form: str = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') -> str:
 
 def add_readers(connection: Connection, today: date) -> None:
     """Numbers up to ``today`` for tenants that are read: 90 days, 12 months of cells, 1,000
-    agents in the month each; for some others 120 months of cells."""
+    agents in the month each; for some others 120 months of cells.
+
+    Rows lie as runs leave them: month by month, those of all tenants mixed.
+    """
     month = f"date_trunc('month', date '{today}')"
     connection.execute(f"""
         INSERT INTO daily_issuance
         SELECT 'reader-' || n, date '{today}' - ago, 100 + (n * 89 + ago * 97) % 900
-        FROM generate_series(1, {READERS}) AS n, generate_series(0, 89) AS ago;
+        FROM generate_series(1, {READERS}) AS n, generate_series(0, 89) AS ago
+        ORDER BY ago DESC, n;
         INSERT INTO monthly_agent_issuance
         SELECT 'reader-' || n, {month}, md5(n || '-' || k)::uuid::text, 1 + (n * 89 + k * 97) % 900
-        FROM generate_series(1, {READERS}) AS n, generate_series(1, {READER_AGENTS}) AS k;
+        FROM generate_series(1, {READERS}) AS n, generate_series(1, {READER_AGENTS}) AS k
+        ORDER BY k, n;
     """)
     for who, readers, months in (("reader", READERS, 12), ("old", OLD_READERS, 120)):
         connection.execute(f"""
@@ -101,6 +106,7 @@ def add_readers(connection: Connection, today: date) -> None:
                    1 + (n * 89 + ago * 97 + dow * 31 + hour * 7) % 50
             FROM generate_series(1, {readers}) AS n, generate_series(0, {months - 1}) AS ago,
                  generate_series(0, 6) AS dow, generate_series(0, 23) AS hour
+            ORDER BY ago DESC, dow, hour, n
         """)
     settle(connection)
 
