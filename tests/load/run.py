@@ -26,7 +26,7 @@ from tests.load.measures import Window, rate, window_of
 from tests.load.report import Report
 from tests.load.samples import Sampler, Samples
 from tests.load.traffic import Orders, Promised, Scale
-from tests.postgresql import Server
+from tests.postgresql import SETTINGS, Server
 
 # A worker of gunicorn takes 1,000 connections.
 MOST_CLIENTS = 500
@@ -184,7 +184,7 @@ class Load:
 
 def measure(plan: Plan, say: Callable[[str], object]) -> Report:
     """One run on a cluster of its own, as durable as a real one."""
-    server = Server(**DURABLE)
+    server = Server(SETTINGS | DURABLE)
     try:
         databases = PostgreSQL(server.start().url("postgres"))
         with tempfile.TemporaryDirectory(prefix="load-") as folder:
