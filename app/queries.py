@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from app.db import as_utc
 from app.errors import UnavailableError
 from app.events import Id
 from app.models import (
@@ -112,12 +113,12 @@ def agent_usage(
 def _read(
     connection: Connection, statement: Select[*tuple[Any, ...]], **parameters: Any
 ) -> Report[Row[Any]]:
-    result = connection.execute(statement, parameters).all()
+    result = list(connection.execute(statement, parameters))
     if not result:
         raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
     # Without a match the outer join leaves one row, with nothing in it but the state.
-    counted = [row for row in result if row.issued is not None]
-    return Report(counted, result[0].last_finished)
+    counted = result if result[0].issued is not None else []
+    return Report(counted, as_utc(result[0].last_finished))
 
 
 def _with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:
@@ -126,8 +127,10 @@ def _with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[An
     ``order`` names columns, with ``-`` in front for descending.
     """
     found = rows.subquery("found")
+    # As the driver reads it: it comes with every row, and is looked at once.
+    finished = sa.type_coerce(rollup_state.c.last_finished, sa.types.NullType())
     return (
-        sa.select(rollup_state.c.last_finished, *found.c)
+        sa.select(finished.label("last_finished"), *found.c)
         .select_from(rollup_state.outerjoin(found, sa.true()))
         .order_by(*_ordering(found, order))
     )
@@ -167,17 +170,18 @@ def _recent_cells() -> Select[*tuple[Any, ...]]:
 def _agents() -> Select[*tuple[Any, ...]]:
     usage = monthly_agent_issuance.c
     month = sa.bindparam("month", type_=sa.Date)
-    return (
-        sa.select(usage.agent_id, usage.issued)
-        .where(usage.tenant_id == TENANT, usage.month == month, usage.issued > 0)
-        .order_by(usage.issued.desc(), usage.agent_id)
+    return sa.select(usage.agent_id, usage.issued).where(
+        usage.tenant_id == TENANT, usage.month == month, usage.issued > 0
     )
+
+
+def _top_agents() -> Select[*tuple[Any, ...]]:
+    usage, limit = monthly_agent_issuance.c, sa.bindparam("limit", type_=sa.Integer)
+    return _agents().order_by(usage.issued.desc(), usage.agent_id).limit(limit)
 
 
 _TREND = _with_state(_days())
 _ACTIVITY = _with_state(_cells(), "dow", "hour")
 _RECENT_ACTIVITY = _with_state(_recent_cells(), "dow", "hour")
 _USAGE = _with_state(_agents(), "-issued", "agent_id")
-_TOP_USAGE = _with_state(
-    _agents().limit(sa.bindparam("limit", type_=sa.Integer)), "-issued", "agent_id"
-)
+_TOP_USAGE = _with_state(_top_agents(), "-issued", "agent_id")
