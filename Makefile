@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 
-.PHONY: run test lint soak fuzz lock clean
+.PHONY: run test lint soak load fuzz bench lock clean
 
 run: .venv/run
 	@$(FLASK) db upgrade
@@ -42,9 +42,18 @@ lint: .venv/test
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
+# As deployed, under load, while the scheduler is killed and PostgreSQL crashes; writes the table
+# in docs/operations.md when all went well.
+load: .venv/test
+	$(BIN)/python -m tests.load --into docs/operations.md
+
 # Ten thousand requests, well-formed and not, against the API's own description.
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
+
+# What it costs beside its rivals, into docs/performance.md: a quarter of an hour. Needs wrk.
+bench: .venv/test
+	$(BIN)/python -m benchmarks --write docs/performance.md
 
 # Resolve setup.cfg's ranges anew into the locks; what is deployed is what is tested.
 lock:

@@ -22,6 +22,7 @@ from app.config import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
 from app.events import ID_PATTERN
 from app.keys import ALGORITHMS, KeySet
+from app.remembered import Remembered
 
 WRITE, WRITE_ANY = "events:write", "events:write:any"
 CLOCK_SKEW_SECONDS = 10
@@ -42,6 +43,7 @@ _UNTRUSTED = (
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 _PRINTABLE = re.compile(ID_PATTERN)
 
+_REMEMBERED = "analytics_remembered"
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 # A header that brings or names its own key, or rules of its own that nobody here knows.
 _OWN_KEYS = ("jku", "jwk", "x5u", "x5c", "crit")
@@ -62,7 +64,9 @@ class Caller:
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Configure flask-jwt-extended for the tokens that ``settings`` trust."""
-    algorithms, find_key = _trusted(settings)
+    remembered = Remembered[Caller]()
+    app.extensions[_REMEMBERED] = remembered
+    algorithms, find_key = _trusted(settings, remembered.forget)
     app.config.update(
         JWT_TOKEN_LOCATION=["headers"],
         # The library demands one claim by this name; the only one demanded here is exp.
@@ -92,10 +96,12 @@ def init_app(app: Flask, settings: Settings) -> None:
     JWTManager(app).decode_key_loader(decode_key)
 
 
-def _trusted(settings: Settings) -> tuple[Sequence[str], Callable[[dict[str, Any]], Any]]:
+def _trusted(
+    settings: Settings, on_fetch: Callable[[], object]
+) -> tuple[Sequence[str], Callable[[dict[str, Any]], Any]]:
     """The algorithms that are accepted, and the key for a token's unverified header."""
     if settings.jwt_jwks_url is not None:
-        keys = KeySet(settings.jwt_jwks_url)
+        keys = KeySet(settings.jwt_jwks_url, on_fetch)
 
         def find_key(header: dict[str, Any]) -> Any:
             kid = header.get("kid")
@@ -121,9 +127,15 @@ def authenticate() -> None:
         UnauthorizedError: no token, or none that can be trusted.
         ForbiddenError: its organization claim is malformed.
     """
-    claims = _verified_claims(_presented_token(request.headers.get("Authorization")))
-    subject = claims.get("client_id") or claims.get("azp") or claims.get("sub")
-    g.caller = Caller(_organization(claims), _scopes(claims), str(subject))
+    token = _presented_token(request.headers.get("Authorization"))
+    remembered: Remembered[Caller] = current_app.extensions[_REMEMBERED]
+    caller = remembered.find(token)
+    if caller is None:
+        claims = _verified_claims(token)
+        subject = claims.get("client_id") or claims.get("azp") or claims.get("sub")
+        caller = Caller(_organization(claims), _scopes(claims), str(subject))
+        remembered.keep(token, caller, claims["exp"])
+    g.caller = caller
 
 
 def authenticate_reader() -> None:

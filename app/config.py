@@ -6,6 +6,7 @@ start with a :class:`~app.errors.SettingsError` that names the variable.
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from sqlalchemy.engine import URL, make_url
 from app import variables
 from app.errors import SettingsError
 from app.keys import PublicKey
-from app.variables import Variables, integer
+from app.variables import Bind, Variables, integer
 
 ROOT = Path(__file__).resolve().parents[1]
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("auto", "text", "json")
 KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
 
 
@@ -35,6 +38,8 @@ class Settings:
     row_security: bool
     host: str
     port: int
+    web_workers: int
+    web_threads: int
     trusted_proxies: int
     cors_origins: tuple[str, ...]
     secret_key: str = field(repr=False)
@@ -53,12 +58,17 @@ class Settings:
     rollup_wait_seconds: int
     rollup_window_ids: int
     event_retention_days: int
+    log_level: str
+    log_format: str
+    metrics_bind: Bind | None
+    jobs_metrics_bind: Bind | None
+    metrics_folder: Path | None
+    tracing: bool
 
     @property
     def address(self) -> str:
         """``HOST:PORT``, an IPv6 host in brackets."""
-        host = f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return str(Bind(self.host.strip("[]"), self.port))
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -79,6 +89,8 @@ class Settings:
             row_security=variables.flag(env, "DATABASE_ROW_SECURITY"),
             host=env.get("HOST", "127.0.0.1"),
             port=integer(env, "PORT", 3000, 1, 65535),
+            web_workers=integer(env, "WEB_WORKERS", 2, 1, 1000),
+            web_threads=integer(env, "WEB_THREADS", 4, 1, 1000),
             trusted_proxies=integer(env, "TRUSTED_PROXIES", 0, 0, 10),
             cors_origins=variables.origins(env),
             secret_key=_secret(env, "SECRET_KEY", production),
@@ -98,6 +110,12 @@ class Settings:
             rollup_wait_seconds=integer(env, "ROLLUP_WAIT_SECONDS", 30, 0, 3_600),
             rollup_window_ids=integer(env, "ROLLUP_WINDOW_IDS", 1_000_000, 1, 100_000_000),
             event_retention_days=integer(env, "EVENT_RETENTION_DAYS", 90, 1, 36_500),
+            log_level=variables.choice(env, "LOG_LEVEL", "INFO", LOG_LEVELS),
+            log_format=variables.choice(env, "LOG_FORMAT", "auto", LOG_FORMATS),
+            metrics_bind=variables.bind(env, "METRICS_BIND"),
+            jobs_metrics_bind=variables.bind(env, "JOBS_METRICS_BIND"),
+            metrics_folder=variables.folder(env, "PROMETHEUS_MULTIPROC_DIR"),
+            tracing=variables.flag(env, "TRACING"),
         )
         if settings.row_security and settings.database_url.get_backend_name() == "sqlite":
             raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")
@@ -107,10 +125,15 @@ class Settings:
 
 
 def instance_path() -> Path:
-    """The folder for the default database and development keys, made when missing."""
+    """The folder for the default database and development keys, made when missing.
+
+    Beside the code in a checkout; of an installed package, where Flask has it, too.
+    """
     path = ROOT / "instance"
+    if ROOT.name in ("site-packages", "dist-packages"):
+        path = Path(sys.prefix) / "var" / "agentidp-analytics-instance"
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.listdir(path)
     except OSError as error:
         raise SettingsError(

@@ -21,6 +21,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
+from app.errors import RefusedError
+from app.pool import ask_the_idle
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -46,6 +48,12 @@ _SESSION = """
            CASE WHEN current_setting('synchronous_commit') = 'off'
            THEN set_config('synchronous_commit', 'on', false) END
 """
+
+_TENANT = "tenant_id"
+_POOLED = (
+    "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
+    " transaction mode"
+)
 
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
@@ -90,12 +98,16 @@ class Database:
     Args:
         url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
         pool_size: connections kept open; a web worker wants one for each of its threads.
+        overflow: further ones, that are closed after use.
         row_security: tell PostgreSQL the tenant of every read, for policies that ask for it.
     """
 
-    def __init__(self, url: URL, *, pool_size: int = 5, row_security: bool = False) -> None:
+    def __init__(
+        self, url: URL, *, pool_size: int = 5, overflow: int = 10, row_security: bool = False
+    ) -> None:
         postgresql = url.get_backend_name() == "postgresql"
-        self.engine = _postgresql(url, pool_size) if postgresql else _sqlite(url, pool_size)
+        pool = {"pool_size": pool_size, "max_overflow": overflow}
+        self.engine = _postgresql(url, pool) if postgresql else _sqlite(url, pool)
         # A read is one statement: on PostgreSQL it needs no BEGIN and ROLLBACK around it.
         options = {"isolation_level": "AUTOCOMMIT"} if postgresql else {}
         self._reader = self.engine.execution_options(**options)
@@ -126,7 +138,7 @@ class Database:
         A statement that could show another tenant's rows raises ``fence.FenceError``.
         """
         with self._fenced.connect() as connection:
-            connection.execution_options(tenant_id=tenant_id)
+            connection.info[_TENANT] = tenant_id  # its options would cost more than its checks
             if self._row_security:
                 # For the session: a read is a statement without a transaction around it, and
                 # the next reader on this connection says its own.
@@ -149,15 +161,26 @@ class Database:
         """A long ``read`` and a short ``write``, each a transaction, on one connection.
 
         ``write`` finds the temporary tables that ``read`` made, and what it returned.
+
+        Raises:
+            RefusedError: it would not: a pooler in transaction mode took another session.
         """
         with self.engine.connect() as connection:
             try:
                 with connection.begin():
-                    found = read(connection)
+                    session, found = self._session(connection), read(connection)
                 with connection.execution_options(writes=True).begin():
+                    if self._session(connection) != session:
+                        raise RefusedError(_POOLED)
                     return write(connection, found)
             finally:
                 connection.invalidate()  # the temporary tables go with the connection
+
+    def _session(self, connection: Connection) -> int | None:
+        """The server's process behind a connection, on PostgreSQL."""
+        if not self.is_postgresql:
+            return None
+        return connection.scalar(sa.select(sa.func.pg_backend_pid()))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.
@@ -186,7 +209,7 @@ def _check_fence(
 ) -> None:
     if many:
         raise fence.FenceError("a read has one set of parameters")
-    fence.check(statement, parameters, connection.get_execution_options()["tenant_id"])
+    fence.check(statement, parameters, connection.info[_TENANT])
 
 
 def _check_text(
@@ -207,13 +230,11 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
 
 
-def _postgresql(url: URL, pool_size: int) -> sa.Engine:
+def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
+        **pool,
         hide_parameters=True,  # a tenant's data does not belong in a log
-        # After a restart of the server every pooled connection is dead: noticed before use.
-        pool_pre_ping=True,
         # The rollup's argument needs a fresh snapshot per statement, whatever the
         # database's or role's default isolation is.
         isolation_level="READ COMMITTED",
@@ -229,13 +250,14 @@ def _postgresql(url: URL, pool_size: int) -> sa.Engine:
         connection.execute(_SESSION)
         connection.commit()
 
+    ask_the_idle(engine)
     return engine
 
 
-def _sqlite(url: URL, pool_size: int) -> sa.Engine:
+def _sqlite(url: URL, pool: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
+        **pool,
         hide_parameters=True,
         connect_args={"timeout": SQLITE_BUSY_SECONDS},
     )

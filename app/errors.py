@@ -89,6 +89,20 @@ class UnsupportedMediaTypeError(ServiceError):
     status = 415
 
 
+class RateLimitError(ServiceError):
+    """More requests than a tenant may send; ``seconds`` until the next is let through."""
+
+    status = 429
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("too many requests")
+        self.seconds = seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.seconds)}
+
+
 class UnavailableError(ServiceError):
     """The database is away or too busy; the same request may be sent again."""
 

@@ -6,11 +6,11 @@ from datetime import datetime
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth
+from app import auth, metrics, tracing
 from app.config import Settings
 from app.db import Database
 from app.periods import utc_now
-from app.views import analytics, cors, docs, errors, events, health, limits, web
+from app.views import analytics, cors, docs, errors, events, health, limits, observe, web
 
 
 def create_app(
@@ -36,7 +36,17 @@ def create_app(
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    database = Database(settings.database_url, row_security=settings.row_security)
+    app.session_interface = web.PageSessions()
+    observe.init_app(app)
+    # A request takes one connection at most, so that threads without one would be idle.
+    database = Database(
+        settings.database_url,
+        pool_size=settings.web_threads,
+        overflow=0,
+        row_security=settings.row_security,
+    )
+    metrics.watch_pool(database.engine, settings.web_threads)
+    tracing.follow_statements(database.engine)
     web.init_app(app, web.Services(settings, database, clock))
     errors.init_app(app)
     auth.init_app(app, settings)

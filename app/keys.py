@@ -8,6 +8,7 @@ import http.client
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +81,12 @@ class KeySet:
 
     A fetch runs in a thread of its own, so that neither a slow provider nor one that sends
     a byte a second keeps a request longer than FETCH_SECONDS, and a token with a known key
-    waits for none at all. When a fetch fails, the last good keys stay.
+    waits for none at all. When a fetch fails, the last good keys stay; after one that does not,
+    ``on_fetch`` is called.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_fetch: Callable[[], object] = lambda: None) -> None:
+        self._on_fetch = on_fetch
         self._client = PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
         self._keys: dict[str, PyJWK] = {}
         self._lock = threading.Lock()
@@ -136,6 +139,7 @@ class KeySet:
                 # A fetch that was given up and comes in late must not undo a later one.
                 if keys and began > self._fetched:
                     self._keys, self._fetched = keys, began
+                    self._on_fetch()
             done.set()
 
 

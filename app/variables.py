@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import limits
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -25,7 +25,46 @@ _KNOWN_DEFAULT = re.compile(
     r"|192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf"
 )
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+_BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class Bind(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def bind(env: Variables, name: str) -> Bind | None:
+    """``HOST:PORT``, an IPv6 host in brackets."""
+    text = env.get(name)
+    if text is None:
+        return None
+    found = _BIND.fullmatch(text)
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise SettingsError(name, "must be HOST:PORT, as 127.0.0.1:9464")
+    return Bind(found["six"] or found["host"], int(found["port"]))
+
+
+def choice(env: Variables, name: str, default: str, choices: tuple[str, ...]) -> str:
+    """One of a few words, in capitals or not."""
+    text = env.get(name, default).lower()
+    for word in choices:
+        if word.lower() == text:
+            return word
+    raise SettingsError(name, f"must be one of {', '.join(choices)}")
+
+
+def folder(env: Variables, name: str) -> Path | None:
+    """A folder, as an absolute path."""
+    text = env.get(name)
+    if text is not None and not text.startswith("/"):
+        raise SettingsError(name, "must be an absolute path")
+    return Path(text) if text else None
 
 
 def flag(env: Variables, name: str) -> bool:
@@ -128,6 +167,8 @@ def rate_limit(env: Variables) -> str | None:
     """A rate as ``600/minute``, or several separated by semicolons."""
     text = unless_none(env.get("RATE_LIMIT"))
     if text is not None:
+        import limits  # noqa: PLC0415 - as in app.views.limits: every command would wait for it
+
         try:
             limits.parse_many(text)
         except ValueError:

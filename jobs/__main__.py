@@ -1,10 +1,10 @@
 """``python -m jobs``: the scheduler process."""
 
-import logging
 import sys
 
 import click
 
+from app import logs
 from app.cli import Command
 from app.config import Settings
 from app.errors import SettingsError
@@ -23,15 +23,13 @@ def main() -> None:
 
     Several of these may run at once, on one host or more: one run happens per tick.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # A tick skipped because the last one still waits for a writer is as designed.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     try:
         settings = Settings.from_environ()
         refuse_other_schema(settings)
+        logs.configure(settings)
+        serve(settings)
     except SettingsError as error:
         sys.exit(f"error: {error}")
-    serve(settings)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,17 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection
 
+from app import __version__, exporter, logs, tracing
+from app import metrics as app_metrics
 from app.config import Settings
 from app.db import Database, database_now, is_unavailable
 from app.errors import ServiceError
 from app.models import rollup_state
 from app.periods import utc_now
+from jobs import metrics
 from jobs.purge import purge_events
 from jobs.rollup import run_rollup
 from jobs.runs import Run
@@ -29,6 +33,8 @@ log = logging.getLogger("jobs")
 # Ticks of one process come a little early or late; a run that started almost a whole
 # interval ago is not taken for this tick's.
 EARLY = 0.1
+# A run, a purge and a scrape.
+POOL_SIZE = 3
 FIRST_PURGE_SECONDS, PURGE_SECONDS = 60, 3600
 
 
@@ -58,19 +64,22 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
     try:
         if not database.write(lambda c: claim_tick(c, settings.rollup_interval_seconds)):
             return None
-        run = run_rollup(
-            database,
-            window_ids=settings.rollup_window_ids,
-            wait_seconds=settings.rollup_wait_seconds,
-            stop=stop,
-        )
+        with tracing.span("rollup"):
+            run = run_rollup(
+                database,
+                window_ids=settings.rollup_window_ids,
+                wait_seconds=settings.rollup_wait_seconds,
+                stop=stop,
+            )
     except ServiceError as error:
-        log.error("rollup outcome=refused reason=%r", error.message)
+        metrics.count_failure("refused")
+        logs.write(log, logging.ERROR, "rollup", outcome="refused", reason=error.message)
         return None
     except Exception as error:  # a scheduler that dies of one bad tick counts nothing at all
-        reason = "database unavailable" if is_unavailable(error) else "unexpected error"
-        log.error("rollup outcome=failed reason=%r", reason, exc_info=not is_unavailable(error))
+        metrics.count_failure("failed")
+        _log_failure("rollup", error)
         return None
+    metrics.count_run(run)
     _log_run(run)
     return run
 
@@ -78,13 +87,15 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
 def purge_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
     """Delete raw events past retention. Several processes at once take turns, batch by batch."""
     try:
-        purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
+        with tracing.span("purge"):
+            purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
     except Exception as error:  # as above
-        log.error("purge outcome=failed", exc_info=not is_unavailable(error))
+        metrics.count_purge("failed")
+        _log_failure("purge", error)
         return
-    if purged.events:
-        outcome = "done" if purged.finished else "stopped"
-        log.info("purge outcome=%s events=%d", outcome, purged.events)
+    outcome = "done" if purged.finished else "stopped"
+    metrics.count_purge(outcome, purged.events)
+    logs.write(log, logging.INFO, "purge", outcome=outcome, events=purged.events)
 
 
 def serve(settings: Settings) -> None:
@@ -92,7 +103,9 @@ def serve(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    database = Database(settings.database_url, pool_size=2)
+    tracing.start(settings, "jobs")
+    database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
+    _observe(database, settings)
     defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
     arguments = (database, settings, stop)
@@ -100,22 +113,44 @@ def serve(settings: Settings) -> None:
     soon = utc_now() + timedelta(seconds=FIRST_PURGE_SECONDS)
     scheduler.add_job(purge_tick, "interval", arguments, seconds=PURGE_SECONDS, next_run_time=soon)
     scheduler.start()
-    log.info("scheduler started interval_seconds=%d", settings.rollup_interval_seconds)
+    interval = settings.rollup_interval_seconds
+    logs.write(
+        log, logging.INFO, "scheduler started", version=__version__, interval_seconds=interval
+    )
     stop.wait()
     scheduler.shutdown(wait=True)
     database.dispose()
-    log.info("scheduler stopped")
+    tracing.stop()
+    logs.write(log, logging.INFO, "scheduler stopped")
+
+
+def _observe(database: Database, settings: Settings) -> None:
+    app_metrics.describe_process("jobs")
+    app_metrics.watch_pool(database.engine, POOL_SIZE)
+    tracing.follow_statements(database.engine)
+    bind = settings.jobs_metrics_bind or settings.metrics_bind
+    if bind is not None:
+        REGISTRY.register(metrics.StandingCollector(database))
+        # Not for want of a scrape: without the address, numbers are counted all the same.
+        exporter.serve(bind)
 
 
 def _log_run(run: Run) -> None:
-    level = logging.INFO if run.events or run.outcome != "done" else logging.DEBUG
-    log.log(
-        level,
-        "rollup outcome=%s events=%d buckets=%d watermark=%d seconds=%.3f writers=%r",
-        run.outcome,
-        run.events,
-        run.buckets,
-        run.watermark,
-        run.seconds,
-        [str(writer) for writer in run.writers],
+    logs.write(
+        log,
+        logging.INFO if run.outcome == "done" else logging.WARNING,
+        "rollup",
+        outcome=run.outcome,
+        events=run.events,
+        buckets=run.buckets,
+        watermark=run.watermark,
+        seconds=round(run.seconds, 6),
+        held_up_by="; ".join(map(str, run.writers)) or None,
     )
+
+
+def _log_failure(work: str, error: Exception) -> None:
+    away = is_unavailable(error)
+    reason = "database unavailable" if away else "unexpected error"
+    fields = {"outcome": "failed", "reason": reason}
+    log.error(work, exc_info=None if away else error, extra={"fields": fields})

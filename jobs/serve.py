@@ -11,7 +11,7 @@ from types import FrameType
 
 from app.config import ROOT
 
-COMMANDS = (["gunicorn", "wsgi:app"], ["jobs"])
+COMMANDS = (["gunicorn", "--config", "python:app.serving", "wsgi:app"], ["jobs"])
 STOP_SECONDS = 40
 POLL_SECONDS = 0.2
 

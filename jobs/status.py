@@ -1,4 +1,4 @@
-"""Where the rollup stands, for ``flask rollup status``."""
+"""Where the rollup stands, for ``flask rollup status`` and for metrics."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,16 +36,44 @@ class Status:
     corrections: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """The part of the status that is numbers.
+
+    ``oldest_writer_seconds``: how long the oldest transaction that may hold a run up has been
+    open; 0 without any, and for those whose start this role may not see.
+    """
+
+    watermark: int
+    pending: int
+    lag_seconds: float
+    last_finished: datetime | None
+    oldest_writer_seconds: float
+
+
+def standing(connection: Connection) -> Standing:
+    """Read the numbers; the cost follows the pending events."""
+    row = _state(connection)
+    writers = describe_writers(connection, Candidate(0, open_writers(connection)))
+    since = min((writer.since for writer in writers if writer.since), default=row.now)
+    return Standing(
+        watermark=row.watermark,
+        pending=row.events,
+        lag_seconds=_lag(row),
+        last_finished=row.last_finished,
+        oldest_writer_seconds=max((row.now - since).total_seconds(), 0.0),
+    )
+
+
 def rollup_status(connection: Connection) -> Status:
     """Read the status; its cost follows the pending events, not the history."""
     row = _state(connection)
-    lag = (row.now - row.oldest).total_seconds() if row.oldest else 0.0
     waiting = Candidate(row.candidate or 0, frozenset((row.writers or "").split()))
     waiting = waiting.remaining(open_writers(connection)) if row.candidate else waiting
     return Status(
         watermark=row.watermark,
         pending=row.events,
-        lag_seconds=max(lag, 0.0),
+        lag_seconds=_lag(row),
         candidate=row.candidate,
         writers=describe_writers(connection, waiting),
         last_started=row.last_started,
@@ -53,6 +81,10 @@ def rollup_status(connection: Connection) -> Status:
         runs=_newest(connection, rollup_runs, "id"),
         corrections=_newest(connection, rollup_corrections, "correction"),
     )
+
+
+def _lag(row: Row[Any]) -> float:
+    return max((row.now - row.oldest).total_seconds(), 0.0) if row.oldest else 0.0
 
 
 def _state(connection: Connection) -> Row[Any]:

@@ -93,7 +93,9 @@ def commands() -> Iterator[list[str]]:
 
 
 def graceful_timeout() -> int:
-    found = re.search(r"^graceful_timeout = (\d+)$", (ROOT / "gunicorn.conf.py").read_text(), re.M)
+    found = re.search(
+        r"^graceful_timeout = (\d+)$", (ROOT / "app" / "serving.py").read_text(), re.M
+    )
     assert found
     return int(found[1])
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,11 +29,15 @@ START_SECONDS = 60
 
 
 class Server:
-    """One cluster in a temporary folder; ``start`` and ``stop`` may be repeated."""
+    """One cluster in a temporary folder, with settings of its own or those of the tests.
+
+    ``start`` and ``stop`` may be repeated.
+    """
 
     IMMEDIATE = signal.SIGQUIT
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = SETTINGS) -> None:
+        self._settings = dict(settings)
         self._as_root = os.geteuid() == 0
         nobody = pwd.getpwnam("nobody")
         self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
@@ -61,7 +66,7 @@ class Server:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
     def start(self) -> "Server":
-        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         self._process = self._popen(
             "postgres",
             "-D",

@@ -1,16 +1,19 @@
 """The whole way, as deployed: gunicorn, ``python -m jobs``, HTTP."""
 
+import http.client
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -27,25 +30,30 @@ def free_port():
 
 
 @contextmanager
-def process(*command, environ):
-    """A child that is ended by SIGTERM and must then exit with 0."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield child
-        child.send_signal(signal.SIGTERM)
-        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
-        assert child.returncode == 0, output
-        assert "Traceback" not in output
-    finally:
-        child.kill()
-        child.communicate()
+def process(*command, environ, python=sys.executable, cwd=ROOT):
+    """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
+
+    A file, since a pipe that nobody reads holds up whoever writes to it.
+    """
+    with tempfile.NamedTemporaryFile("w") as log:
+        child = subprocess.Popen(
+            [python, "-m", *command],
+            cwd=cwd,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        child.log = Path(log.name)
+        try:
+            yield child
+            child.send_signal(signal.SIGTERM)
+            child.wait(PATIENCE_SECONDS)
+            output = child.log.read_text()
+            assert child.returncode == 0, output
+            assert "Traceback" not in output
+        finally:
+            child.kill()
+            child.wait()
 
 
 def call(url, headers=None, body=None):
@@ -92,6 +100,19 @@ def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url)
         assert agents["data"] == [{"agentId": "agent-1", "tokenCount": 1}]
 
 
+def test_a_connection_outlasts_a_pause_between_two_requests(sqlite_url):
+    environ = child_environ(sqlite_url, PORT=str(free_port()))
+    with process("gunicorn", "wsgi:app", environ=environ):
+        base = f"http://127.0.0.1:{environ['PORT']}"
+        poll(lambda: call(f"{base}/ready"), lambda answer: answer[0] == 200)
+        connection = http.client.HTTPConnection("127.0.0.1", int(environ["PORT"]), timeout=60)
+        with closing(connection):
+            for pause in (0, 4):
+                time.sleep(pause)
+                connection.request("GET", "/health")
+                assert connection.getresponse().read()
+
+
 def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
     environ = child_environ(database_url, PORT=str(free_port()))
     check = [sys.executable, "-m", "gunicorn", "wsgi:app", "--print-config"]
@@ -105,21 +126,11 @@ def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
 def test_the_development_server_starts_both_and_stops_both(database_url, number):
     port = free_port()
     environ = child_environ(database_url, PORT=str(port))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "jobs.serve"],
-        cwd=ROOT,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    with process("jobs.serve", environ=environ) as child:
         poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
+        poll(child.log.read_text, lambda text: "scheduler started" in text)
         child.send_signal(number)
-        output, _ = child.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        child.kill()
-        child.communicate()
-    assert child.returncode == 0, output
+        child.wait(PATIENCE_SECONDS)
+        output = child.log.read_text()
     assert "scheduler stopped" in output
     assert "Shutting down: Master" in output

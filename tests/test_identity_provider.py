@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from joserfc import jwt
 
-from app import keys
+from app import keys, remembered
 from app.config import ROOT, Settings
 from app.factory import create_app
 from tests.conftest import NOW, child_environ, make_settings
@@ -52,8 +52,9 @@ def known(issuer: Issuer, status: Callable[[str], int]) -> str:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys may be fetched again at once."""
+    """Keys may be fetched again at once, and no token is remembered."""
     monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    monkeypatch.setattr(remembered, "SECONDS", 0)
 
 
 @pytest.fixture

@@ -22,8 +22,22 @@ def init_app(app: Flask, settings: Settings) -> None:
         resources=API,
         origins=list(settings.cors_origins),
         methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "Content-Encoding", "If-None-Match"],
-        expose_headers=["ETag", "Last-Modified", "Retry-After", "WWW-Authenticate"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Content-Encoding",
+            "If-None-Match",
+            "X-Request-Id",
+            "traceparent",
+        ],
+        expose_headers=[
+            "ETag",
+            "Last-Modified",
+            "Retry-After",
+            "WWW-Authenticate",
+            "X-Request-Id",
+            "traceparent",
+        ],
         max_age=MAX_AGE_SECONDS,
     )
     app.before_request(_answer_preflight)

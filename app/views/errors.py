@@ -7,8 +7,10 @@ from typing import Any
 
 from flask import Flask, Response
 from msgspec import UNSET
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
+from app import metrics
 from app.db import is_unavailable
 from app.errors import CODES, ServiceError, UnavailableError
 from app.views.answers import Problem
@@ -48,6 +50,8 @@ def http_error(error: HTTPException) -> Response:
 
 def unexpected_error(error: Exception) -> Response:
     """The database away: 503. Anything else is a bug: logged whole, shown as nothing."""
+    if isinstance(error, PoolTimeoutError):
+        metrics.count_timeout()
     if is_unavailable(error):
         log.error("database unavailable: %s", type(error).__name__)
         return service_error(UnavailableError("the database is unavailable; try again"))

@@ -3,11 +3,11 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from app import auth, params
+from app import auth, metrics, params
 from app.errors import ValidationError
 from app.events import parse_batch
 from app.ingest import record_events
-from app.views import limits
+from app.views import limits, observe
 from app.views.answers import Receipt
 from app.views.bodies import event_texts
 from app.views.web import arguments, json_response, services
@@ -26,12 +26,20 @@ def post_events() -> Response:
     texts = event_texts(request, settings.max_body_bytes, settings.max_batch_events)
     batch = parse_batch(texts, tenant_id, services().clock())
     if batch.rejected and not skip:
+        # All of them: a batch is stored whole or not at all.
+        _note(refused=batch.received)
         raise ValidationError(
             f"{batch.rejected} of {batch.received} events refused, none stored",
             {"errors": batch.errors},
         )
     recorded = record_events(services().database, batch.events)
+    _note(recorded.accepted, recorded.duplicates, batch.rejected)
     rejected = batch.errors if skip else msgspec.UNSET
     return json_response(
         Receipt(batch.received, recorded.accepted, recorded.duplicates, rejected), 202
     )
+
+
+def _note(accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
+    metrics.count_events(accepted=accepted, duplicates=duplicates, refused=refused)
+    observe.note(accepted=accepted, duplicates=duplicates, refused=refused)

@@ -7,7 +7,7 @@ from app.errors import UnavailableError
 from app.queries import has_numbers
 from app.schema import is_current
 from app.views.answers import Health
-from app.views.web import connection, json_response
+from app.views.web import connection, json_response, services
 
 bp = Blueprint("health", __name__)
 
@@ -20,7 +20,12 @@ def health() -> Response:
 
 @bp.get("/ready")
 def ready() -> Response:
-    """The database is reachable, has the schema that this code needs, and is no half copy."""
+    """The database is reachable, has the schema that this code needs, and is no half copy.
+
+    Not while the process ends, so that nobody sends it more.
+    """
+    if services().stopping():
+        raise UnavailableError("the service is shutting down")
     try:
         current = is_current(connection())
         whole = current and has_numbers(connection())

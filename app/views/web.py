@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, current_app, g, render_template, request
+from flask import Flask, Request, Response, current_app, g, render_template, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import Connection
 from werkzeug.datastructures import MultiDict
 
@@ -17,6 +18,7 @@ from app.errors import ValidationError
 from app.views.answers import Answer
 
 EXTENSION = "analytics"
+API = "/api/"
 # No inline script or style; nobody may put a page of ours into a frame.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -24,13 +26,26 @@ PAGE_POLICY = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Services:
-    """What the factory composed for the views."""
+    """What the factory composed for the views.
+
+    ``stopping`` is the server's to say: whether this process was told to end.
+    """
 
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
+    stopping: Callable[[], bool] = lambda: False
+
+
+class PageSessions(SecureCookieSessionInterface):
+    """Sessions for pages: the API has none, and need not prepare one for each call."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        if request.path.startswith(API):
+            return None
+        return super().open_session(app, request)
 
 
 def init_app(app: Flask, services: Services) -> None:

@@ -236,7 +236,7 @@ def test_gunicorn_binds_where_the_settings_say_and_nowhere_else(sqlite_url: str)
         [sys.executable, "-m", "gunicorn", "wsgi:app"],
         cwd=ROOT,
         env=environ,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
     )
     try:
@@ -252,5 +252,5 @@ def test_gunicorn_binds_where_the_settings_say_and_nowhere_else(sqlite_url: str)
                 time.sleep(0.1)
     finally:
         server.terminate()
-        log = server.communicate(timeout=60)[1]
+        log = server.communicate(timeout=60)[0]
     assert re.findall(r"Listening at: (\S+)", log) == [f"http://127.0.0.1:{port}"]

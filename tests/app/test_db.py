@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from app import pool
 from app.db import Database, is_unavailable
+from app.errors import RefusedError
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
@@ -67,15 +69,40 @@ def test_no_default_of_the_database_changes_a_number(postgresql_url, administer,
     database.dispose()
 
 
-def test_connections_that_died_are_replaced_without_an_error(client, administer):
+def test_connections_that_died_are_replaced_without_an_error(client, administer, monkeypatch):
     assert client.get(READS, headers=bearer()).status_code == 200
     assert post(client) == 202
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0)  # as later
     administer(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = '{}' AND pid <> pg_backend_pid()"
     )
     assert client.get(READS, headers=bearer()).status_code == 200
     assert post(client, id="e2") == 202
+
+
+def test_one_that_died_in_use_costs_one_503_and_is_replaced(client, administer, monkeypatch):
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 3600)  # as at once
+    assert client.get(READS, headers=bearer()).status_code == 200
+    administer(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = '{}' AND pid <> pg_backend_pid()"
+    )
+    statuses = [client.get(READS, headers=bearer()).status_code for _ in range(3)]
+    assert statuses == [503, 200, 200]
+
+
+def test_a_connection_in_use_is_not_asked_whether_it_lives(client, monkeypatch):
+    asked = []
+    engine = client.application.extensions["analytics"].database.engine
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda _: asked.append(1) or True)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 3600)
+    for _ in range(3):
+        assert client.get(READS, headers=bearer()).status_code == 200
+    assert asked == []
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0)
+    assert client.get(READS, headers=bearer()).status_code == 200
+    assert asked == [1]
 
 
 @pytest.mark.parametrize(
@@ -121,4 +148,17 @@ def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgresql_url)
     assert is_unavailable(lost.value)
     with database.snapshot() as connection:
         assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+    database.dispose()
+
+
+def test_work_that_needs_one_session_is_refused_when_a_pooler_gives_it_two(
+    postgresql_url, monkeypatch
+):
+    database = Database(make_settings(postgresql_url).database_url)
+    sessions = iter([1, 2])
+    monkeypatch.setattr(database, "_session", lambda _connection: next(sessions))
+    written = []
+    with pytest.raises(RefusedError, match="one session of PostgreSQL"):
+        database.read_then_write(lambda _: None, lambda *_: written.append(1))
+    assert written == []
     database.dispose()

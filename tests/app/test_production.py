@@ -233,7 +233,7 @@ def test_another_schema_stops_the_servers_and_not_the_upgrade(empty_url):
 
 def test_the_scheduler_of_a_safe_production_starts(good_url):
     with process("jobs", environ=production(good_url)) as scheduler:
-        assert "scheduler started" in scheduler.stdout.readline()
+        poll(scheduler.log.read_text, lambda text: "scheduler started" in text)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]", "localhost"])
@@ -247,18 +247,15 @@ def test_a_reload_after_a_migration_does_not_end_the_service(postgresql_url):
     variables = production(postgresql_url)
     health = f"http://127.0.0.1:{variables['PORT']}/health"
     with process("gunicorn", "wsgi:app", environ=variables) as server:
-        wait_for_workers(server)
+        wait_for_workers(server, 2)
         with psycopg.connect(conninfo(postgresql_url)) as connection:
             connection.execute("UPDATE alembic_version SET version_num = 'newer'")
         server.send_signal(signal.SIGHUP)
-        wait_for_workers(server)
+        wait_for_workers(server, 4)
         assert poll(lambda: call(health), lambda answer: answer[0] == 200)[0] == 200
 
 
-def wait_for_workers(server):
-    """Read gunicorn's log up to where its two workers have started."""
-    started = 0
-    while started < 2:
-        line = server.stdout.readline()
-        assert line, "gunicorn has ended"
-        started += "Booting worker" in line
+def wait_for_workers(server, count):
+    """Until gunicorn has started so many workers."""
+    poll(server.log.read_text, lambda text: text.count("Booting worker") == count)
+    assert server.poll() is None

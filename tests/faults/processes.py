@@ -32,9 +32,8 @@ class Workshop:
         with self._lock, path.open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                **({"stdout": log, "stderr": log} | options),
+                **({"stdout": log, "stderr": log, "env": self._environ()} | options),
                 cwd=ROOT,
-                env=self._environ(),
             )
             self._running.add(child)
         return child

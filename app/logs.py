@@ -1,0 +1,107 @@
+"""The log: one line for each unit of work, on stdout.
+
+A line is a short name and fields, as JSON for machines or as text for people. What belongs to
+the work under way, as a request's id, goes to every line that is written meanwhile.
+"""
+
+import json
+import logging
+import logging.config
+import re
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from app.config import Settings
+
+Fields = Mapping[str, Any]
+
+_context: ContextVar[Fields] = ContextVar("log_context", default={})  # noqa: B039 - never changed
+_PLAIN = re.compile(r"[!#-<>-~]+")
+
+
+def configure(settings: Settings) -> None:
+    """Send every library's lines and ours to stdout, as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
+    as_text = settings.log_format == "text" or (
+        settings.log_format == "auto" and sys.stdout.isatty()
+    )
+    lines = {"level": settings.log_level, "handlers": ["stdout"], "propagate": False}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": {"()": TextLines if as_text else JsonLines}},
+            "handlers": {
+                "stdout": {
+                    "class": "logging.StreamHandler",
+                    "stream": "ext://sys.stdout",
+                    "formatter": "line",
+                }
+            },
+            "root": {"level": settings.log_level, "handlers": ["stdout"]},
+            "loggers": {
+                "gunicorn.error": lines,
+                "gunicorn.access": lines,
+                # A tick skipped because the last one still waits for a writer is as designed.
+                "apscheduler": {"level": "ERROR"},
+            },
+        }
+    )
+
+
+def write(log: logging.Logger, level: int, name: str, **fields: Any) -> None:
+    """One line; fields that are ``None`` are left out."""
+    if log.isEnabledFor(level):
+        log.log(level, name, extra={"fields": fields})
+
+
+def bind(**fields: Any) -> Token[Fields]:
+    """Put fields to every line from now on, until :func:`unbind`."""
+    return _context.set({**_context.get(), **fields})
+
+
+def unbind(token: Token[Fields]) -> None:
+    """Take back what one :func:`bind` put."""
+    _context.reset(token)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says beside its name: its own fields, then those of the work under way."""
+    own: Fields = getattr(record, "fields", {})
+    return {name: value for name, value in {**own, **_context.get()}.items() if value is not None}
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "logger", "message", …}``, and ``exception`` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode(errors="replace")
+
+
+class TextLines(logging.Formatter):
+    """``time level message name=value …``; what could pass for another field is quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC)
+        values = [f"{name}={_quoted(value)}" for name, value in fields_of(record).items()]
+        message = " ".join([record.getMessage(), *values])
+        line = f"{time:%Y-%m-%d %H:%M:%S} {record.levelname.lower():8} {message}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -1,0 +1,92 @@
+"""What Prometheus is told about requests, taken-in events and connections.
+
+No tenant, agent or path is ever a label: their number is other people's choice. Every name
+starts with ``analytics_``; docs/operations.md lists them.
+
+Under gunicorn the workers share their numbers through files (see ``app.serving``), since a
+scrape reaches one process only.
+"""
+
+from http import HTTPMethod
+from typing import Any
+
+import sqlalchemy as sa
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+from app import __version__
+
+# A table read is a millisecond, a large batch half a second.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_METHODS = frozenset(HTTPMethod)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # its own gap
+_requests = Counter("analytics_http_requests", "Requests answered", ["method", "route", "status"])
+_durations = Histogram(
+    "analytics_http_request_duration_seconds",
+    "From a request's first line to its answer",
+    ["method", "route"],
+    buckets=SECONDS,
+)
+_events = Counter("analytics_events", "Events posted, by what became of them", ["outcome"])
+_in_use = Gauge(
+    "analytics_database_connections_in_use",
+    "Connections that a request or a job has taken from the pool",
+    multiprocess_mode="livesum",
+)
+_pool_size = Gauge(
+    "analytics_database_connections_max",
+    "Connections that may be taken at once",
+    multiprocess_mode="livesum",
+)
+_timeouts = Counter(
+    "analytics_database_connection_timeouts", "Times that no connection was free in time"
+)
+_build = Gauge(
+    "analytics_build_info",
+    "1, with the version in a label",
+    ["version", "process"],
+    multiprocess_mode="livemax",
+)
+for _outcome in ("accepted", "duplicate", "refused"):
+    _events.labels(_outcome)  # a rate needs the zero before the first
+
+
+def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """One request; ``route`` is its template, ``None`` when none matched."""
+    name = method if method in _METHODS else "other"
+    _requests.labels(name, route or "none", status).inc()
+    _durations.labels(name, route or "none").observe(seconds)
+
+
+def count_events(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
+    """The events of one batch."""
+    for outcome, events in (
+        ("accepted", accepted),
+        ("duplicate", duplicates),
+        ("refused", refused),
+    ):
+        if events:
+            _events.labels(outcome).inc(events)
+
+
+def count_timeout() -> None:
+    """Nobody gave a connection back in time."""
+    _timeouts.inc()
+
+
+def watch_pool(engine: sa.Engine, size: int) -> None:
+    """Follow the connections of this process."""
+    _pool_size.set(size)
+
+    @sa.event.listens_for(engine, "checkout")
+    def taken(*_: Any) -> None:
+        _in_use.inc()
+
+    @sa.event.listens_for(engine, "checkin")
+    def given_back(*_: Any) -> None:
+        _in_use.dec()
+
+
+def describe_process(process: str) -> None:
+    """Say which version runs as ``process``: ``web`` or ``jobs``."""
+    _build.labels(__version__, process).set(1)

@@ -1,0 +1,83 @@
+"""``python -m benchmarks [ROW…]``: measure, print the table; exit 1 when a limit is not kept."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import contention, ingest, processes, reads, rollups, sqlite
+from benchmarks.bench import Bench
+from benchmarks.figures import BenchmarkError, Failure, Figure
+from benchmarks.report import Line, circumstances, text_table, write_table
+
+ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "R1": rollups.from_empty,
+    "R2": rollups.next_batch,
+    "R3": rollups.late_events,
+    "R4": sqlite.rollups,
+    "S1": reads.trend,
+    "S2": reads.reports,
+    "S3": reads.unchanged,
+    "S4": contention.under_load,
+    "S5": contention.history,
+    "I1": ingest.by_http,
+    "I2": ingest.from_files,
+    "M1": processes.memory,
+    "T1": processes.start,
+}
+
+
+def main() -> int:
+    options = _options()
+    bench = Bench(options.scale, options.repetitions, options.seconds)
+    lines: list[Line] = []
+    try:
+        for row in options.rows or ROWS:
+            lines += _measured(bench, row)
+        circumstance = circumstances(
+            bench.scale, bench.repetitions, bench.seconds, bench.cluster.version
+        )
+    finally:
+        bench.close()
+    print(f"{circumstance}\n\n{text_table(lines)}")
+    if options.write:
+        write_table(options.write, lines, circumstance)
+    return 0 if all(line.reached for line in lines) else 1
+
+
+def _measured(bench: Bench, row: str) -> list[Line]:
+    """A row's lines, shown as they come; one that cannot be measured does not stop the others."""
+    measure = ROWS[row]
+    lines: list[Line] = []
+    try:
+        for figure in measure(bench):
+            lines.append(figure)
+    except BenchmarkError as error:
+        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], str(error)))
+    except Exception:  # a defect of the measurement: shown whole, and the run goes on
+        traceback.print_exc()
+        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], "could not be measured"))
+    print("\n".join("  ".join(line.cells) for line in lines), file=sys.stderr, flush=True)
+    return lines
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the service beside its rivals.",
+        epilog="; ".join(measure.__doc__ or "" for measure in ROWS.values()),
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of events")
+    parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load by HTTP")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into it")
+    options = parser.parse_args()
+    if unknown := [row for row in options.rows if row not in ROWS]:
+        parser.error(f"no such row: {', '.join(unknown)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

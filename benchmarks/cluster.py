@@ -1,0 +1,92 @@
+"""A PostgreSQL of the benchmarks' own, and databases in it, copied from prepared ones."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from sqlalchemy.engine import make_url
+
+from app.db import Database
+from app.schema import install_schema
+from tests.postgresql import Server
+
+# PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
+# and log are as a server of this size would have them, and what else would start at moments of
+# its own (checkpoints, vacuuming) is started between measurements, for both sides alike.
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+    "autovacuum": "off",
+    "log_min_messages": "fatal",
+}
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Cluster:
+    """One running server."""
+
+    def __init__(self) -> None:
+        self._server = Server(SETTINGS).start()
+        self._names = (f"bench_{number}" for number in itertools.count(1))
+        self._empty: str | None = None
+
+    def close(self) -> None:
+        """End the server and delete its data."""
+        self._server.remove()
+
+    @property
+    def version(self) -> str:
+        with self.connect("postgres") as connection:
+            return str(connection.info.parameter_status("server_version")).split()[0]
+
+    def url(self, name: str) -> str:
+        """The database's URL, as the service's settings take it."""
+        return self._server.url(name)
+
+    @contextmanager
+    def connect(self, name: str) -> Iterator[Connection]:
+        """A connection of the driver alone, in autocommit."""
+        with psycopg.connect(self._server.conninfo(name), autocommit=True) as connection:
+            yield connection
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[Database]:
+        """A database as the service opens it."""
+        database = Database(make_url(self.url(name)))
+        try:
+            yield database
+        finally:
+            database.dispose()
+
+    def create(self) -> str:
+        """An empty database with the service's schema."""
+        if self._empty is None:
+            self._empty = self.keep_copy("template0")
+            with self.database(self._empty) as database:
+                install_schema(database)
+        return self.keep_copy(self._empty)
+
+    @contextmanager
+    def copy(self, name: str) -> Iterator[str]:
+        """A copy of a database that is not in use, for a time."""
+        copied = self.keep_copy(name)
+        yield copied
+        self._administer(f"DROP DATABASE {copied} WITH (FORCE)")
+
+    def keep_copy(self, name: str) -> str:
+        """A copy of a database that is not in use."""
+        copied = next(self._names)
+        self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
+        return copied
+
+    def _administer(self, statement: str) -> None:
+        with self.connect("postgres") as connection:
+            connection.execute(statement)

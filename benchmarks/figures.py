@@ -1,0 +1,140 @@
+"""Figures: what was measured, beside what, and whether that is enough."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+UNITS = {  # how a value of each unit is shown: factor, format, name
+    "s": (1.0, "{:.2f}", "s"),
+    "ms": (1000.0, "{:.1f}", "ms"),
+    "/s": (1.0, "{:,.0f}", "/s"),
+    "MB": (1.0, "{:.0f}", "MB"),
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One thing, measured several times: seconds (``s`` or ``ms``), ``/s`` or ``MB``."""
+
+    values: tuple[float, ...]
+    unit: str
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    def __str__(self) -> str:
+        factor, form, name = UNITS[self.unit]
+        low, middle, high = (
+            form.format(value * factor)
+            for value in (min(self.values), self.median, max(self.values))
+        )
+        return f"{middle} {name} ({low}–{high})"
+
+
+class Rival(NamedTuple):
+    """What ours is compared with."""
+
+    name: str
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row's line: ours, the rival, their ratio and its limit (``≥`` or ``≤``).
+
+    ``ratio`` is ``None`` where ``ours`` itself is limited, as memory is.
+    """
+
+    row: str
+    work: str
+    ours: Samples
+    rival: Rival | None
+    ratio: float | None
+    sign: str
+    limit: float
+
+    @property
+    def reached(self) -> bool:
+        value = max(self.ours.values) if self.ratio is None else self.ratio
+        return value >= self.limit if self.sign == "≥" else value <= self.limit
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """As a line of the table."""
+        unit = f" {self.ours.unit}" if self.ratio is None else ""
+        return (
+            self.row,
+            self.work,
+            str(self.ours),
+            *(("–", "–") if self.rival is None else map(str, self.rival)),
+            "–" if self.ratio is None else f"{self.ratio:.3g}",
+            f"{self.sign} {self.limit:g}{unit}",
+            "yes" if self.reached else "no",
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that could not be measured, and why."""
+
+    row: str
+    work: str
+    reason: str
+    reached: bool = False
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return (self.row, self.work, self.reason, "–", "–", "–", "–", "no")
+
+
+class BenchmarkError(Exception):
+    """Something cannot be measured here, or what was measured is not what was to be."""
+
+
+def faster(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
+    """Both are times; ours has to reach ``limit`` of the rival's speed."""
+    ratio = rival.samples.median / ours.median
+    return Figure(row, work, ours, rival, ratio, "≥", limit)
+
+
+def more(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
+    """Both are throughputs; ours has to reach ``limit`` of the rival's."""
+    ratio = ours.median / rival.samples.median
+    return Figure(row, work, ours, rival, ratio, "≥", limit)
+
+
+def at_most(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
+    """Both are costs; ours may be ``limit`` times the rival's."""
+    ratio = ours.median / rival.samples.median
+    return Figure(row, work, ours, rival, ratio, "≤", limit)
+
+
+def below(row: str, work: str, ours: Samples, limit: float) -> Figure:
+    """No sample may be above ``limit``, whatever else there is."""
+    return Figure(row, work, ours, None, None, "≤", limit)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The seconds that ``work`` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(repetitions: int, measurements: Iterable[Callable[[], T]]) -> list[list[T]]:
+    """The results of each measurement, taken in turns: A B A B …"""
+    turns = [(measure, list[T]()) for measure in measurements]
+    for _ in range(repetitions):
+        for measure, results in turns:
+            results.append(measure())
+    return [results for _, results in turns]
+
+
+def seconds(values: Iterable[float], unit: str = "s") -> Samples:
+    """Times as samples."""
+    return Samples(tuple(values), unit)

@@ -1,0 +1,74 @@
+"""Programs of the service as processes of their own: environment, time, peak of memory."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.config import ROOT
+from benchmarks.figures import BenchmarkError
+from tests.conftest import KEY
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that ended well: its seconds, and the most memory that it had, in MB."""
+
+    seconds: float
+    peak: float
+
+
+def environment(url: str, **variables: str) -> dict[str, str]:
+    """The variables of a production service on ``url``, and no others of the service's."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    mode = {"APP_ENV": "production", "ALLOW_SQLITE": "1"}
+    return kept | mode | {"DATABASE_URL": url, "SECRET_KEY": KEY, "JWT_SECRET_KEY": KEY} | variables
+
+
+def flask(url: str, *arguments: str) -> Ended:
+    """Run ``flask …`` to its end."""
+    return run(environment(url), "-m", "flask", *arguments)
+
+
+def run(environ: Mapping[str, str], *arguments: str) -> Ended:
+    """Run Python to its end.
+
+    Raises:
+        BenchmarkError: its exit code was not 0.
+    """
+    began = time.perf_counter()
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        peak = 0.0
+        # Not its resource usage: that begins with the memory of the parent that it came from.
+        while child.poll() is None:
+            peak = max(peak, peak_memory(child.pid))
+            time.sleep(POLL_SECONDS)
+        took = time.perf_counter() - began
+        assert child.stderr is not None
+        if child.returncode:
+            problem = child.stderr.read().decode()
+            raise BenchmarkError(f"{' '.join(arguments)}: exit {child.returncode}: {problem}")
+    return Ended(took, peak)
+
+
+def peak_memory(pid: int) -> float:
+    """The most resident memory that a process had so far, in MB; 0 when it is over."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    kilobytes = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(next(kilobytes, "0")) / 1024
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,0 +1,115 @@
+"""S1 to S3: reads over HTTP, beside an answer that costs nothing and beside each other."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from benchmarks import data
+from benchmarks.bench import Bench
+from benchmarks.figures import (
+    BenchmarkError,
+    Figure,
+    Rival,
+    Samples,
+    at_most,
+    interleaved,
+    more,
+    seconds,
+)
+from benchmarks.service import Load, Read, Service, service
+from tests.conftest import bearer
+
+HISTORY = 1_000_000
+TOKEN_SECONDS = 7200
+API = "/api/v1/analytics"
+TREND, HEATMAP, AGENTS = "tokens?days=30", "agents/activity", "agents"
+
+
+def reads(report: str, readers: int = data.READERS, who: str = "reader") -> list[Read]:
+    """A report for each tenant that reads, each with a token of its own."""
+    expiry = int(datetime.now(UTC).timestamp()) + TOKEN_SECONDS
+    return [
+        Read(f"{API}/{report}", bearer(f"{who}-{number}", exp=expiry))
+        for number in range(1, readers + 1)
+    ]
+
+
+@contextmanager
+def readable_service(bench: Bench) -> Iterator[Service]:
+    """The service with what is read; its constant route answers as many bytes as the trend."""
+    with bench.cluster.copy(bench.readable(bench.scaled(HISTORY))) as name:
+        url = bench.cluster.url(name)
+        with service(url, bench.folder) as probe:
+            size = len(answers(probe, reads(TREND))[0])
+        with service(url, bench.folder, size) as running:
+            yield running
+
+
+def answers(running: Service, wanted: Sequence[Read], status: int = 200) -> list[bytes]:
+    """The bodies of one request each.
+
+    Raises:
+        BenchmarkError: another status.
+    """
+    found = [running.answer(read) for read in wanted]
+    if {answer[0] for answer in found} != {status}:
+        raise BenchmarkError(f"answers other than {status}: {found[0]}")
+    return [answer[2] for answer in found]
+
+
+def loads(bench: Bench, running: Service, *kinds: Sequence[Read]) -> list[list[Load]]:
+    """Each kind of request in turns, after a second of each to warm up."""
+    for kind in kinds:
+        running.load(kind, 1)
+    turns = [lambda kind=kind: running.load(kind, bench.seconds) for kind in kinds]
+    return interleaved(bench.repetitions, turns)
+
+
+def rates(found: Sequence[Load]) -> Samples:
+    """Requests in a second."""
+    return Samples(tuple(load.rate for load in found), "/s")
+
+
+def slowest(found: Sequence[Load]) -> Samples:
+    """The 99th percentiles."""
+    return seconds([load.p99 for load in found], "ms")
+
+
+def trend(bench: Bench) -> Iterator[Figure]:
+    """S1: the trend of 30 days, read on 16 connections."""
+    with readable_service(bench) as running:
+        constant = [Read("/benchmark/constant", {})]
+        ours, rival = loads(bench, running, reads(TREND), constant)
+    work, name = f"GET {TREND}", "a constant body"
+    yield more("S1a", work, rates(ours), Rival(name, rates(rival)), 0.45)
+    yield at_most("S1b", f"{work}: p99", slowest(ours), Rival(name, slowest(rival)), 4)
+
+
+def reports(bench: Bench) -> Iterator[Figure]:
+    """S2: the other reports, beside the trend."""
+    kinds = {
+        f"GET {HEATMAP}, 12 months": (reads(HEATMAP), 7 * 24, 0.8),
+        f"GET {HEATMAP}, 120 months": (reads(HEATMAP, data.OLD_READERS, "old"), 7 * 24, 0.3),
+        f"GET {AGENTS}, {data.READER_AGENTS:,} agents": (reads(AGENTS), data.READER_AGENTS, 0.3),
+    }
+    with readable_service(bench) as running:
+        for wanted, items, _ in kinds.values():
+            if answers(running, wanted[:1])[0].count(b"ount") != items:
+                raise BenchmarkError(f"an answer to {wanted[0].path} lacks some of {items} items")
+        found = loads(bench, running, reads(TREND), *(kind[0] for kind in kinds.values()))
+    for letter, load, (work, (_, _, limit)) in zip("abc", found[1:], kinds.items(), strict=True):
+        yield more(f"S2{letter}", work, rates(load), Rival(f"GET {TREND}", rates(found[0])), limit)
+
+
+def unchanged(bench: Bench) -> Iterator[Figure]:
+    """S3: the trend for those who have it already."""
+    with readable_service(bench) as running:
+        plain = reads(TREND)
+        known = [
+            Read(read.path, read.headers | {"If-None-Match": running.answer(read)[1]["ETag"]})
+            for read in plain
+        ]
+        answers(running, known, 304)
+        ours, rival = loads(bench, running, known, plain)
+    work = f"GET {TREND} with If-None-Match"
+    yield more("S3", work, rates(ours), Rival(f"GET {TREND}", rates(rival)), 1)

@@ -1,0 +1,144 @@
+"""R1 to R3: rollup runs on PostgreSQL, beside recounts and materialized views."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.db import Database
+from benchmarks import data, rivals
+from benchmarks.bench import Bench
+from benchmarks.cluster import Connection
+from benchmarks.figures import Figure, Rival, at_most, faster, interleaved, seconds, timed
+
+HISTORY = 5_000_000
+BATCH, FEW = 100_000, 1_000
+REFRESH = "REFRESH MATERIALIZED VIEW of the three"
+# The next events are those of the next days; 55,000 a day are what the history has.
+BATCH_PERIOD, FEW_PERIOD = timedelta(hours=43), timedelta(days=1)
+FEW_TURNS = 3  # a run of few events is over before its time is known well
+
+
+@dataclass
+class History:
+    """A database with counted events, to which more come."""
+
+    bench: Bench
+    database: Database
+    connection: Connection
+    number: int = 0
+    batches: int = 0
+
+    def next_run(self) -> float:
+        """A run's seconds for the next 100,000 events, a little later each time."""
+        self.batches += 1
+        count, first = self.bench.scaled(BATCH), data.END + self.batches * BATCH_PERIOD
+        return self.run(
+            count, data.events(count, after=self._numbers(), period=BATCH_PERIOD, first=first)
+        )
+
+    def late_run(self) -> float:
+        """A run's seconds for 1,000 events from all over the history."""
+        return self.run(FEW, data.events(FEW, after=self._numbers()))
+
+    def fresh_run(self) -> float:
+        """A run's seconds for 1,000 events of the day after the history."""
+        return self.run(
+            FEW, data.events(FEW, after=self._numbers(), first=data.END, period=FEW_PERIOD)
+        )
+
+    def refresh(self) -> float:
+        """The views' seconds."""
+        self.connection.execute("CHECKPOINT")
+        return timed(lambda: rivals.refresh_views(self.connection))
+
+    def run(self, events: int, selected: str) -> float:
+        data.insert(self.connection, selected)
+        self.connection.execute(f"VACUUM (ANALYZE) {', '.join(rivals.TABLES)}, rollup_state")
+        self.connection.execute("CHECKPOINT")
+        counted: list[int] = []
+        took = timed(lambda: counted.append(self.bench.roll_up(self.database).events))
+        assert counted == [events]
+        return took
+
+    def _numbers(self) -> int:
+        """Numbers that no event has yet: the history's are lower."""
+        self.number += 1
+        return 1_000_000_000 + self.number * 1_000_000
+
+
+@contextmanager
+def history(bench: Bench, events: int, views: bool = False) -> Iterator[History]:
+    """A copy of a database with so many counted events, for a time."""
+    with (
+        bench.cluster.copy(bench.counted(events)) as name,
+        bench.cluster.connect(name) as connection,
+        bench.cluster.database(name) as database,
+    ):
+        if views:
+            rivals.create_views(connection)
+            rivals.refresh_views(connection)
+        yield History(bench, database, connection)
+        rivals.check_counts(connection)
+
+
+def from_empty(bench: Bench) -> Iterator[Figure]:
+    """R1: five million events, from empty tables."""
+    events = bench.scaled(HISTORY)
+    with (
+        bench.cluster.copy(bench.raw(events)) as name,
+        bench.cluster.connect(name) as connection,
+        bench.cluster.database(name) as database,
+    ):
+        rivals.create_views(connection)
+        bench.roll_up(database)  # every cache is warm from here on
+        turns: list[Callable[[], float]] = [
+            lambda: _from_empty(bench, connection, database),
+            lambda: _at_rest(connection, rivals.recount),
+            lambda: _at_rest(connection, rivals.refresh_views),
+        ]
+        ours, recounts, refreshes = map(seconds, interleaved(bench.repetitions, turns))
+        rivals.check_counts(connection)
+        rivals.check_counts(connection, "_view")
+    work = f"roll up {events:,} events from empty"
+    yield faster("R1a", work, ours, Rival("three SELECT … GROUP BY", recounts), 0.85)
+    yield faster("R1b", work, ours, Rival(REFRESH, refreshes), 1.2)
+
+
+def _from_empty(bench: Bench, connection: Connection, database: Database) -> float:
+    rivals.forget_counts(connection)
+    return _at_rest(connection, lambda _: bench.roll_up(database))
+
+
+def _at_rest(connection: Connection, work: Callable[[Connection], object]) -> float:
+    connection.execute("CHECKPOINT")
+    return timed(lambda: work(connection))
+
+
+def next_batch(bench: Bench) -> Iterator[Figure]:
+    """R2: the next 100,000 events, after a short and a long history."""
+    events = bench.scaled(HISTORY)
+    with history(bench, events, views=True) as long, history(bench, events // 10) as short:
+        for one in (long, short):
+            one.next_run()
+        turns = (long.next_run, long.refresh, short.next_run)
+        ours, refreshes, before = map(seconds, interleaved(bench.repetitions, turns))
+    work = f"roll up the next {bench.scaled(BATCH):,} events after {events:,}"
+    yield faster("R2a", work, ours, Rival(REFRESH, refreshes), 25)
+    yield at_most("R2b", work, ours, Rival(f"the same after {events // 10:,}", before), 1.2)
+
+
+def late_events(bench: Bench) -> Iterator[Figure]:
+    """R3: 1,000 late events, from all over the history."""
+    events = bench.scaled(HISTORY)
+    with history(bench, events, views=True) as one:
+        one.late_run(), one.fresh_run()
+        few = (one.late_run, one.fresh_run)
+        turns = (one.refresh, *few * FEW_TURNS)
+        refreshes, *runs = interleaved(bench.repetitions, turns)
+        late, fresh = (
+            seconds([value for turn in runs[start::2] for value in turn], "ms") for start in (0, 1)
+        )
+    work = f"roll up {FEW:,} late events after {events:,}"
+    yield faster("R3a", work, late, Rival(REFRESH, seconds(refreshes)), 100)
+    yield at_most("R3b", work, late, Rival(f"{FEW:,} fresh events", fresh), 2)

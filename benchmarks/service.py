@@ -1,0 +1,160 @@
+"""gunicorn with the service, and ``wrk`` that loads it."""
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.config import ROOT
+from benchmarks.figures import BenchmarkError
+from benchmarks.programs import children, environment
+
+CONNECTIONS = 16
+START_SECONDS = 60
+SCRIPT = Path(__file__).with_name("load.lua")
+
+
+@dataclass(frozen=True)
+class Read:
+    """A GET request: its path, and its headers."""
+
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a load: requests and how many in a second, and quantiles in seconds."""
+
+    requests: int
+    rate: float
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Service:
+    """gunicorn, running: two workers of four threads, as ``gunicorn.conf.py`` has it."""
+
+    url: str
+    pid: int
+    port: int
+    folder: Path
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of the worker processes."""
+        return children(self.pid)
+
+    def answer(self, read: Read) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", read.path, headers=read.headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        try:
+            return self.answer(Read("/ready", {}))[0] == 200
+        except OSError:
+            return False
+
+    def load(self, reads: Sequence[Read], seconds: float) -> Load:
+        """Sixteen connections that send ``reads`` in turns."""
+        return self.end_load(self.begin_load(reads, seconds))
+
+    def begin_load(self, reads: Sequence[Read], seconds: float) -> "subprocess.Popen[bytes]":
+        """As :meth:`load`, without waiting for its end."""
+        lines = (
+            "\t".join([read.path, *(f"{name}: {value}" for name, value in read.headers.items())])
+            for read in reads
+        )
+        path = self.folder / "reads"
+        path.write_text("\n".join(lines))
+        return self._wrk(CONNECTIONS, seconds, "get", path)
+
+    def post(self, file: Path, size: int, run: int, connections: int, seconds: float) -> Load:
+        """Connections that post batches of ``size`` new events; see ``load.lua``."""
+        wrk = self._wrk(connections, seconds, "post", file, size, run)
+        return self.end_load(wrk)
+
+    def end_load(self, wrk: "subprocess.Popen[bytes]", now: bool = False) -> Load:
+        """Wait for the end of a load, or bring it about.
+
+        Raises:
+            BenchmarkError: a request failed.
+        """
+        if now:
+            wrk.send_signal(signal.SIGINT)
+        _, said = wrk.communicate()
+        if wrk.returncode or not said:
+            raise BenchmarkError(f"wrk: exit {wrk.returncode}: {said.decode()}")
+        found = json.loads(said.splitlines()[-1])
+        if found["failures"]:
+            raise BenchmarkError(f"{found['failures']} of {found['requests']} requests failed")
+        rate = found["requests"] / found["microseconds"] * 1e6
+        return Load(found["requests"], rate, found["p50"] / 1e6, found["p99"] / 1e6)
+
+    def _wrk(
+        self, connections: int, seconds: float, *arguments: object
+    ) -> "subprocess.Popen[bytes]":
+        command = [needed_wrk(), "--threads=1", f"--connections={connections}", "--timeout=30s"]
+        command += [f"--duration={seconds:.0f}s", f"--script={SCRIPT}"]
+        command += [f"http://127.0.0.1:{self.port}", "--", *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def needed_wrk() -> str:
+    """The path of wrk.
+
+    Raises:
+        BenchmarkError: it is not installed.
+    """
+    if (found := shutil.which("wrk")) is None:
+        raise BenchmarkError("needs wrk")
+    return found
+
+
+@contextmanager
+def service(url: str, folder: Path, body_bytes: int = 0) -> Iterator[Service]:
+    """The service on a database, for a time; its constant route answers ``body_bytes``."""
+    needed_wrk()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"PORT": str(port), "BENCHMARK_BODY_BYTES": str(body_bytes)}
+    with (folder / "gunicorn.log").open("ab") as log:
+        gunicorn = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "benchmarks.wsgi:app"],
+            cwd=ROOT,
+            env=environment(url, **variables),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        running = Service(url, gunicorn.pid, port, folder)
+        _wait(gunicorn, running)
+        yield running
+    finally:
+        gunicorn.terminate()
+        gunicorn.wait()
+
+
+def _wait(gunicorn: "subprocess.Popen[bytes]", running: Service) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while not running.is_ready():
+        if gunicorn.poll() is not None or time.monotonic() > give_up:
+            log = (running.folder / "gunicorn.log").read_text()
+            raise BenchmarkError(f"the service did not start: {log}")
+        time.sleep(0.05)

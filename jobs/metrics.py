@@ -1,0 +1,87 @@
+"""What Prometheus is told about runs and purges, and about where the rollup stands."""
+
+from collections.abc import Iterator
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database
+from app.errors import ServiceError
+from jobs.runs import Run
+from jobs.status import Standing, standing
+
+OUTCOMES = ("done", "held_up", "failed", "refused")
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+EVENTS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+
+_runs = Counter("analytics_rollup_runs", "Runs of this process, by how they ended", ["outcome"])
+_run_seconds = Histogram("analytics_rollup_run_duration_seconds", "A run", buckets=SECONDS)
+_run_events = Histogram("analytics_rollup_run_events", "Events counted by a run", buckets=EVENTS)
+_purges = Counter("analytics_purge_runs", "Purges, by how they ended", ["outcome"])
+_purged = Counter("analytics_purge_events", "Raw events deleted past retention")
+for _outcome in OUTCOMES:
+    _runs.labels(_outcome)  # a rate needs the zero before the first
+for _outcome in ("done", "stopped", "failed"):
+    _purges.labels(_outcome)
+
+
+def count_run(run: Run) -> None:
+    """A run that ended by itself."""
+    _runs.labels(run.outcome).inc()
+    _run_seconds.observe(run.seconds)
+    _run_events.observe(run.events)
+
+
+def count_failure(outcome: str) -> None:
+    """A run that was ``failed`` or ``refused``."""
+    _runs.labels(outcome).inc()
+
+
+def count_purge(outcome: str, events: int = 0) -> None:
+    """A purge."""
+    _purges.labels(outcome).inc()
+    _purged.inc(events)
+
+
+class StandingCollector(Collector):
+    """Where the rollup stands, read at each scrape: true also when another process ran it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        try:
+            with self._database.reading() as connection:
+                found = standing(connection)
+        except (SQLAlchemyError, ServiceError):
+            yield _gauge("database_up", "Whether the last scrape could ask the database", 0)
+            return
+        yield _gauge("database_up", "Whether the last scrape could ask the database", 1)
+        yield from _gauges(found)
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Nothing beforehand: registering must not ask the database."""
+        return []
+
+
+def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
+    yield _gauge("rollup_watermark", "Id up to which events are counted", found.watermark)
+    yield _gauge("rollup_pending_events", "Events not counted yet", found.pending)
+    yield _gauge("rollup_lag_seconds", "Since the oldest of them was received", found.lag_seconds)
+    yield _gauge(
+        "rollup_oldest_writer_seconds",
+        "Age of the oldest open transaction that has inserted events",
+        found.oldest_writer_seconds,
+    )
+    if found.last_finished is not None:
+        yield _gauge(
+            "rollup_last_finished_timestamp_seconds",
+            "When events were last counted up to the newest",
+            found.last_finished.timestamp(),
+        )
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"analytics_{name}", text, value=value)

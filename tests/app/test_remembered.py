@@ -1,0 +1,117 @@
+"""A verified token is remembered for a minute: by all of it, never past its end, boundedly."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app import auth, remembered
+from app.remembered import Remembered
+from tests.conftest import bearer, token
+
+READ = "/api/v1/analytics/tokens?days=1"
+EVENTS = "/api/v1/events"
+
+
+@pytest.fixture
+def verified(monkeypatch):
+    """The tokens whose signature was looked at."""
+    seen = []
+    decode = auth.decode_token
+
+    def counting(text):
+        seen.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(auth, "decode_token", counting)
+    return seen
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Moves both clocks on."""
+    passed = [0.0]
+    wall, steady = time.time, time.monotonic
+    monkeypatch.setattr(remembered.time, "time", lambda: wall() + passed[0])
+    monkeypatch.setattr(remembered.time, "monotonic", lambda: steady() + passed[0])
+
+    def move(seconds):
+        passed[0] += seconds
+
+    return move
+
+
+def test_the_signature_is_looked_at_once_a_minute(client, verified, clock):
+    headers = bearer()
+    statuses = [client.get(READ, headers=headers).status_code for _ in range(3)]
+    assert (statuses, len(verified)) == ([200] * 3, 1)
+    clock(61)
+    assert client.get(READ, headers=headers).status_code == 200
+    assert len(verified) == 2
+
+
+def test_a_remembered_token_ends_when_it_says(client, clock):
+    headers = bearer(exp=int(time.time()) + 30)
+    assert client.get(READ, headers=headers).status_code == 200
+    clock(31)
+    assert client.get(READ, headers=headers).status_code == 401
+
+
+def test_another_signature_under_the_same_claims_is_not_the_same_token(client):
+    good = token()
+    assert client.get(READ, headers={"Authorization": f"Bearer {good}"}).status_code == 200
+    head, _, signature = good.rpartition(".")
+    forged = f"{head}.{'A' * len(signature)}"
+    for text in (forged, f"{head}.", head, good + "A"):
+        assert client.get(READ, headers={"Authorization": f"Bearer {text}"}).status_code == 401
+
+
+def test_what_is_refused_is_not_remembered(client, verified):
+    headers = bearer(key="another key, also longer than 32 bytes")
+    for _ in range(2):
+        assert client.get(READ, headers=headers).status_code == 401
+    assert len(verified) == 2
+
+
+def test_each_token_keeps_its_own_tenant_and_scopes(client):
+    event = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T00:00:00Z"}
+    for _ in range(2):
+        for tenant in ("org-a", "org-b"):
+            answer = client.get(READ, headers=bearer(tenant))
+            assert answer.json["tenantId"] == tenant
+        reader, writer = bearer("org-a"), bearer("org-a", "events:write")
+        for headers, status in ((reader, 403), (writer, 202), (reader, 403), (writer, 202)):
+            assert client.post(EVENTS, json=[event], headers=headers).status_code == status
+
+
+def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch):
+    monkeypatch.setattr(remembered, "MOST", 3)
+    kept = Remembered[int]()
+    expiry = time.time() + 60
+    for number in range(5):
+        kept.keep(str(number), number, expiry)
+    kept.keep("3", 33, expiry)
+    kept.keep("5", 5, expiry)
+    assert [kept.find(str(number)) for number in range(6)] == [None, None, None, 33, 4, 5]
+    kept.forget()
+    assert kept.find("5") is None
+
+
+def test_threads_at_once_neither_fail_nor_mix_tokens_up(monkeypatch):
+    monkeypatch.setattr(remembered, "MOST", 8)
+    kept = Remembered[int]()
+    expiry = time.time() + 60
+
+    def work(number):
+        kept.keep(str(number), number, expiry)
+        return kept.find(str(number)) in {None, number}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, list(range(50)) * 100))
+
+
+def test_no_token_is_kept_as_it_is(client):
+    headers = bearer()
+    client.get(READ, headers=headers)
+    kept = client.application.extensions["analytics_remembered"]
+    assert headers["Authorization"].split()[1] not in repr(vars(kept))
