@@ -2,7 +2,7 @@
 
 import sys
 
-from app.commands import db, demo, events, tokens
+from app.commands import db, demo, events, tokens, version
 from app.errors import SettingsError
 from app.factory import create_app
 from jobs.commands import purge, rollup
@@ -15,5 +15,5 @@ except SettingsError as error:
 
 db.add_command(copy)
 events.add_command(purge)
-for group in (db, events, rollup, tokens, demo):
-    app.cli.add_command(group)
+for command in (db, events, rollup, tokens, demo, version):
+    app.cli.add_command(command)

@@ -1,10 +1,9 @@
-"""The service's commands: ``flask db``, ``events``, ``tokens`` and ``demo``."""
+"""The service's commands: ``flask db``, ``events``, ``tokens``, ``demo`` and ``version``."""
 
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -14,11 +13,12 @@ from alembic import command as alembic
 from alembic.config import Config
 from alembic.util import CommandError
 
-from app import auth, importer
+from app import __version__, auth, importer
 from app import demo as demonstration
-from app.cli import Group, json_option, open_database, show, warn
+from app.cli import Command, Group, json_option, open_database, progress, show, warn
 from app.config import Settings
-from app.errors import RefusedError, ValidationError
+from app.db import Database
+from app.errors import RefusedError
 from app.periods import utc_now
 from app.schema import MIGRATIONS, current_revision, expected_revision
 
@@ -26,13 +26,18 @@ SHOWN_REFUSALS = 100
 YEAR_SECONDS = 366 * 24 * 3600
 EX_CANTCREAT = 73
 
+_MIGRATED = "the schema was changed as a whole or not at all, see `flask db current`"
+
 
 @click.group(cls=Group)
 def db() -> None:
     """The database schema."""
 
 
-@db.command()
+@db.command(
+    examples=["flask db upgrade", "flask db upgrade 0001"],
+    interrupted=_MIGRATED,
+)
 @click.argument("revision", default="head")
 @json_option
 def upgrade(revision: str, as_json: bool) -> None:
@@ -41,7 +46,10 @@ def upgrade(revision: str, as_json: bool) -> None:
     _show_revision(as_json=as_json)
 
 
-@db.command()
+@db.command(
+    examples=["flask db downgrade", "flask db downgrade 0001"],
+    interrupted=_MIGRATED,
+)
 @click.argument("revision", default="-1")
 @json_option
 def downgrade(revision: str, as_json: bool) -> None:
@@ -50,17 +58,19 @@ def downgrade(revision: str, as_json: bool) -> None:
     _show_revision(as_json=as_json)
 
 
-@db.command()
+@db.command(examples=["flask db current", "flask db current --json"])
 @json_option
 def current(as_json: bool) -> None:
     """Show the database's schema version."""
     _show_revision(as_json=as_json)
 
 
-@db.command()
+@db.command(
+    examples=["flask db check"], exits={1: "an error, or the database and the tables differ"}
+)
 @json_option
 def check(as_json: bool) -> None:
-    """Compare the database with the tables this version expects; exit 1 when they differ."""
+    """Compare the database with the tables this version expects."""
     _migrate(alembic.check)
     show({"differs": False}, "the schema is as expected", as_json=as_json)
 
@@ -87,7 +97,16 @@ def events() -> None:
     """Raw issuance events."""
 
 
-@events.command("import")
+@events.command(
+    "import",
+    examples=[
+        "flask events import monday.ndjson tuesday.ndjson.gz",
+        "flask events import --format csv --organization org-a tokens.csv",
+        "ssh idp cat events.ndjson | flask events import -",
+    ],
+    interrupted="the events stored so far are kept; run it again, none counts twice",
+    exits={1: "an error, or lines were refused"},
+)
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
 @click.option(
     "--format",
@@ -107,26 +126,39 @@ def import_events(
 ) -> None:
     """Load events from each FILE ("-" is standard input; gzip is recognised).
 
-    Lines that are refused are named on stderr, by file and line, and end the command with
-    exit code 1; all others are stored. Interrupted? Run it again: nothing counts twice.
+    Lines that are refused are named on stderr, by file and line; all others are stored.
+    Interrupted? Run it again: nothing counts twice.
     """
-    if organization is not None and not auth.is_id(organization):
-        raise ValidationError("--organization must be 1 to 255 characters, none of them control")
-    database = open_database(Settings.from_environ())
-    refusals = _Refusals()
-    with _progress(files) as on_chunk:
-        job = importer.Importer(
-            database, file_format, organization, utc_now, refusals.show, on_chunk
-        )
-        for file in files:
-            job.load(file.name, file)
-    done = job.totals
+    _refuse_no_id(organization)
+    done = _load(open_database(Settings.from_environ()), files, file_format, organization)
     text = (
         f"{done.received} events: {done.accepted} stored, {done.duplicates} duplicates,"
         f" {done.refused} refused"
     )
     show(asdict(done), text, as_json=as_json)
     sys.exit(1 if done.refused else 0)
+
+
+def _load(
+    database: Database,
+    files: tuple[io.BufferedReader, ...],
+    file_format: str,
+    organization: str | None,
+) -> importer.Imported:
+    """Import all files under a bar, by bytes read; by events when there is a pipe."""
+    refusals, size = _Refusals(), _size(files)
+    with progress() as on_progress:
+
+        def on_chunk() -> None:
+            done = job.totals.received if size is None else sum(map(_position, files))
+            on_progress("importing", done, size)
+
+        job = importer.Importer(
+            database, file_format, organization, utc_now, refusals.show, on_chunk
+        )
+        for file in files:
+            job.load(file.name, file)
+    return job.totals
 
 
 class _Refusals:
@@ -143,22 +175,22 @@ class _Refusals:
             warn("further refused lines are counted, not named")
 
 
-@contextmanager
-def _progress(files: tuple[io.BufferedReader, ...]) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, by bytes read, when stderr is a terminal and the sizes are known."""
+def _size(files: tuple[io.BufferedReader, ...]) -> int | None:
+    """Bytes in all files; ``None`` when one is a pipe, whose end nobody knows."""
     try:
         sizes = [os.fstat(file.fileno()).st_size for file in files if file.seekable()]
     except OSError:
-        sizes = []
-    if not sys.stderr.isatty() or len(sizes) < len(files):
-        yield lambda: None
-        return
-    with click.progressbar(length=sum(sizes), label="importing", file=sys.stderr) as bar:
-        yield lambda: bar.update(sum(_position(file) for file in files) - bar.pos)
+        return None
+    return sum(sizes) if len(sizes) == len(files) else None
 
 
 def _position(file: io.BufferedReader) -> int:
     return 0 if file.closed else file.tell()
+
+
+def _refuse_no_id(organization: str | None) -> None:
+    if organization is not None and not auth.is_id(organization):
+        raise click.UsageError("--organization must be 1 to 255 characters, none of them control")
 
 
 @click.group(cls=Group)
@@ -166,7 +198,12 @@ def tokens() -> None:
     """Access tokens for development."""
 
 
-@tokens.command()
+@tokens.command(
+    examples=[
+        "flask tokens mint --organization org-a",
+        "flask tokens mint --organization org-a --scope events:write --expires 86400",
+    ],
+)
 @click.option("--organization", required=True, metavar="ORG", help="The organization_id claim.")
 @click.option("--scope", "scopes", multiple=True, metavar="S", help="A scope; may be repeated.")
 @click.option(
@@ -180,8 +217,7 @@ def tokens() -> None:
 @json_option
 def mint(organization: str, scopes: tuple[str, ...], expires: int, as_json: bool) -> None:
     """Print a token signed with JWT_SECRET_KEY, nothing else."""
-    if not auth.is_id(organization):
-        raise ValidationError("--organization must be 1 to 255 characters, none of them control")
+    _refuse_no_id(organization)
     token = auth.mint_token(organization, scopes, timedelta(seconds=expires))
     show({"token": token}, token, as_json=as_json)
 
@@ -191,10 +227,14 @@ def demo() -> None:
     """Demonstration data for a first look."""
 
 
-@demo.command()
+@demo.command(
+    examples=["flask demo load"],
+    interrupted="the days added so far are kept; run it again for the others",
+    exits={EX_CANTCREAT: "the database holds other data; nothing was added"},
+)
 @json_option
 def load(as_json: bool) -> None:
-    """Add demonstration events up to now; refused, with exit code 73, where other data is."""
+    """Add demonstration events up to now; refused where other data is."""
     database = open_database(Settings.from_environ())
     try:
         recorded = demonstration.load_demo(database, utc_now())
@@ -205,7 +245,7 @@ def load(as_json: bool) -> None:
     show(recorded._asdict(), text, as_json=as_json)
 
 
-@demo.command()
+@demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
     """Print a TOKEN for the demonstration's organization and three curl calls to paste."""
@@ -222,3 +262,10 @@ def calls(as_json: bool) -> None:
 
 def _quoted(url: str) -> str:
     return f'"{url}"'
+
+
+@click.command(cls=Command, examples=["flask version", "flask version --json"])
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version of this service."""
+    show({"version": __version__}, __version__, as_json=as_json)

@@ -142,6 +142,11 @@ def instance_path() -> Path:
     return path
 
 
+def colours_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user has not switched colours off, as https://no-color.org has it."""
+    return not environ.get("NO_COLOR")
+
+
 def _check_key_sources(env: Variables, production: bool) -> None:
     """Two sources would leave it open whom the service trusts; production has to name one."""
     given = [name for name in KEY_SOURCES if name in env]

@@ -71,7 +71,7 @@ class Importer:
 
         Raises:
             ValidationError: the file breaks off or cannot be read on. The events before
-                that point are stored.
+                that point are stored, as they are when reading is interrupted.
         """
         chunk: list[Event] = []
         try:
@@ -95,8 +95,10 @@ class Importer:
             self.on_refused(Refused(source, number, str(problem)))
 
     def _store(self, chunk: list[Event]) -> None:
-        recorded = record_events(self.database, chunk)
+        # Emptied first: what fails or is interrupted on its way in is not tried once more.
+        events = chunk.copy()
         chunk.clear()
+        recorded = record_events(self.database, events)
         self.totals.accepted += recorded.accepted
         self.totals.duplicates += recorded.duplicates
         self.on_chunk()

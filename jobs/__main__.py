@@ -2,14 +2,27 @@
 
 import sys
 
+import click
+
 from app import logs
+from app.cli import Command
 from app.config import Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema
 from jobs.scheduler import serve
 
 
+@click.command(
+    cls=Command,
+    examples=["python -m jobs", "ROLLUP_INTERVAL_SECONDS=60 python -m jobs"],
+    interrupted="it had not started yet",
+    exits={0: "stopped by SIGTERM or Ctrl-C, after the transaction that was under way"},
+)
 def main() -> None:
+    """Count events every ROLLUP_INTERVAL_SECONDS, and purge every hour, until it is stopped.
+
+    Several of these may run at once, on one host or more: one run happens per tick.
+    """
     try:
         settings = Settings.from_environ()
         refuse_other_schema(settings)
@@ -19,4 +32,5 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,14 +4,24 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from app.cli import Group, json_option, open_database, show, warn
+from app.cli import (
+    Command,
+    Group,
+    coloured,
+    json_option,
+    open_database,
+    progress,
+    say,
+    show,
+    warn,
+)
 from app.config import Settings
-from app.errors import ValidationError
 from app.periods import parse_month
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild as rebuild_months
@@ -21,6 +31,9 @@ from jobs.status import Status, rollup_status
 from jobs.verify import Verification, verification
 
 EX_TEMPFAIL = 75
+
+# What a run's outcome is shown in; the others need no attention.
+COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,27 +58,32 @@ def rollup() -> None:
     """Counting events into the summary tables."""
 
 
-@rollup.command()
+@rollup.command(
+    examples=["flask rollup run", "flask rollup run --json"],
+    interrupted="what was counted is kept; run it again for the rest",
+    exits={
+        EX_TEMPFAIL: "a writer's transaction stayed open, so some events are not counted yet;"
+        " nothing is lost, the next run resumes"
+    },
+)
 @json_option
 def run(as_json: bool) -> None:
-    """Count every event committed before now.
-
-    Exit code 75: a writer's transaction stayed open, so some are not counted yet. Nothing
-    is lost, the next run resumes.
-    """
+    """Count every event committed before now."""
     settings = Settings.from_environ()
-    done = run_rollup(
-        open_database(settings),
-        window_ids=settings.rollup_window_ids,
-        wait_seconds=settings.rollup_wait_seconds,
-    )
+    with progress() as on_progress:
+        done = run_rollup(
+            open_database(settings),
+            window_ids=settings.rollup_window_ids,
+            wait_seconds=settings.rollup_wait_seconds,
+            on_ids=partial(on_progress, "counting"),
+        )
     show(_run_result(done), _run_text(done), as_json=as_json)
     for writer in done.writers:
         warn(f"held up by {writer}")
     sys.exit(0 if done.outcome == "done" else EX_TEMPFAIL)
 
 
-@rollup.command()
+@rollup.command(examples=["flask rollup status", "flask rollup status --json"])
 @json_option
 def status(as_json: bool) -> None:
     """Show how far events are counted, what is still to come, and what happened lately."""
@@ -74,23 +92,33 @@ def status(as_json: bool) -> None:
     show(asdict(found), "\n".join(_status_lines(found)), as_json=as_json)
 
 
-@rollup.command()
+@rollup.command(
+    examples=["flask rollup verify", "flask rollup verify --from 2026-01 --to 2026-03"],
+    exits={1: "an error, or a number differs"},
+)
 @month_option("--from", "first", "The first month; all by default.")
 @month_option("--to", "last", "The last month.")
 @json_option
 def verify(first: date | None, last: date | None, as_json: bool) -> None:
-    """Recount the raw events against every summary table; exit 1 when a number differs.
+    """Recount the raw events against every summary table.
 
     Ingest, runs and reads go on meanwhile. Months whose raw events were purged are named as
     not verifiable.
     """
     _in_order(first, last)
-    with verification(open_database(Settings.from_environ()), first, last) as found:
+    database = open_database(Settings.from_environ())
+    with (
+        progress() as on_progress,
+        verification(database, first, last, on_table=partial(on_progress, "verifying")) as found,
+    ):
         drifts = _verify_json(found) if as_json else _verify_text(found)
     sys.exit(1 if drifts else 0)
 
 
-@rollup.command()
+@rollup.command(
+    examples=["flask rollup rebuild --from 2026-01 --to 2026-03"],
+    interrupted="the months were corrected as a whole or not at all; run it again",
+)
 @month_option("--from", "first", "The first month.", required=True)
 @month_option("--to", "last", "The last month.", required=True)
 @json_option
@@ -101,25 +129,36 @@ def rebuild(first: date, last: date, as_json: bool) -> None:
     whose raw events were purged are refused.
     """
     _in_order(first, last)
-    done = rebuild_months(open_database(Settings.from_environ()), first, last)
+    database = open_database(Settings.from_environ())
+    with progress() as on_progress:
+        done = rebuild_months(database, first, last, on_step=partial(on_progress, "rebuilding"))
     text = f"{done.buckets} buckets corrected"
     if done.correction is not None:
         text += f", correction {done.correction}"
     show(asdict(done), text, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=["flask events purge", "EVENT_RETENTION_DAYS=30 flask events purge"],
+    interrupted="what was deleted stays deleted; run it again for the rest",
+)
 @json_option
 def purge(as_json: bool) -> None:
     """Delete counted raw events received more than EVENT_RETENTION_DAYS ago, in batches."""
     settings = Settings.from_environ()
-    done = purge_events(open_database(settings), retention_days=settings.event_retention_days)
+    with progress() as on_progress:
+        done = purge_events(
+            open_database(settings),
+            retention_days=settings.event_retention_days,
+            on_events=lambda deleted: on_progress("purging", deleted, None),
+        )
     show(asdict(done), f"{done.events} events deleted", as_json=as_json)
 
 
 def _in_order(first: date | None, last: date | None) -> None:
     if first and last and first > last:
-        raise ValidationError("--from is after --to")
+        raise click.UsageError("--from is after --to")
 
 
 def _run_result(run: Run) -> dict[str, Any]:
@@ -147,8 +186,9 @@ def _status_lines(found: Status) -> Iterable[str]:
         yield f"  held up by {writer}"
     yield "runs" if found.runs else "runs           none"
     for run in found.runs:
+        outcome = coloured(f"{run['outcome']:8}", COLOURS.get(run["outcome"]))
         yield (
-            f"  {run['started_at']:%Y-%m-%d %H:%M:%S}  {run['outcome']:8}"
+            f"  {run['started_at']:%Y-%m-%d %H:%M:%S}  {outcome}"
             f"  {run['events']} events, {run['buckets']} buckets,"
             f" {run['watermark_from']} → {run['watermark_to']}"
             f"  {run['host']} {run['pid']}{'  ' + run['error'] if run['error'] else ''}"
@@ -167,10 +207,11 @@ def _verify_text(found: Verification) -> int:
     for drift in found.drift:
         drifts += 1
         key = " ".join(f"{name}={value}" for name, value in drift.key.items())
-        click.echo(f"{drift.table} {key}: stored {drift.stored}, recounted {drift.recounted}")
+        text = f"{drift.table} {key}: stored {drift.stored}, recounted {drift.recounted}"
+        say(coloured(text, "red"))
     for month in found.scope.purged:
-        click.echo(f"{month:%Y-%m} is not verifiable: raw events were purged")
-    click.echo(f"{drifts} buckets differ, events up to {found.watermark}")
+        say(f"{month:%Y-%m} is not verifiable: raw events were purged")
+    say(f"{drifts} buckets differ, events up to {found.watermark}")
     return drifts
 
 

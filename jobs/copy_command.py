@@ -1,8 +1,6 @@
 """The command ``flask db copy``."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,15 +8,34 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import variables
-from app.cli import database_problem, json_option, open_database, show, warn
+from app.cli import (
+    Command,
+    database_problem,
+    json_option,
+    open_database,
+    progress,
+    show,
+    warn,
+)
 from app.config import Settings
 from app.db import Database
-from app.errors import RefusedError
+from app.errors import RefusedError, SettingsError
 from jobs.commands import EX_TEMPFAIL
-from jobs.copying import Copied, OnRows, copy_database
+from jobs.copying import Copied, copy_database
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "flask db copy --to postgresql://analytics@db.internal/analytics",
+        "flask db copy --to sqlite:////var/backups/analytics.db",
+    ],
+    interrupted="what was copied is kept; run it again, it goes on from there",
+    exits={
+        EX_TEMPFAIL: "the copy is whole, and more has come in since: stop the writers and run"
+        " it again"
+    },
+)
 @click.option("--to", "url", required=True, metavar="URL", help="As DATABASE_URL is written.")
 @json_option
 def copy(url: str, as_json: bool) -> None:
@@ -26,14 +43,11 @@ def copy(url: str, as_json: bool) -> None:
 
     The other one is empty (its schema is made when there is none), or holds an earlier copy
     that nobody has written to: that one is gone on with. Interrupted? Run it again.
-
-    Exit code 75: the copy is whole, and more has come in since. Stop the writers and run it
-    again.
     """
     settings = Settings.from_environ()
     source = open_database(settings)
     target = _open_target(settings, url)
-    with _progress() as on_rows:
+    with progress() as on_rows:
         done = copy_database(
             source, target, wait_seconds=settings.rollup_wait_seconds, on_rows=on_rows
         )
@@ -54,8 +68,11 @@ def copy(url: str, as_json: bool) -> None:
 
 def _open_target(settings: Settings, url: str) -> Database:
     """The other database, seen to be there: an error names it, and later ones the source too."""
-    other = replace(settings, database_url=variables.database_url(url, "--to"))
-    target = open_database(other)
+    try:
+        other = variables.database_url(url, "--to")
+    except SettingsError as error:
+        raise click.UsageError(error.message) from None
+    target = open_database(replace(settings, database_url=other))
     try:
         with target.reading():
             return target
@@ -65,22 +82,3 @@ def _open_target(settings: Settings, url: str) -> Database:
 
 def _result(done: Copied) -> dict[str, Any]:
     return asdict(done) | {"writers": [str(writer) for writer in done.writers], "verified": True}
-
-
-@contextmanager
-def _progress() -> Iterator[OnRows]:
-    """A bar for each step on stderr, by events, when stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _what, _rows, _all: None
-        return
-    with ExitStack() as bars:
-        shown: dict[str, Any] = {}
-
-        def on_rows(what: str, rows: int, total: int) -> None:
-            if what not in shown:
-                bars.close()
-                bar = click.progressbar(length=total, label=what, file=sys.stderr)
-                shown[what] = bars.enter_context(bar)
-            shown[what].update(rows - shown[what].pos)
-
-        yield on_rows

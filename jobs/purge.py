@@ -5,6 +5,7 @@ it. Each batch records in its own transaction which months lost how many events,
 nobody later takes those months for verifiable.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -40,11 +41,15 @@ def purge_events(
     retention_days: int,
     batch_events: int = BATCH_EVENTS,
     stop: Signal | None = None,
+    on_events: Callable[[int], None] = lambda _deleted: None,
 ) -> Purged:
     """Delete what is due, oldest first, and old rows of the run history.
 
     Never an event that is not counted. Interrupted, it is simply run again; several at once
     take turns.
+
+    Args:
+        on_events: told how many events are deleted, between two transactions.
     """
     with database.reading() as connection:
         now = connection.execute(sa.select(database_now())).scalar_one()
@@ -61,6 +66,7 @@ def purge_events(
         due = sa.and_(in_window(Window(after, upto)), issuance_events.c.received_at < cutoff)
         deleted = database.write(partial(_purge_batch, due=due))
         purged, idle, after = purged + deleted, 0 if deleted else idle + 1, upto
+        on_events(purged)
     return Purged(purged, finished=True)
 
 

@@ -9,6 +9,7 @@ since its own difference was computed computes it anew.
 import getpass
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -25,6 +26,10 @@ from jobs.rollups import ROLLUPS, Rollup
 from jobs.state import read_state
 
 ATTEMPTS = 5
+# Each table's difference, then the transaction that adds them all.
+STEPS = len(ROLLUPS) + 1
+
+OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,32 +40,43 @@ class Rebuilt:
     correction: int | None
 
 
-def rebuild(database: Database, first: date, last: date) -> Rebuilt:
+def rebuild(
+    database: Database,
+    first: date,
+    last: date,
+    *,
+    on_step: OnStep = lambda _done, _all: None,
+) -> Rebuilt:
     """Make the months from ``first`` to ``last`` equal to a recount.
+
+    Args:
+        on_step: told how many steps are done, of how many; never under the state lock.
 
     Raises:
         RefusedError: raw events of a month were purged, so it cannot be recounted.
     """
+    compute = partial(_compute, first=first, last=last, on_step=on_step)
     for _ in range(ATTEMPTS):
-        rebuilt = database.read_then_write(
-            partial(_compute, first=first, last=last), partial(_apply, first=first, last=last)
-        )
+        rebuilt = database.read_then_write(compute, partial(_apply, first=first, last=last))
         if rebuilt is not None:
+            on_step(STEPS, STEPS)
             return rebuilt
     raise RefusedError("other rebuilds keep changing numbers; try again")
 
 
-def _compute(connection: Connection, *, first: date, last: date) -> int:
+def _compute(connection: Connection, *, first: date, last: date, on_step: OnStep) -> int:
     """Leave each table's difference in a temporary one; the number of corrections so far."""
     before: int = read_state(connection).corrections
     months = _rebuildable(connection, first, last)
-    for rollup in ROLLUPS:
+    for done, rollup in enumerate(ROLLUPS):
+        on_step(done, STEPS)
         deltas = _deltas(rollup)
         deltas.create(connection, checkfirst=False)
         found = difference(rollup, months.ranges).subquery()
         keys = [found.c[name] for name in rollup.keys]
         rows = sa.select(*keys, found.c.recounted - found.c.stored)
         connection.execute(sa.insert(deltas).from_select([*rollup.keys, "delta"], rows))
+    on_step(len(ROLLUPS), STEPS)
     return before
 
 

@@ -13,6 +13,7 @@ out-of-order events need no care: they have new ids, and their buckets are added
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from threading import Event as Signal
@@ -31,6 +32,9 @@ from jobs.watermark import Candidate, describe_writers, newest_candidate, open_w
 
 POLL_SECONDS = 0.05
 
+# How many ids are counted, of how many.
+OnIds = Callable[[int, int], None]
+
 
 class Counted(NamedTuple):
     """A window that was added: the new watermark, its events, the buckets they touched."""
@@ -41,7 +45,12 @@ class Counted(NamedTuple):
 
 
 def run_rollup(
-    database: Database, *, window_ids: int, wait_seconds: float, stop: Signal | None = None
+    database: Database,
+    *,
+    window_ids: int,
+    wait_seconds: float,
+    stop: Signal | None = None,
+    on_ids: OnIds = lambda _counted, _all: None,
 ) -> Run:
     """Count every event committed before the call.
 
@@ -49,6 +58,7 @@ def run_rollup(
         window_ids: at most so many ids per transaction.
         wait_seconds: how long to wait for writers that were open at the start.
         stop: when set, the run ends early, between two transactions.
+        on_ids: told of the progress, between two transactions, and while it waits.
 
     Raises:
         RefusedError: counting would be wrong here; nothing was counted.
@@ -58,7 +68,7 @@ def run_rollup(
         state = read_state(connection, rollup_state, database_now().label("now"))
     run = Run(state.now, state.watermark, state.watermark)
     give_up = began + wait_seconds
-    progress = _Progress(database, run, window_ids)
+    progress = _Progress(database, run, window_ids, on_ids)
     try:
         progress.count(state, give_up, stop or Signal())
     except Exception as error:
@@ -70,10 +80,11 @@ def run_rollup(
 class _Progress:
     """A run under way."""
 
-    def __init__(self, database: Database, run: Run, window_ids: int) -> None:
+    def __init__(self, database: Database, run: Run, window_ids: int, on_ids: OnIds) -> None:
         self.run = run
         self._database = database
         self._window_ids = window_ids
+        self._on_ids = on_ids
 
     def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
         """Take windows until the newest id is counted, or there is no more time to wait."""
@@ -83,6 +94,7 @@ class _Progress:
         if resumed.upto > newest.upto:
             resumed = Candidate(0)  # it speaks of ids from before a restore
         while self.run.watermark < newest.upto and not stop.is_set():
+            self._tell(newest)
             with self._database.reading() as connection:
                 now_open = open_writers(connection)
             newest, resumed = newest.remaining(now_open), resumed.remaining(now_open)
@@ -95,10 +107,17 @@ class _Progress:
                 break
             else:
                 stop.wait(POLL_SECONDS)
+        self._tell(newest)
         if self.run.watermark < newest.upto:
             self._leave_behind(resumed if resumed.upto > self.run.watermark else newest)
         else:
             self._finish()
+
+    def _tell(self, newest: Candidate) -> None:
+        counted = self.run.watermark - self.run.watermark_from
+        ids = newest.upto - self.run.watermark_from
+        if ids:
+            self._on_ids(min(counted, ids), ids)  # another run may have counted beyond
 
     def fail(self, error: Exception) -> None:
         """Keep the failure in the history, if the database can be reached at all."""

@@ -1,6 +1,6 @@
 """Verify: prove the summary tables against the raw events, while everything goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -33,19 +33,27 @@ class Verification:
 
 @contextmanager
 def verification(
-    database: Database, first: date | None = None, last: date | None = None
+    database: Database,
+    first: date | None = None,
+    last: date | None = None,
+    *,
+    on_table: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Iterator[Verification]:
     """Recount the months ``first`` to ``last`` (all by default) in one snapshot.
 
     Ingest, runs and reads go on meanwhile. Months whose raw events were purged cannot be
     verified and are named in the scope instead.
+
+    Args:
+        on_table: told how many tables are verified, of how many.
     """
     with database.snapshot() as connection:
         watermark = read_state(connection).watermark
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:
-            for rollup in ROLLUPS:
+            for done, rollup in enumerate(ROLLUPS):
+                on_table(done, len(ROLLUPS))
                 rows = connection.execute(
                     difference(rollup, months.ranges), execution_options={"stream_results": True}
                 )
@@ -53,5 +61,6 @@ def verification(
                     *key, stored, recounted = row
                     names = dict(zip(rollup.keys, key, strict=True))
                     yield Drift(str(rollup.table.name), names, stored, recounted)
+            on_table(len(ROLLUPS), len(ROLLUPS))
 
         yield Verification(watermark, months, drift())

@@ -291,3 +291,15 @@ def child_environ(url: str, **variables: str) -> dict[str, str]:
     """The environment of a child process that serves ``url``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
     return kept | {"PYTHONWARNINGS": "error"} | environment(url, **variables)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """The composed application, with the commands of service and jobs."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('service') / 'analytics.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(url, APP_ENV="development").items():
+            patch.setenv(name, value)
+        from wsgi import app  # noqa: PLC0415 - reads the environment on import
+    yield app
+    app.extensions["analytics"].database.dispose()

@@ -2,27 +2,13 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 from flask import Flask
 
 from app.config import ROOT
-from tests.conftest import environment
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """The composed application, with the commands of service and jobs."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('docs') / 'analytics.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(url, APP_ENV="development").items():
-            patch.setenv(name, value)
-        from wsgi import app  # noqa: PLC0415 - reads the environment on import
-    yield app
-    app.extensions["analytics"].database.dispose()
+from tests.app.command_line import commands
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +16,6 @@ def documents() -> str:
     """What users read, with every run of white space as one space."""
     files = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return " ".join(" ".join(file.read_text() for file in files).split())
-
-
-def commands(group: click.Group, path: str = "flask") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}"
 
 
 def variables(source: Path) -> set[str]:
@@ -58,8 +36,8 @@ def missing(names: set[str], documents: str) -> list[str]:
 
 
 def test_every_command_is_documented(service: Flask, documents: str) -> None:
-    known = set(commands(service.cli))
-    assert {group.split()[1] for group in known} >= {"db", "events", "rollup", "tokens", "demo"}
+    known = set(commands(service))
+    assert {name.split()[1] for name in known} >= {"db", "events", "rollup", "tokens", "demo"}
     assert missing(known, documents) == []
 
 

@@ -13,7 +13,7 @@ from app.errors import SettingsError
 from app.schema import refuse_other_schema
 from jobs.purge import Purged
 from jobs.rollup import run_rollup
-from tests.app.command_line import line, result
+from tests.app.command_line import assert_one_clear_error, line, result
 from tests.conftest import NOW, Flasks, child_environ, environment, make_settings
 from tests.deployment import (
     ADMINISTRATOR,
@@ -68,6 +68,12 @@ def succeeds(work, deployment: Deployment) -> bool:
     except (AssertionError, DBAPIError, psycopg.Error):
         return False
     return True
+
+
+def test_what_a_role_may_not_do_is_no_matter_of_the_schema(untouched):
+    done = Flasks(child_environ(untouched.url("idp")))("rollup", "status")
+    error = "Error: database: permission denied for table rollup_state"
+    assert assert_one_clear_error(done) == error
 
 
 def test_every_sql_block_of_the_page_is_run():

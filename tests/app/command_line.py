@@ -1,7 +1,22 @@
 """What the tests of the command line share."""
 
 import json
-from typing import Any
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import click
+from flask import Flask
+
+from app.config import ROOT
+from jobs.__main__ import main
 
 MORNING = "2024-04-01T09:00:00Z"
 PASSWORD = "hunter2-of-the-operator"
@@ -33,3 +48,94 @@ def result(done: Any) -> Any:
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
     return json.loads(done.stdout)
+
+
+def commands(service: Flask) -> dict[str, click.Command]:
+    """Every command by its whole name, but for those that Flask brings."""
+    found = {"python -m jobs": main}
+
+    def collect(group: click.Group, path: str) -> None:
+        for name, command in group.commands.items():
+            if isinstance(command, click.Group):
+                collect(command, f"{path} {name}")
+            else:
+                found[f"{path} {name}"] = command
+
+    collect(service.cli, "flask")
+    return found
+
+
+class Shown(NamedTuple):
+    """What a command wrote; ``screen`` is what went to the terminal."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    screen: str
+
+
+def on_terminal(
+    environ: dict[str, str], *arguments: str, streams: Sequence[str], stdin: Any = None
+) -> Shown:
+    """Run ``flask …`` with some of its streams, ``stdout`` and ``stderr``, on a terminal.
+
+    ``stdin`` is a file; without one there is nothing to read.
+    """
+    ours, theirs = pty.openpty()
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        files = {"stdout": stdout.fileno(), "stderr": stderr.fileno()}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=ROOT,
+            env=environ | {"TERM": "xterm"},
+            stdin=stdin or subprocess.DEVNULL,
+            **(files | dict.fromkeys(streams, theirs)),
+        )
+        os.close(theirs)
+        screen = b""
+        with suppress(OSError):  # how Linux tells the end
+            while part := os.read(ours, 65536):
+                screen += part
+        os.close(ours)
+        child.wait(timeout=120)
+        written = [file.seek(0) or file.read().decode() for file in (stdout, stderr)]
+    return Shown(child.returncode, *written, screen.decode())
+
+
+@contextmanager
+def started(environ: dict[str, str], *command: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command of Python's, as ``flask …``, under way, with its standard input open."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Whoever starts the tests may have told their children to ignore it.
+        preexec_fn=_let_interrupt,  # noqa: PLW1509 - needs no lock that a thread may hold
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def _let_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupt(child: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
+    """What Ctrl-C makes of it: exit code, stdout and stderr."""
+    child.send_signal(signal.SIGINT)
+    child.wait(timeout=60)
+    stdout, stderr = child.communicate()
+    return child.returncode, stdout.decode(), stderr.decode()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)

@@ -120,7 +120,16 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", list(COMMANDS.values())[:4], ids=list(COMMANDS)[:4])
 def test_a_database_without_tables_is_named_in_one_line(empty_url: str, command: list[str]) -> None:
-    assert_one_clear_error(Flasks(child_environ(empty_url))(*command, stdin=line()))
+    error = assert_one_clear_error(Flasks(child_environ(empty_url))(*command, stdin=line()))
+    assert error.endswith(SCHEMA)
+
+
+SCHEMA = " (is the schema current? see `flask db current`)"
+
+
+def test_a_column_that_is_not_there_yet_is_a_matter_of_the_schema(flask: Flasks) -> None:
+    assert flask("db", "downgrade").returncode == 0
+    assert assert_one_clear_error(flask("rollup", "run")).endswith(SCHEMA)
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from app.db import Database
 from app.errors import ValidationError
+from app.events import Event
 from app.importer import Imported, Importer, Refused
+from app.ingest import Recorded
 from app.models import issuance_events
 from tests.conftest import NOW
 
@@ -309,6 +311,39 @@ def test_an_interrupted_import_is_simply_run_again(load: Loader) -> None:
     totals = load(data).totals
     assert totals == Imported(received=25_000, accepted=25_000 - kept, duplicates=kept)
     assert len(load.stored()) == 25_000
+
+
+class Interrupted(Trickle):
+    """A pipe that is followed until Ctrl-C."""
+
+    def readinto(self, buffer: Any) -> int:
+        if not super().readinto(buffer):
+            raise KeyboardInterrupt
+        return 1
+
+
+def test_what_was_read_before_an_interruption_is_stored(load: Loader) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        load(io.BufferedReader(Interrupted(TWO)))
+    assert load.ids() == ["e1", "e2"]
+
+
+def test_what_was_interrupted_on_its_way_in_is_not_tried_once_more(
+    load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's connection may still hold the lock that a second try would wait for."""
+    tried = []
+
+    def interrupt(_: Database, events: list[Event]) -> Recorded:
+        if events:
+            tried.append(len(events))
+            raise KeyboardInterrupt
+        return Recorded(0, 0, 0)
+
+    monkeypatch.setattr("app.importer.record_events", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load(TWO)
+    assert tried == [2]
 
 
 def damaged(data: bytes, position: int) -> bytes:

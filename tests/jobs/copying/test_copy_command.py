@@ -1,19 +1,13 @@
 """``flask db copy`` as an operator types it and reads it."""
 
-import os
-import pty
 import socket
-import subprocess
-import sys
-from contextlib import suppress
 
 import psycopg
 import pytest
 from sqlalchemy import delete
 
-from app.config import ROOT
 from app.models import rollup_state
-from tests.app.command_line import PASSWORD, assert_one_clear_error, result
+from tests.app.command_line import PASSWORD, assert_one_clear_error, on_terminal, result
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, fill, issue, roll_up
@@ -130,24 +124,8 @@ def test_a_bad_target_is_refused_in_one_line_that_names_the_option(sqlite_url, u
 def test_progress_is_shown_where_there_is_a_terminal(open_new):
     source, target = open_new("sqlite"), open_new("sqlite")
     fill(source)
-    command = [sys.executable, "-m", "flask", "db", "copy", "--to", url_of(target)]
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=child_environ(url_of(source), TERM="xterm"),
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        timeout=120,
-        check=True,
-    )
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # how Linux tells the end
-        while part := os.read(ours, 65536):
-            shown += part
-    os.close(ours)
-    assert done.stdout.startswith(b"verified: ")
-    lines = shown.decode()
-    assert lines.index("copying") < lines.index("verifying")
-    assert lines.count("100%") >= 2
+    environ = child_environ(url_of(source))
+    shown = on_terminal(environ, "db", "copy", "--to", url_of(target), streams=["stderr"])
+    assert shown.stdout.startswith("verified: ")
+    assert shown.screen.index("copying") < shown.screen.index("verifying")
+    assert shown.screen.count("100%") >= 2
