@@ -203,6 +203,14 @@ def test_a_purge_records_exactly_what_it_has_deleted(
 LONG_AGO = sa.literal_column("'2020-01-01 00:00:00.000000'")
 
 
+def test_the_scheduler_stops_as_it_is_asked_to(sqlite_url: str) -> None:
+    with started(child_environ(sqlite_url), "jobs") as child:
+        assert b"scheduler started" in child.stdout.readline()
+        code, stdout, stderr = interrupt(child)
+    assert (code, stderr) == (0, "")
+    assert "scheduler stopped" in stdout
+
+
 # What Ctrl-C may hit, at its worst moments
 
 
