@@ -22,7 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
 from app.errors import RefusedError
-from app.pool import ask_the_idle
+from app.pool import replace_the_dead
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -256,7 +256,7 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
         connection.execute(_SESSION)
         connection.commit()
 
-    ask_the_idle(engine)
+    replace_the_dead(engine)
     return engine
 
 

@@ -1,10 +1,12 @@
-"""Pooled connections: who was idle is asked whether it still lives before it is used.
+"""Pooled connections: one that may be dead is asked whether it lives before it is used.
 
-A server that restarted and a network that forgot leave dead connections in the pool, and
-asking costs a round trip, as long as a read itself. One that worked within the last second
-is taken at its word: what it meets then it could have met a moment after the question, too.
+Asking costs a round trip, as long as a read itself, so the socket is looked at first. A server
+that stopped, or ended the session, has closed it, and that shows at once: there is something to
+read where nothing should be. What a network forgot does not show; it takes a while to forget,
+so whoever rested for a second is asked as well.
 """
 
+import select
 import time
 from typing import Any
 
@@ -15,8 +17,8 @@ IDLE_SECONDS = 1.0
 _SINCE = "idle_since"
 
 
-def ask_the_idle(engine: sa.Engine) -> None:
-    """Replace dead connections when they are taken from the pool of ``engine``."""
+def replace_the_dead(engine: sa.Engine) -> None:
+    """See to it that who takes a connection of PostgreSQL's from the pool gets a living one."""
 
     @sa.event.listens_for(engine, "checkin")
     def rest(_connection: Any, record: Any) -> None:
@@ -25,10 +27,22 @@ def ask_the_idle(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "checkout")
     def wake(connection: Any, record: Any, _proxy: Any) -> None:
         since = record.info.get(_SINCE)
-        if since is None or time.monotonic() - since < IDLE_SECONDS:
+        if since is None:  # made just now
+            return
+        if time.monotonic() - since < IDLE_SECONDS and _is_quiet(connection):
             return
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             # The others are as old: all are replaced, this one first.
             raise InvalidatePoolError from error
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether nothing came from the server since its last answer, not even the end."""
+    try:
+        socket = select.poll()
+        socket.register(connection.fileno(), select.POLLIN)
+        return not socket.poll(0)
+    except connection.OperationalError:  # closed already
+        return False
