@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
@@ -124,18 +124,45 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
 
 def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
     """Check one event's members. Arguments and errors as for :func:`parse_event`."""
+    event_id, agent_id, issued_at, named = _plain_members(value) or _checked_members(value)
+    if tenant_id is None:
+        if named is None:
+            raise InvalidEvent("organizationId", "is required")
+        tenant_id = named
+    elif named is not None and named != tenant_id:
+        raise ForbiddenError("an event names an organization other than the token's")
+    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now))
+
+
+# An event's id, agent, instant, and its organization if it names one.
+_Members = tuple[str, str, str, str | None]
+
+
+def _plain_members(value: Any) -> _Members | None:
+    """The members when all are short texts of ASCII, as nearly always: told at a glance, in a
+    fifth of the time that a check against the pattern takes. ``None``: look closer."""
+    if type(value) is not dict:
+        return None
+    members = (value.get("id"), value.get("agentId"), value.get("issuedAt"))
+    named = value.get("organizationId")
+    if named is None and "organizationId" in value:
+        return None
+    if not (all(map(_is_plain, members)) and (named is None or _is_plain(named))):
+        return None
+    return cast("_Members", (*members, named))
+
+
+def _is_plain(text: Any) -> bool:
+    return type(text) is str and 0 < len(text) <= 255 and text.isascii() and text.isprintable()
+
+
+def _checked_members(value: Any) -> _Members:
     try:
         body = msgspec.convert(value, EventBody)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
-    named = body.organization_id
-    if tenant_id is None:
-        if isinstance(named, msgspec.UnsetType):
-            raise InvalidEvent("organizationId", "is required")
-        tenant_id = named
-    elif not isinstance(named, msgspec.UnsetType) and named != tenant_id:
-        raise ForbiddenError("an event names an organization other than the token's")
-    return Event(tenant_id, body.id, body.agent_id, _issued_at(body.issued_at, now))
+    named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
+    return body.id, body.agent_id, body.issued_at, named
 
 
 def _issued_at(text: str, now: datetime) -> datetime:
