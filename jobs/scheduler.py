@@ -106,12 +106,7 @@ def serve(settings: Settings) -> None:
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
     _observe(database, settings)
-    defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
-    arguments = (database, settings, stop)
-    scheduler.add_job(tick, "interval", arguments, seconds=settings.rollup_interval_seconds)
-    soon = utc_now() + timedelta(seconds=FIRST_PURGE_SECONDS)
-    scheduler.add_job(purge_tick, "interval", arguments, seconds=PURGE_SECONDS, next_run_time=soon)
+    scheduler = _scheduled(database, settings, stop)
     scheduler.start()
     interval = settings.rollup_interval_seconds
     logs.write(
@@ -122,6 +117,26 @@ def serve(settings: Settings) -> None:
     database.dispose()
     tracing.stop()
     logs.write(log, logging.INFO, "scheduler stopped")
+
+
+def _scheduled(
+    database: Database, settings: Settings, stop: threading.Event
+) -> BackgroundScheduler:
+    defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
+    # The first at once: events may have waited for this process, and claim_tick knows if not.
+    for work, seconds, first in (
+        (tick, settings.rollup_interval_seconds, 0),
+        (purge_tick, PURGE_SECONDS, FIRST_PURGE_SECONDS),
+    ):
+        scheduler.add_job(
+            work,
+            "interval",
+            (database, settings, stop),
+            seconds=seconds,
+            next_run_time=utc_now() + timedelta(seconds=first),
+        )
+    return scheduler
 
 
 def _observe(database: Database, settings: Settings) -> None:
