@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,18 +49,24 @@ def main() -> int:
 
 def _measured(bench: Bench, row: str) -> list[Line]:
     """A row's lines, shown as they come; one that cannot be measured does not stop the others."""
-    measure = ROWS[row]
+    began, measure = time.monotonic(), ROWS[row]
     lines: list[Line] = []
     try:
         for figure in measure(bench):
             lines.append(figure)
-    except BenchmarkError as error:
-        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], str(error)))
-    except Exception:  # a defect of the measurement: shown whole, and the run goes on
-        traceback.print_exc()
-        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], "could not be measured"))
-    print("\n".join("  ".join(line.cells) for line in lines), file=sys.stderr, flush=True)
+    except Exception as error:  # shown whole, and the run goes on
+        known = isinstance(error, BenchmarkError)
+        print(error if known else traceback.format_exc(), file=sys.stderr)
+        reason = str(error).strip().splitlines()[-1] if known else "could not be measured"
+        lines.append(Failure(row, _title(measure), reason))
+    print("\n".join("  ".join(line.cells) for line in lines), file=sys.stderr)
+    print(f"{row} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return lines
+
+
+def _title(measure: Callable[[Bench], Iterator[Figure]]) -> str:
+    """What its first line says that it measures."""
+    return (measure.__doc__ or "").partition(": ")[2].rstrip(".")
 
 
 def _options() -> argparse.Namespace:
