@@ -1,6 +1,7 @@
 """``python -m benchmarks [ROW…]``: measure, print the table; exit 1 when a limit is not kept."""
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -31,6 +32,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 def main() -> int:
     options = _options()
+    # As after Ctrl-C, so that server and files are cleared away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     bench = Bench(options.scale, options.repetitions, options.seconds)
     lines: list[Line] = []
     try:
@@ -78,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of events")
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load by HTTP")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load by HTTP")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into it")
     options = parser.parse_args()
     if unknown := [row for row in options.rows if row not in ROWS]:
