@@ -42,11 +42,11 @@ def main() -> int:
         circumstance = circumstances(
             bench.scale, bench.repetitions, bench.seconds, bench.cluster.version
         )
+        print(f"{circumstance}\n\n{text_table(lines)}", flush=True)
+        if options.write:
+            write_table(options.write, lines, circumstance)
     finally:
         bench.close()
-    print(f"{circumstance}\n\n{text_table(lines)}")
-    if options.write:
-        write_table(options.write, lines, circumstance)
     return 0 if all(line.reached for line in lines) else 1
 
 
