@@ -1,7 +1,9 @@
 """``python -m benchmarks [ROW…]``: measure, print the table; exit 1 when a limit is not kept."""
 
 import argparse
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +32,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 def main() -> int:
     options = _options()
+    # As after Ctrl-C, so that server and files are cleared away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     bench = Bench(options.scale, options.repetitions, options.seconds)
     lines: list[Line] = []
     try:
@@ -38,28 +42,34 @@ def main() -> int:
         circumstance = circumstances(
             bench.scale, bench.repetitions, bench.seconds, bench.cluster.version
         )
+        print(f"{circumstance}\n\n{text_table(lines)}", flush=True)
+        if options.write:
+            write_table(options.write, lines, circumstance)
     finally:
         bench.close()
-    print(f"{circumstance}\n\n{text_table(lines)}")
-    if options.write:
-        write_table(options.write, lines, circumstance)
     return 0 if all(line.reached for line in lines) else 1
 
 
 def _measured(bench: Bench, row: str) -> list[Line]:
     """A row's lines, shown as they come; one that cannot be measured does not stop the others."""
-    measure = ROWS[row]
+    began, measure = time.monotonic(), ROWS[row]
     lines: list[Line] = []
     try:
         for figure in measure(bench):
             lines.append(figure)
-    except BenchmarkError as error:
-        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], str(error)))
-    except Exception:  # a defect of the measurement: shown whole, and the run goes on
-        traceback.print_exc()
-        lines.append(Failure(row, (measure.__doc__ or "").split(": ")[1], "could not be measured"))
-    print("\n".join("  ".join(line.cells) for line in lines), file=sys.stderr, flush=True)
+    except Exception as error:  # shown whole, and the run goes on
+        known = isinstance(error, BenchmarkError)
+        print(error if known else traceback.format_exc(), file=sys.stderr)
+        reason = str(error).strip().splitlines()[-1] if known else "could not be measured"
+        lines.append(Failure(row, _title(measure), reason))
+    print("\n".join("  ".join(line.cells) for line in lines), file=sys.stderr)
+    print(f"{row} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return lines
+
+
+def _title(measure: Callable[[Bench], Iterator[Figure]]) -> str:
+    """What its first line says that it measures."""
+    return (measure.__doc__ or "").partition(": ")[2].rstrip(".")
 
 
 def _options() -> argparse.Namespace:
@@ -71,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of events")
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load by HTTP")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load by HTTP")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into it")
     options = parser.parse_args()
     if unknown := [row for row in options.rows if row not in ROWS]:

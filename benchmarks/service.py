@@ -134,7 +134,8 @@ def service(url: str, folder: Path, body_bytes: int = 0) -> Iterator[Service]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     variables = {"PORT": str(port), "BENCHMARK_BODY_BYTES": str(body_bytes)}
-    with (folder / "gunicorn.log").open("ab") as log:
+    path = folder / f"gunicorn-{port}.log"
+    with path.open("wb") as log:
         gunicorn = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "benchmarks.wsgi:app"],
             cwd=ROOT,
@@ -144,17 +145,16 @@ def service(url: str, folder: Path, body_bytes: int = 0) -> Iterator[Service]:
         )
     try:
         running = Service(url, gunicorn.pid, port, folder)
-        _wait(gunicorn, running)
+        _wait(gunicorn, running, path)
         yield running
     finally:
         gunicorn.terminate()
         gunicorn.wait()
 
 
-def _wait(gunicorn: "subprocess.Popen[bytes]", running: Service) -> None:
+def _wait(gunicorn: "subprocess.Popen[bytes]", running: Service, log: Path) -> None:
     give_up = time.monotonic() + START_SECONDS
     while not running.is_ready():
         if gunicorn.poll() is not None or time.monotonic() > give_up:
-            log = (running.folder / "gunicorn.log").read_text()
-            raise BenchmarkError(f"the service did not start: {log}")
+            raise BenchmarkError(f"{log.read_text()}\nthe service did not start")
         time.sleep(0.05)
