@@ -52,20 +52,23 @@ class IssuedMonth(Bucket[date]):
 
 
 class IssuedDow(Bucket[int]):
-    """The day of week; 0 is Sunday."""
+    """The day of week; 0 is Sunday. On PostgreSQL counted from 1970-01-01, a Thursday: no event
+    is older, and extract() calculates with decimals, in twice the time."""
 
     inherit_cache = True
     type = sa.SmallInteger()
-    postgresql = "CAST(extract(dow FROM {0} AT TIME ZONE 'UTC') AS SMALLINT)"
+    postgresql = (
+        "CAST(mod(CAST({0} AT TIME ZONE 'UTC' AS DATE) - DATE '1970-01-01' + 4, 7) AS SMALLINT)"
+    )
     sqlite = "CAST(strftime('%w', substr({0}, 1, 10)) AS INTEGER)"
 
 
 class IssuedHour(Bucket[int]):
-    """The hour, 0 to 23."""
+    """The hour, 0 to 23. Not by extract(), as above."""
 
     inherit_cache = True
     type = sa.SmallInteger()
-    postgresql = "CAST(extract(hour FROM {0} AT TIME ZONE 'UTC') AS SMALLINT)"
+    postgresql = "CAST(date_part('hour', {0} AT TIME ZONE 'UTC') AS SMALLINT)"
     sqlite = "CAST(substr({0}, 12, 2) AS INTEGER)"
 
 
