@@ -1,0 +1,191 @@
+"""What work costs, counted and not timed: statements, scans, rows."""
+
+import re
+from datetime import UTC, date, datetime
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.dialects import sqlite
+
+from app import queries
+from app.db import Database
+from jobs.rollups import ROLLUPS, Window, add_window
+from tests.conftest import TENANT, bearer, make_settings
+
+READS = [
+    "tokens?days=30",
+    "agents/activity",
+    "agents/activity?months=3",
+    "agents",
+    "agents?limit=5",
+]
+EVENT = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T00:00:00Z"}
+
+
+@pytest.fixture
+def statements():
+    """What is sent to a database while it is watched, but for SQLite's own bookkeeping."""
+
+    def watch(engine):
+        sent = []
+
+        @sa.event.listens_for(engine, "before_cursor_execute")
+        def note(_connection, _cursor, statement, *_):
+            if not statement.startswith(("BEGIN", "PRAGMA")):
+                sent.append(statement)
+
+        return sent
+
+    return watch
+
+
+@pytest.fixture
+def sent_for(client, statements):
+    """What the service sends from now on."""
+    return statements(client.application.extensions["analytics"].database.engine)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_is_one_statement(client, sent_for, issue, roll_up, read):
+    issue("2026-04-01T00:00:00Z", times=20)
+    roll_up()
+    for _ in range(2):
+        assert client.get(f"/api/v1/analytics/{read}", headers=bearer()).status_code == 200
+    assert len(sent_for) == 2
+
+
+@pytest.mark.parametrize("events", [1, 500])
+def test_a_batch_is_one_statement_whatever_its_size(client, sent_for, events):
+    batch = [EVENT | {"id": str(number)} for number in range(events)]
+    answer = client.post("/api/v1/events", json=batch, headers=bearer(scope="events:write"))
+    assert answer.json["accepted"] == events
+    assert len(sent_for) == 1
+
+
+def test_a_run_has_as_many_statements_for_many_events_as_for_few(
+    database, statements, issue, roll_up
+):
+    sent, counts = statements(database.engine), []
+    for events in (5, 2_000):
+        issue("2026-04-01T00:00:00Z", times=events)
+        before = len(sent)
+        assert roll_up().events == events
+        counts.append(len(sent) - before)
+    assert counts[0] == counts[1] < 20
+
+
+def test_a_run_without_anything_to_do_counts_nothing(database, statements, issue, roll_up):
+    issue("2026-04-01T00:00:00Z")
+    roll_up()
+    sent = statements(database.engine)
+    roll_up()
+    assert not [one for one in sent if "INSERT" in one or "GROUP BY" in one]
+
+
+@pytest.fixture
+def large(postgresql_url):
+    """Many tenants, so that reading a whole table would be the wrong way to one of them."""
+    database = Database(make_settings(postgresql_url).database_url)
+    fill = """
+        INSERT INTO {} SELECT 'tenant-' || tenant, {} FROM generate_series(1, 100) AS tenant, {}
+    """
+    parts = (
+        ("daily_issuance", "date '2026-01-01' + day, 1", "generate_series(0, 89) AS day"),
+        (
+            "dow_hour_activity",
+            "date '2026-01-01', dow, hour, 1",
+            "generate_series(0, 6) AS dow, generate_series(0, 23) AS hour",
+        ),
+        (
+            "monthly_agent_issuance",
+            "date '2026-01-01', 'agent-' || agent, 1",
+            "generate_series(1, 50) AS agent",
+        ),
+    )
+    for table, columns, source in parts:
+        run(database, fill.format(table, columns, source))
+    run(database, "ANALYZE")
+    yield database
+    database.dispose()
+
+
+def run(database, statement):
+    database.write(lambda connection: connection.execute(sa.text(statement)))
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters"),
+    [
+        (queries._TREND, {"first": date(2026, 1, 1), "last": date(2026, 1, 30)}),
+        (queries._ACTIVITY, {}),
+        (queries._RECENT_ACTIVITY, {"since": date(2026, 1, 1), "until": date(2026, 1, 1)}),
+        (queries._USAGE, {"month": date(2026, 1, 1)}),
+        (queries._TOP_USAGE, {"month": date(2026, 1, 1), "limit": 5}),
+    ],
+    ids=["trend", "heatmap", "heatmap of months", "agents", "top agents"],
+)
+def test_no_read_goes_through_a_whole_table(large, statement, parameters):
+    plan = explained(large, statement, parameters | {"tenant_id": "tenant-7"})
+    scanned = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"}
+    assert scanned <= {"rollup_state"}
+
+
+def explained(database, statement, parameters):
+    """The plan of a statement that was carried out, and then taken back."""
+    text = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.compile(dialect=database.engine.dialect)}"
+    with database.engine.connect() as connection:
+        raw = connection.connection.cursor()
+        found = raw.execute(text, statement.compile(dialect=pg.dialect()).params | parameters)
+        (((plan,),),) = [found.fetchall()]
+        connection.rollback()
+    return plan[0]["Plan"]
+
+
+def nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def rows_read(plan):
+    """Rows that were taken from the events, also those that were then left out."""
+    return sum(
+        node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        for node in nodes(plan)
+        if node.get("Relation Name") == "issuance_events"
+    )
+
+
+@pytest.mark.parametrize("history", [2_000, 20_000])
+def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_url, history):
+    database = Database(make_settings(postgresql_url).database_url)
+    events = """
+        INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)
+        SELECT '{}', gen_random_uuid(), 'agent', now() - n * interval '1 minute'
+        FROM generate_series(1, {}) AS n
+    """
+    run(database, events.format(TENANT, history + 300))
+    run(database, "ANALYZE")
+    window = Window(history, history + 300)
+    for rollup in ROLLUPS:
+        statement = add_window(rollup, pg.Insert, window)
+        assert rows_read(explained(database, statement, {})) == 300
+    database.dispose()
+
+
+def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
+    database = Database(make_settings(sqlite_url).database_url)
+    reads = [queries._TREND, queries._ACTIVITY, queries._RECENT_ACTIVITY, queries._USAGE]
+    runs = [add_window(rollup, sqlite.Insert, Window(5, 9)) for rollup in ROLLUPS]
+    with database.reading() as connection:
+        for statement in (*reads, queries._TOP_USAGE, *runs):
+            compiled = statement.compile(dialect=sqlite.dialect())
+            values = {name: datetime.now(UTC).isoformat() for name in compiled.params}
+            plan = connection.exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {compiled}",
+                tuple(values[name] for name in compiled.positiontup),
+            )
+            shown = "\n".join(row.detail for row in plan)
+            assert not re.search(r"SCAN (?!rollup_state|found|\()", shown), shown
+    database.dispose()
