@@ -78,13 +78,18 @@ def watch_pool(engine: sa.Engine, size: int) -> None:
     """Follow the connections of this process."""
     _pool_size.set(size)
 
+    held: set[Any] = set()
+
     @sa.event.listens_for(engine, "checkout")
-    def taken(*_: Any) -> None:
+    def taken(_connection: Any, record: Any, _proxy: Any) -> None:
+        held.add(record)
         _in_use.inc()
 
     @sa.event.listens_for(engine, "checkin")
-    def given_back(*_: Any) -> None:
-        _in_use.dec()
+    def given_back(_connection: Any, record: Any) -> None:
+        if record in held:  # not one that could not be had: that is given back, too
+            held.discard(record)
+            _in_use.dec()
 
 
 def describe_process(process: str) -> None:

@@ -4,14 +4,17 @@ import io
 import json
 import logging
 import re
+from functools import partial
 
+import psycopg
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app import logs
+from app import logs, pool
+from app.factory import create_app
 from app.views import health
-from tests.conftest import bearer
+from tests.conftest import NOW, bearer, make_settings
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -150,6 +153,23 @@ def test_connections_in_use_are_given_back(app, client, counted):
     assert counted("analytics_database_connections_in_use") == 0
     with app.extensions["analytics"].database.reading():
         assert counted("analytics_database_connections_in_use") == 1
+
+
+def test_connections_that_could_not_be_had_are_not_given_back(postgresql_url, counted, monkeypatch):
+    app = create_app(make_settings(postgresql_url), clock=lambda: NOW)
+    engine = app.extensions["analytics"].database.engine
+    read = partial(app.test_client().get, TOKENS, headers=bearer())
+    assert read().status_code == 200
+
+    def away(*_, **__):
+        raise psycopg.OperationalError("the server is away")
+
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(engine.dialect, "do_ping", away)
+    monkeypatch.setattr(engine.dialect, "connect", away)
+    assert [read().status_code for _ in range(3)] == [503, 503, 503]
+    assert counted("analytics_database_connections_in_use") == 0
+    engine.dispose()
 
 
 def test_every_answer_carries_the_requests_id(client):
