@@ -84,7 +84,7 @@ def test_alerts_and_dashboard_use_names_that_are_scraped(postgresql_url):
         call(f"{ports.base}/api/v1/analytics/tokens", bearer())
         finished = ("analytics_rollup_last_finished_timestamp_seconds", "")
         ran = poll(lambda: scrape(ports.jobs), lambda samples: finished in samples)
-        names = {name for name, _ in [*scrape(ports.metrics), *ran]}
+        names = {name for name, _ in [*ports.scraped(bool), *ran]}
     used = " ".join([*(rule["expr"] for rule in RULES), *QUERIES])
     assert set(re.findall(r"analytics_\w+", used)) <= names
     page = (ROOT / "docs" / "operations.md").read_text()
@@ -185,6 +185,8 @@ def test_the_exporter_ends_with_gunicorn_however_that_ends(ports, number):
         ports.wait()
         poll(lambda: exporters(ports), bool)
         folder = Path(exporters(ports)[0].cmdline()[-1])
+        # Both workers have written all that they begin with.
+        poll(lambda: len(list(folder.glob("gauge_livemax_*.db"))), lambda files: files == 2)
         server.send_signal(number)
         server.wait(PATIENCE_SECONDS)
         poll(lambda: [exporters(ports)], lambda found: found == [[]])
