@@ -76,8 +76,9 @@ def test_connections_that_died_are_replaced_without_an_error(
     assert client.get(READS, headers=bearer()).status_code == 200
     assert post(client) == 202
     monkeypatch.setattr(pool, "IDLE_SECONDS", idle_seconds)
+    # With a time limit the server waits until they are gone; else the next call may be sooner.
     administer(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE datname = '{}' AND pid <> pg_backend_pid()"
     )
     assert client.get(READS, headers=bearer()).status_code == 200
