@@ -41,16 +41,17 @@ def difference(rollup: Rollup, ranges: Sequence[MonthRange]) -> Select[Any]:
     One statement, so that watermark, raw events and summary come from one snapshot. A
     summary table holds exactly the events up to the watermark that it is committed with.
     """
-    names = list(rollup.keys)
+    names = rollup.keys
     zero = sa.literal_column("0", sa.Integer)
     keys = [rollup.table.c[name] for name in names]
     stored = sa.select(*keys, rollup.table.c.issued.label("stored"), zero.label("recounted"))
-    expressions = [expression.label(name) for name, expression in rollup.keys.items()]
+    recount = rollup.key(issuance_events)
+    expressions = [part.label(name) for name, part in zip(names, recount, strict=True)]
     watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
     recounted = (
         sa.select(*expressions, zero.label("stored"), sa.func.count().label("recounted"))
         .where(issuance_events.c.id <= watermark, _within(issued_month, ranges))
-        .group_by(*rollup.keys.values())
+        .group_by(*recount)
     )
     both = sa.union_all(stored.where(_stored_within(rollup, ranges)), recounted).subquery("both")
     # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.

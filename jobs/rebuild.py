@@ -144,7 +144,7 @@ def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number
 
 def _add_deltas(connection: Connection, rollup: Rollup, deltas: Table) -> None:
     """Add each difference to its bucket; buckets appear from and disappear at zero."""
-    table, names = rollup.table, list(rollup.keys)
+    table, names = rollup.table, rollup.keys
     same = sa.and_(*(table.c[name] == deltas.c[name] for name in names))
     keys = [deltas.c[name] for name in names]
     missing = ~sa.exists(sa.select(sa.literal(1)).select_from(table).where(same).correlate(deltas))

@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db import Database, database_now
 from app.models import issuance_events, rollup_state
-from jobs.rollups import ROLLUPS, Window, add_window, in_window
+from jobs.rollups import ROLLUPS, Window, add_window, in_window, prepare_adding
 from jobs.runs import Run, record_run
 from jobs.state import read_state
 from jobs.watermark import Candidate, describe_writers, newest_candidate, open_writers
@@ -181,6 +181,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
     counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
     events = connection.execute(counted).scalar_one()
     buckets = 0
+    prepare_adding(connection)
     for rollup in ROLLUPS if events else ():
         added = connection.execute(
             add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Select, Table
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
@@ -17,7 +17,24 @@ from app.models import (
     issuance_events,
     monthly_agent_issuance,
 )
-from jobs.buckets import issued_dow, issued_hour, issued_month, issued_on
+from jobs.buckets import (
+    Beginning,
+    Bucket,
+    DayBeginning,
+    HourBeginning,
+    IssuedDow,
+    IssuedHour,
+    IssuedMonth,
+    IssuedOn,
+    MonthBeginning,
+)
+
+_HASHING = sa.select(
+    *(
+        sa.func.set_config(name, value, True)
+        for name, value in (("enable_sort", "off"), ("hash_mem_multiplier", "8"), ("jit", "off"))
+    )
+)
 
 Upsert = type[PostgreSQLInsert] | type[SQLiteInsert]
 
@@ -33,32 +50,50 @@ class Window:
 class Rollup:
     """A summary table and how an event finds its bucket in it.
 
+    Its key columns are parts of ``issued_at``, or else columns of the event by that name.
+
     Args:
-        table: has ``tenant_id``, the key columns and ``issued``, the number of events.
-        keys: for each key column besides ``tenant_id``, its expression over an event.
+        table: its primary key starts with ``tenant_id``; ``issued`` is the number of events.
+        within: the beginning of a period that no bucket's border divides. Events are counted
+            by it first, so that parts are worked out for each period and not for each event.
+        parts: for each key column that is a part of ``issued_at``, which.
     """
 
-    def __init__(self, table: Table[Any], **keys: ColumnElement[Any]) -> None:
+    def __init__(
+        self, table: Table[Any], within: type[Beginning], **parts: type[Bucket[Any]]
+    ) -> None:
         self.table = table
-        self.keys: dict[str, ColumnElement[Any]] = {
-            "tenant_id": issuance_events.c.tenant_id,
-            **keys,
-        }
+        self.keys = [column.name for column in table.primary_key]
+        self._within = within
+        self._parts = parts
+
+    def key(self, events: FromClause) -> list[ColumnElement[Any]]:
+        """The key columns over ``events``, or over anything with the columns of events."""
+        return [
+            (self._parts[name](events.c.issued_at) if name in self._parts else events.c[name])
+            for name in self.keys
+        ]
 
     def count(self, window: Window) -> Select[Any]:
         """Count the window's events per bucket: the key columns, then ``issued``."""
-        keys = [expression.label(name) for name, expression in self.keys.items()]
-        return (
-            sa.select(*keys, sa.func.count().label("issued"))
+        period = self._within(issuance_events.c.issued_at)
+        others = [issuance_events.c[name] for name in self.keys if name not in self._parts]
+        counted = (
+            sa.select(*others, period.label("issued_at"), sa.func.count().label("issued"))
             .where(in_window(window))
-            .group_by(*self.keys.values())
+            .group_by(*others, period)
+            .subquery("counted")
         )
+        key = self.key(counted)
+        # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+        issued = sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger)
+        return sa.select(*key, issued.label("issued")).group_by(*key)
 
 
 ROLLUPS = (
-    Rollup(daily_issuance, date=issued_on),
-    Rollup(dow_hour_activity, month=issued_month, dow=issued_dow, hour=issued_hour),
-    Rollup(monthly_agent_issuance, month=issued_month, agent_id=issuance_events.c.agent_id),
+    Rollup(daily_issuance, DayBeginning, date=IssuedOn),
+    Rollup(dow_hour_activity, HourBeginning, month=IssuedMonth, dow=IssuedDow, hour=IssuedHour),
+    Rollup(monthly_agent_issuance, MonthBeginning, month=IssuedMonth),
 )
 
 
@@ -68,6 +103,17 @@ def in_window(window: Window) -> ColumnElement[bool]:
         issuance_events.c.id > sa.bindparam("after", window.after),
         issuance_events.c.id <= sa.bindparam("upto", window.upto),
     )
+
+
+def prepare_adding(connection: Connection) -> None:
+    """See to it that PostgreSQL groups by hashing, until the transaction ends.
+
+    Its statistics are of columns, not of what becomes of them: it takes nearly every event for
+    a bucket of its own, sorts a million of them, and is half as fast. One grouping may take
+    32 MB at the default ``work_mem``; what is more goes to disk.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_HASHING)
 
 
 def add_window(rollup: Rollup, upsert: Upsert, window: Window) -> PostgreSQLInsert | SQLiteInsert:

@@ -187,5 +187,5 @@ def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
                 tuple(values[name] for name in compiled.positiontup),
             )
             shown = "\n".join(row.detail for row in plan)
-            assert not re.search(r"SCAN (?!rollup_state|found|\()", shown), shown
+            assert not re.search(r"SCAN (?!rollup_state|found|counted|\()", shown), shown
     database.dispose()

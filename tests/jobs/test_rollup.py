@@ -81,7 +81,7 @@ def test_two_runs_at_once_count_everything_once(issue, roll_up, database):
     assert_exact(database)
 
 
-@pytest.mark.parametrize("statement", range(1, 5 + len(ROLLUPS)))
+@pytest.mark.parametrize("statement", range(1, 6 + len(ROLLUPS)))
 def test_a_run_that_dies_at_any_statement_has_counted_all_or_nothing(
     issue, roll_up, database, statement
 ):
