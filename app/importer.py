@@ -1,7 +1,8 @@
 """Bulk load: files of events, streamed and stored in chunks.
 
-Memory stays flat whatever the file's size. Each chunk is one committed batch, and a
-stored event is a duplicate the second time, so an interrupted import is simply run again.
+Memory stays flat whatever the file's size: while a chunk is stored the next one is read, no
+more. Each chunk is one committed batch, and a stored event is a duplicate the second time, so
+an interrupted import is simply run again.
 """
 
 import csv
@@ -9,14 +10,17 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 from app.db import Database
 from app.errors import ForbiddenError, ValidationError
 from app.events import Event, InvalidEvent, check_event, decode_event, refuse_nul
-from app.ingest import record_events
+from app.ingest import Recorded, record_events
 
 CHUNK_EVENTS = 10_000
 MAX_LINE_BYTES = 1024 * 1024
@@ -65,6 +69,7 @@ class Importer:
     on_refused: Callable[[Refused], None]
     on_chunk: Callable[[], None]
     totals: Imported = field(default_factory=Imported)
+    _under_way: "Future[Recorded] | None" = field(default=None, init=False)
 
     def load(self, source: str, file: io.BufferedReader) -> None:
         """Store the events of one file, gzip-compressed or not.
@@ -83,6 +88,7 @@ class Importer:
             raise ValidationError(f"{source}: {error}") from None
         finally:
             self._store(chunk)
+            self._settle()
 
     def _take(self, source: str, number: int, members: Any, chunk: list[Event]) -> None:
         self.totals.received += 1
@@ -95,13 +101,46 @@ class Importer:
             self.on_refused(Refused(source, number, str(problem)))
 
     def _store(self, chunk: list[Event]) -> None:
+        """Begin to store a chunk, once the one before is stored."""
         # Emptied first: what fails or is interrupted on its way in is not tried once more.
         events = chunk.copy()
         chunk.clear()
-        recorded = record_events(self.database, events)
-        self.totals.accepted += recorded.accepted
-        self.totals.duplicates += recorded.duplicates
-        self.on_chunk()
+        self._settle()
+        if events:
+            store = partial(record_events, self.database, events)
+            # SQLite's driver takes the interpreter's lock anew for each row: it would wait for
+            # the reading thread every time.
+            self._under_way = _aside(store) if self.database.is_postgresql else _done(store)
+
+    def _settle(self) -> None:
+        """Wait until what is under way is stored, and count it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            recorded = under_way.result()
+            self.totals.accepted += recorded.accepted
+            self.totals.duplicates += recorded.duplicates
+            self.on_chunk()
+
+
+def _done(store: Callable[[], Recorded]) -> "Future[Recorded]":
+    future = Future[Recorded]()
+    future.set_result(store())
+    return future
+
+
+def _aside(store: Callable[[], Recorded]) -> "Future[Recorded]":
+    """Store in a thread of its own, while the next chunk is read. Ctrl-C, which only the main
+    thread hears, need not wait for it: a commit happens whole or not at all."""
+    future = Future[Recorded]()
+
+    def run() -> None:
+        try:
+            future.set_result(store())
+        except BaseException as error:  # the main thread raises it
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
