@@ -23,6 +23,9 @@ from app.events import Event, InvalidEvent, check_event, decode_event, refuse_nu
 from app.ingest import Recorded, record_events
 
 CHUNK_EVENTS = 10_000
+# SQLite writes every page that a transaction touched, and keys come in any order: more events
+# in one means fewer times for each page.
+SQLITE_CHUNK_EVENTS = 50_000
 MAX_LINE_BYTES = 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
@@ -79,10 +82,11 @@ class Importer:
                 that point are stored, as they are when reading is interrupted.
         """
         chunk: list[Event] = []
+        enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
         try:
             for number, members in FORMATS[self.file_format](_lines(_plain(file))):
                 self._take(source, number, members, chunk)
-                if len(chunk) >= CHUNK_EVENTS:
+                if len(chunk) >= enough:
                     self._store(chunk)
         except (EOFError, OSError, zlib.error) as error:
             raise ValidationError(f"{source}: {error}") from None

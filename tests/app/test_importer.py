@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from app.db import Database
 from app.errors import ValidationError
 from app.events import Event
-from app.importer import Imported, Importer, Refused
+from app.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
 from app.ingest import Recorded
 from app.models import issuance_events
 from tests.conftest import NOW
@@ -299,7 +299,8 @@ def test_a_pipe_may_deliver_slowly(load: Loader, data: bytes) -> None:
 
 
 def test_an_interrupted_import_is_simply_run_again(load: Loader) -> None:
-    data = b"".join(line(f"e{number:05}") for number in range(25_000))
+    events = 5 * SQLITE_CHUNK_EVENTS // 2
+    data = b"".join(line(f"e{number:06}") for number in range(events))
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -307,10 +308,10 @@ def test_an_interrupted_import_is_simply_run_again(load: Loader) -> None:
     with pytest.raises(KeyboardInterrupt):
         load(data, on_chunk=interrupt)
     kept = len(load.stored())
-    assert 0 < kept < 25_000
+    assert 0 < kept < events
     totals = load(data).totals
-    assert totals == Imported(received=25_000, accepted=25_000 - kept, duplicates=kept)
-    assert len(load.stored()) == 25_000
+    assert totals == Imported(received=events, accepted=events - kept, duplicates=kept)
+    assert len(load.stored()) == events
 
 
 class Interrupted(Trickle):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from app.config import ROOT
+from app.importer import SQLITE_CHUNK_EVENTS
 from tests.conftest import child_environ
 
 MEASURE = """
@@ -67,7 +68,7 @@ def peak():  # KiB; what getrusage says on Linux includes the parent before exec
 
 database = Database(make_url(sys.argv[1]))
 stored = 0
-for file_format, blocks in (("ndjson", lines(10_000)), (sys.argv[2], eval(sys.argv[3]))):
+for file_format, blocks in (("ndjson", lines(50_000)), (sys.argv[2], eval(sys.argv[3]))):
     importer = Importer(
         database=database, file_format=file_format, tenant_id=None,
         clock=lambda: datetime.now(UTC), on_refused=lambda refused: None, on_chunk=lambda: None,
@@ -105,6 +106,6 @@ def test_memory_stays_flat(
     )
     assert done.returncode == 0, done.stderr
     (small, before), (large, after) = (map(int, row.split()) for row in done.stdout.splitlines())
-    assert small == 10_000
+    assert small == SQLITE_CHUNK_EVENTS == 50_000
     assert received in (None, large)
     assert (after - before) / 1024 < 40, "MiB more for the larger import"

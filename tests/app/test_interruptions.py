@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from app.cli import Command, open_database
 from app.config import Settings
 from app.db import Database
-from app.importer import CHUNK_EVENTS
+from app.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.models import issuance_events, purged_months, rollup_state
 from jobs.purge import BATCH_EVENTS
 from jobs.rollups import ROLLUPS
@@ -93,21 +93,22 @@ def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
     database: Database, database_url: str, tmp_path: Path, flask: Flasks
 ) -> None:
     """Two chunks were committed; of the third the import has read a part from its pipe."""
+    chunk = CHUNK_EVENTS if database.is_postgresql else SQLITE_CHUNK_EVENTS
     whole = tmp_path / "whole.ndjson"
-    whole.write_bytes(b"".join(line(f"e{number:05}") for number in range(25_000)))
+    whole.write_bytes(b"".join(line(f"e{number:05}") for number in range(3 * chunk)))
     with whole.open("rb") as file, started(child_environ(database_url), *IMPORT) as child:
-        child.stdin.write(b"".join(file.readline() for _ in range(21_000)))
+        child.stdin.write(b"".join(file.readline() for _ in range(2 * chunk + 1_000)))
         child.stdin.flush()
-        wait_until(lambda: events_in(database) >= 20_000)
+        wait_until(lambda: events_in(database) >= 2 * chunk)
         ended = interrupt(child)
     state = "the events stored so far are kept; run it again, none counts twice"
     assert ended == (130, "", f"Interrupted: {state}\n")
-    assert 20_000 <= events_in(database) <= 21_000
+    assert 2 * chunk <= events_in(database) <= 2 * chunk + 1_000
     assert flask("rollup", "run").returncode == 0
     again = flask("events", "import", str(whole))
     assert again.returncode == 0
     assert flask("rollup", "run").returncode == 0
-    assert assert_exact(database) == 25_000
+    assert assert_exact(database) == 3 * chunk
 
 
 def test_a_run_of_many_windows_keeps_those_that_it_has_counted(

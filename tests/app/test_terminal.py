@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from app.config import colours_wanted
 from app.db import Database
+from app.importer import SQLITE_CHUNK_EVENTS
 from app.models import daily_issuance, issuance_events, rollup_runs
 from tests.app.command_line import line, on_terminal
 from tests.conftest import Flasks, child_environ
@@ -105,7 +106,7 @@ def test_events_from_a_pipe_are_counted_in_place_of_bytes(
 
 def test_a_line_never_runs_into_a_bar(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
-    path.write_bytes(b"".join(line(f"e{number}") for number in range(10_000)) + b"nonsense\n")
+    path.write_bytes(b"".join(line(f"e{n}") for n in range(SQLITE_CHUNK_EVENTS)) + b"nonsense\n")
     shown = on_terminal(environ, "events", "import", str(path), streams=["stderr"])
     assert shown.returncode == 1
     assert "importing" in shown.screen.partition(str(path))[0]
