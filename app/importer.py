@@ -115,6 +115,8 @@ class Importer:
             # SQLite's driver takes the interpreter's lock anew for each row: it would wait for
             # the reading thread every time.
             self._under_way = _aside(store) if self.database.is_postgresql else _done(store)
+            if self._under_way.done():
+                self._settle()
 
     def _settle(self) -> None:
         """Wait until what is under way is stored, and count it."""
