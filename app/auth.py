@@ -20,7 +20,7 @@ from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from app.config import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
-from app.events import ID_PATTERN
+from app.events import is_id
 from app.keys import ALGORITHMS, KeySet
 from app.remembered import Remembered
 
@@ -41,7 +41,6 @@ _UNTRUSTED = (
 )
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
-_PRINTABLE = re.compile(ID_PATTERN)
 
 _REMEMBERED = "analytics_remembered"
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -178,11 +177,6 @@ def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> 
     }
     token: str = create_access_token(identity=None, expires_delta=expires, additional_claims=claims)
     return token
-
-
-def is_id(value: object) -> bool:
-    """Whether ``value`` is a string of 1..255 code points without control characters."""
-    return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
 
 
 def _presented_token(header: str | None) -> str:

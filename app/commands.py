@@ -19,6 +19,7 @@ from app.cli import Command, Group, json_option, open_database, progress, show, 
 from app.config import Settings
 from app.db import Database
 from app.errors import RefusedError
+from app.events import is_id
 from app.periods import utc_now
 from app.schema import MIGRATIONS, current_revision, expected_revision
 
@@ -189,7 +190,7 @@ def _position(file: io.BufferedReader) -> int:
 
 
 def _refuse_no_id(organization: str | None) -> None:
-    if organization is not None and not auth.is_id(organization):
+    if organization is not None and not is_id(organization):
         raise click.UsageError("--organization must be 1 to 255 characters, none of them control")
 
 

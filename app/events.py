@@ -29,6 +29,14 @@ Id = Annotated[
 ]
 
 
+_PRINTABLE = re.compile(ID_PATTERN)
+
+
+def is_id(value: object) -> bool:
+    """Whether ``value`` is a string of 1..255 code points without control characters."""
+    return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
+
+
 class EventBody(msgspec.Struct, rename="camel"):
     """One event as callers write it; unknown members are ignored."""
 
@@ -42,6 +50,14 @@ class EventBody(msgspec.Struct, rename="camel"):
         ),
     ]
     organization_id: Id | msgspec.UnsetType = msgspec.UNSET
+    agent_name: Annotated[
+        str | msgspec.UnsetType | None,
+        msgspec.Meta(
+            description="What the agent is called, at most 255 code points without control"
+            " characters: the newest wins, a blank one says nothing",
+            extra_json_schema={"maxLength": 255, "pattern": ID_SCHEMA_PATTERN},
+        ),
+    ] = msgspec.UNSET
 
 
 class Event(NamedTuple):
@@ -51,6 +67,7 @@ class Event(NamedTuple):
     event_id: str
     agent_id: str
     issued_at: datetime
+    agent_name: str | None = None
 
 
 class EventError(msgspec.Struct, frozen=True):
@@ -124,18 +141,19 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
 
 def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
     """Check one event's members. Arguments and errors as for :func:`parse_event`."""
-    event_id, agent_id, issued_at, named = _plain_members(value) or _checked_members(value)
+    members = _plain_members(value) or _checked_members(value)
+    event_id, agent_id, issued_at, named, agent_name = members
     if tenant_id is None:
         if named is None:
             raise InvalidEvent("organizationId", "is required")
         tenant_id = named
     elif named is not None and named != tenant_id:
         raise ForbiddenError("an event names an organization other than the token's")
-    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now))
+    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now), agent_name)
 
 
-# An event's id, agent, instant, and its organization if it names one.
-_Members = tuple[str, str, str, str | None]
+# An event's id, agent and instant, its organization and its agent's name if it says them.
+_Members = tuple[str, str, str, str | None, str | None]
 
 
 def _plain_members(value: Any) -> _Members | None:
@@ -149,7 +167,10 @@ def _plain_members(value: Any) -> _Members | None:
         return None
     if not (all(map(_is_plain, members)) and (named is None or _is_plain(named))):
         return None
-    return cast("_Members", (*members, named))
+    agent_name = value.get("agentName")
+    if agent_name is not None and not (_is_plain(agent_name) and agent_name.strip()):
+        return None
+    return cast("_Members", (*members, named, agent_name))
 
 
 def _is_plain(text: Any) -> bool:
@@ -162,7 +183,15 @@ def _checked_members(value: Any) -> _Members:
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
-    return body.id, body.agent_id, body.issued_at, named
+    return body.id, body.agent_id, body.issued_at, named, _agent_name(body.agent_name)
+
+
+def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
+    if not isinstance(text, str) or not text.strip():
+        return None
+    if not is_id(text):
+        raise InvalidEvent("agentName", "is longer than 255, or has a control character")
+    return text
 
 
 def _issued_at(text: str, now: datetime) -> datetime:

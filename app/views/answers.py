@@ -8,9 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from app.events import EventError, Id
 from app.params import MAX_DAYS
-from app.queries import AgentCount, Count, DayCount, HourCount
-
-Month = Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
+from app.queries import AgentCount, Count, DayCount, HourCount, Month
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -194,12 +194,12 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
 
 
 def without_a_predicate():
-    return queries._with_state(select(DAY.date, DAY.issued, DAY.tenant_id))
+    return queries.with_state(select(DAY.date, DAY.issued, DAY.tenant_id))
 
 
 def with_anothers():
     found = select(DAY.date, DAY.issued).where(DAY.tenant_id == THEIRS)
-    return queries._with_state(found)
+    return queries.with_state(found)
 
 
 @pytest.mark.usefixtures("both_tenants")
