@@ -25,6 +25,7 @@ from app.keys import ALGORITHMS, KeySet
 from app.remembered import Remembered
 
 WRITE, WRITE_ANY = "events:write", "events:write:any"
+NAME = "agents:write"
 CLOCK_SKEW_SECONDS = 10
 # 9999-12-31; a larger expiry is a mistake or an attempt to overflow somebody's clock.
 _MAX_EXPIRY = 253_402_300_799
@@ -143,6 +144,17 @@ def authenticate_reader() -> None:
     if g.caller.tenant_id is None:
         raise ForbiddenError("the token names no organization")
     g.tenant_id = g.caller.tenant_id
+
+
+def authenticate_namer() -> None:
+    """As :func:`authenticate_reader`, for those that name the organization's agents.
+
+    Raises:
+        ForbiddenError: the scope is missing.
+    """
+    authenticate_reader()
+    if NAME not in g.caller.scopes:
+        raise ForbiddenError(f"the token lacks the scope {NAME}")
 
 
 def writing_tenant() -> str | None:

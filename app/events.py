@@ -181,7 +181,7 @@ def _checked_members(value: Any) -> _Members:
     try:
         body = msgspec.convert(value, EventBody)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise wrong_member(error) from None
     named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
     return body.id, body.agent_id, body.issued_at, named, _agent_name(body.agent_name)
 
@@ -212,11 +212,12 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(EventBody))
 
 
-def decode_event(item: bytes) -> Any:
+def decode_event(item: bytes, members: Iterable[str] = _MEMBERS) -> Any:
     """One event's JSON text as plain values, with every string of it checked.
 
     Decoding straight into a struct would skip unknown members, and with them invalid
-    UTF-8, lone surrogates and integers nobody can read back.
+    UTF-8, lone surrogates and integers nobody can read back. ``members``: those that an
+    error names, where the decoder has no word for what is wrong.
 
     Raises:
         InvalidEvent: it is not JSON, or not JSON that can be kept.
@@ -226,7 +227,7 @@ def decode_event(item: bytes) -> Any:
     except UnicodeDecodeError:
         raise InvalidEvent("", "is not valid UTF-8") from None
     except msgspec.MsgspecError as error:
-        raise _undecodable(item, error) from None
+        raise _undecodable(item, error, members) from None
     except RecursionError:
         raise InvalidEvent("", "is nested too deeply") from None
     return value
@@ -238,15 +239,17 @@ def refuse_nul(item: bytes) -> None:
         raise InvalidEvent("", "has a NUL character in a string")
 
 
-def _undecodable(item: bytes, error: msgspec.MsgspecError) -> "InvalidEvent":
+def _undecodable(
+    item: bytes, error: msgspec.MsgspecError, members: Iterable[str]
+) -> "InvalidEvent":
     """The decoder's message; for a lone surrogate it only says "malformed", so say where."""
     try:
-        members = json.loads(item)
+        values = json.loads(item)
     except (ValueError, RecursionError):
-        members = None
-    if isinstance(members, dict):
-        for name in _MEMBERS & members.keys():
-            if isinstance(members[name], str) and _SURROGATE.search(members[name]):
+        values = None
+    if isinstance(values, dict):
+        for name in members:
+            if isinstance(values.get(name), str) and _SURROGATE.search(values[name]):
                 return InvalidEvent(name, "has a lone surrogate")
     return InvalidEvent("", str(error))
 
@@ -255,7 +258,7 @@ _WRONG_MEMBER = re.compile(r"(?P<message>.*) - at `\$\.(?P<field>\w+)`")
 _MISSING_MEMBER = re.compile(r"Object missing required field `(?P<field>\w+)`")
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
+def wrong_member(error: msgspec.ValidationError) -> InvalidEvent:
     """msgspec's one-line message as member and message."""
     text = str(error)
     if match := _MISSING_MEMBER.fullmatch(text):
