@@ -251,7 +251,7 @@ def load(as_json: bool) -> None:
 def calls(as_json: bool) -> None:
     """Print a TOKEN for the demonstration's organization and three curl calls to paste."""
     settings = Settings.from_environ()
-    scopes = [auth.WRITE]
+    scopes = [auth.WRITE, auth.NAME]
     token = auth.mint_token(demonstration.ORGANIZATION, scopes, timedelta(days=1))
     base = f"http://{settings.address}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
