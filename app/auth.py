@@ -20,11 +20,12 @@ from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from app.config import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
-from app.events import ID_PATTERN
+from app.events import is_id
 from app.keys import ALGORITHMS, KeySet
 from app.remembered import Remembered
 
 WRITE, WRITE_ANY = "events:write", "events:write:any"
+NAME = "agents:write"
 CLOCK_SKEW_SECONDS = 10
 # 9999-12-31; a larger expiry is a mistake or an attempt to overflow somebody's clock.
 _MAX_EXPIRY = 253_402_300_799
@@ -41,7 +42,6 @@ _UNTRUSTED = (
 )
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
-_PRINTABLE = re.compile(ID_PATTERN)
 
 _REMEMBERED = "analytics_remembered"
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -146,6 +146,17 @@ def authenticate_reader() -> None:
     g.tenant_id = g.caller.tenant_id
 
 
+def authenticate_namer() -> None:
+    """As :func:`authenticate_reader`, for those that name the organization's agents.
+
+    Raises:
+        ForbiddenError: the scope is missing.
+    """
+    authenticate_reader()
+    if NAME not in g.caller.scopes:
+        raise ForbiddenError(f"the token lacks the scope {NAME}")
+
+
 def writing_tenant() -> str | None:
     """Whose events the caller may write: one organization, or ``None`` for any, by name.
 
@@ -178,11 +189,6 @@ def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> 
     }
     token: str = create_access_token(identity=None, expires_delta=expires, additional_claims=claims)
     return token
-
-
-def is_id(value: object) -> bool:
-    """Whether ``value`` is a string of 1..255 code points without control characters."""
-    return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
 
 
 def _presented_token(header: str | None) -> str:

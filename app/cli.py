@@ -95,7 +95,7 @@ def open_database(settings: Settings) -> Database:
     for name in ("sqlalchemy.pool", "psycopg"):
         # They log, with a traceback, what is raised anyway.
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    database = Database(settings.database_url, pool_size=2)
+    database = Database(settings.database_url, pool_size=2, row_security=settings.row_security)
     click.get_current_context().call_on_close(database.dispose)
     return database
 

@@ -19,6 +19,7 @@ from app.cli import Command, Group, json_option, open_database, progress, show, 
 from app.config import Settings
 from app.db import Database
 from app.errors import RefusedError
+from app.events import is_id
 from app.periods import utc_now
 from app.schema import MIGRATIONS, current_revision, expected_revision
 
@@ -189,7 +190,7 @@ def _position(file: io.BufferedReader) -> int:
 
 
 def _refuse_no_id(organization: str | None) -> None:
-    if organization is not None and not auth.is_id(organization):
+    if organization is not None and not is_id(organization):
         raise click.UsageError("--organization must be 1 to 255 characters, none of them control")
 
 
@@ -250,7 +251,7 @@ def load(as_json: bool) -> None:
 def calls(as_json: bool) -> None:
     """Print a TOKEN for the demonstration's organization and three curl calls to paste."""
     settings = Settings.from_environ()
-    scopes = [auth.WRITE]
+    scopes = [auth.WRITE, auth.NAME]
     token = auth.mint_token(demonstration.ORGANIZATION, scopes, timedelta(days=1))
     base = f"http://{settings.address}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]

@@ -16,12 +16,22 @@ from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.ingest import Recorded, record_events
-from app.models import daily_issuance, issuance_events
+from app.models import agents, daily_issuance, issuance_events
 from app.periods import EPOCH, days_until
 
 ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
 DAYS = 90
-AGENTS = 40
+NAMES = (
+    *("billing-sync", "nightly-backup", "ci-deployer", "invoice-mailer", "search-indexer"),
+    *("crm-export", "log-shipper", "image-resizer", "fraud-scorer", "report-builder"),
+    *("cache-warmer", "order-router", "stock-watcher", "price-crawler", "ticket-triage"),
+    *("chat-responder", "feed-importer", "cert-renewer", "tax-calculator", "audit-collector"),
+    *("metrics-agent", "webhook-relay", "data-cleaner", "payroll-runner", "address-checker"),
+    *("alert-bot", "release-notes", "dns-updater", "quota-keeper", "survey-sender"),
+    *("translation-bot", "contract-reader", "refund-handler", "shipping-labels", "user-importer"),
+    *("schema-migrator", "sandbox-cleaner", "video-encoder", "lead-scorer", "calendar-sync"),
+)
+AGENTS = len(NAMES)
 PREFIX = "demo-"
 
 # In any 90 days there is one of each.
@@ -58,6 +68,7 @@ def holds_other_data(connection: Connection) -> bool:
     others = [
         sa.exists().where(event.tenant_id != ORGANIZATION),
         sa.exists().where(daily_issuance.c.tenant_id != ORGANIZATION),
+        sa.exists().where(agents.c.tenant_id != ORGANIZATION),
         # The demonstration's organization, but never any of its events.
         sa.exists().where(event.tenant_id == ORGANIZATION)
         & ~sa.exists().where(event.tenant_id == ORGANIZATION, is_demo),
@@ -99,7 +110,7 @@ def _day(day: date) -> Iterator[Event]:
             for number in range(count):
                 moment = start + timedelta(microseconds=dice.randrange(3_600_000_000))
                 name = f"{PREFIX}{day}-{agent:02}-{hour:02}-{number:04}"
-                yield Event(ORGANIZATION, name, _agent_id(agent), moment)
+                yield Event(ORGANIZATION, name, _agent_id(agent), moment, NAMES[agent])
 
 
 def _agent_id(number: int) -> str:

@@ -29,6 +29,14 @@ Id = Annotated[
 ]
 
 
+_PRINTABLE = re.compile(ID_PATTERN)
+
+
+def is_id(value: object) -> bool:
+    """Whether ``value`` is a string of 1..255 code points without control characters."""
+    return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
+
+
 class EventBody(msgspec.Struct, rename="camel"):
     """One event as callers write it; unknown members are ignored."""
 
@@ -42,6 +50,14 @@ class EventBody(msgspec.Struct, rename="camel"):
         ),
     ]
     organization_id: Id | msgspec.UnsetType = msgspec.UNSET
+    agent_name: Annotated[
+        str | msgspec.UnsetType | None,
+        msgspec.Meta(
+            description="What the agent is called, at most 255 code points without control"
+            " characters: the newest wins, a blank one says nothing",
+            extra_json_schema={"maxLength": 255, "pattern": ID_SCHEMA_PATTERN},
+        ),
+    ] = msgspec.UNSET
 
 
 class Event(NamedTuple):
@@ -51,6 +67,7 @@ class Event(NamedTuple):
     event_id: str
     agent_id: str
     issued_at: datetime
+    agent_name: str | None = None
 
 
 class EventError(msgspec.Struct, frozen=True):
@@ -124,18 +141,19 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
 
 def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
     """Check one event's members. Arguments and errors as for :func:`parse_event`."""
-    event_id, agent_id, issued_at, named = _plain_members(value) or _checked_members(value)
+    members = _plain_members(value) or _checked_members(value)
+    event_id, agent_id, issued_at, named, agent_name = members
     if tenant_id is None:
         if named is None:
             raise InvalidEvent("organizationId", "is required")
         tenant_id = named
     elif named is not None and named != tenant_id:
         raise ForbiddenError("an event names an organization other than the token's")
-    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now))
+    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now), agent_name)
 
 
-# An event's id, agent, instant, and its organization if it names one.
-_Members = tuple[str, str, str, str | None]
+# An event's id, agent and instant, its organization and its agent's name if it says them.
+_Members = tuple[str, str, str, str | None, str | None]
 
 
 def _plain_members(value: Any) -> _Members | None:
@@ -149,7 +167,10 @@ def _plain_members(value: Any) -> _Members | None:
         return None
     if not (all(map(_is_plain, members)) and (named is None or _is_plain(named))):
         return None
-    return cast("_Members", (*members, named))
+    agent_name = value.get("agentName")
+    if agent_name is not None and not (_is_plain(agent_name) and agent_name.strip()):
+        return None
+    return cast("_Members", (*members, named, agent_name))
 
 
 def _is_plain(text: Any) -> bool:
@@ -160,9 +181,17 @@ def _checked_members(value: Any) -> _Members:
     try:
         body = msgspec.convert(value, EventBody)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise wrong_member(error) from None
     named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
-    return body.id, body.agent_id, body.issued_at, named
+    return body.id, body.agent_id, body.issued_at, named, _agent_name(body.agent_name)
+
+
+def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
+    if not isinstance(text, str) or not text.strip():
+        return None
+    if not is_id(text):
+        raise InvalidEvent("agentName", "is longer than 255, or has a control character")
+    return text
 
 
 def _issued_at(text: str, now: datetime) -> datetime:
@@ -183,11 +212,12 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(EventBody))
 
 
-def decode_event(item: bytes) -> Any:
+def decode_event(item: bytes, members: Iterable[str] = _MEMBERS) -> Any:
     """One event's JSON text as plain values, with every string of it checked.
 
     Decoding straight into a struct would skip unknown members, and with them invalid
-    UTF-8, lone surrogates and integers nobody can read back.
+    UTF-8, lone surrogates and integers nobody can read back. ``members``: those that an
+    error names, where the decoder has no word for what is wrong.
 
     Raises:
         InvalidEvent: it is not JSON, or not JSON that can be kept.
@@ -197,7 +227,7 @@ def decode_event(item: bytes) -> Any:
     except UnicodeDecodeError:
         raise InvalidEvent("", "is not valid UTF-8") from None
     except msgspec.MsgspecError as error:
-        raise _undecodable(item, error) from None
+        raise _undecodable(item, error, members) from None
     except RecursionError:
         raise InvalidEvent("", "is nested too deeply") from None
     return value
@@ -209,15 +239,17 @@ def refuse_nul(item: bytes) -> None:
         raise InvalidEvent("", "has a NUL character in a string")
 
 
-def _undecodable(item: bytes, error: msgspec.MsgspecError) -> "InvalidEvent":
+def _undecodable(
+    item: bytes, error: msgspec.MsgspecError, members: Iterable[str]
+) -> "InvalidEvent":
     """The decoder's message; for a lone surrogate it only says "malformed", so say where."""
     try:
-        members = json.loads(item)
+        values = json.loads(item)
     except (ValueError, RecursionError):
-        members = None
-    if isinstance(members, dict):
-        for name in _MEMBERS & members.keys():
-            if isinstance(members[name], str) and _SURROGATE.search(members[name]):
+        values = None
+    if isinstance(values, dict):
+        for name in members:
+            if isinstance(values.get(name), str) and _SURROGATE.search(values[name]):
                 return InvalidEvent(name, "has a lone surrogate")
     return InvalidEvent("", str(error))
 
@@ -226,7 +258,7 @@ _WRONG_MEMBER = re.compile(r"(?P<message>.*) - at `\$\.(?P<field>\w+)`")
 _MISSING_MEMBER = re.compile(r"Object missing required field `(?P<field>\w+)`")
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidEvent:
+def wrong_member(error: msgspec.ValidationError) -> InvalidEvent:
     """msgspec's one-line message as member and message."""
     text = str(error)
     if match := _MISSING_MEMBER.fullmatch(text):

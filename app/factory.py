@@ -10,7 +10,7 @@ from app import auth, metrics, tracing
 from app.config import Settings
 from app.db import Database
 from app.periods import utc_now
-from app.views import analytics, cors, docs, errors, events, health, limits, observe, web
+from app.views import agents, analytics, cors, docs, errors, events, health, limits, observe, web
 
 
 def create_app(
@@ -52,8 +52,8 @@ def create_app(
     auth.init_app(app, settings)
     limits.init_app(app, settings)
     cors.init_app(app, settings)
-    for module in (analytics, events, health, docs):
-        app.register_blueprint(module.bp)
+    for blueprint in (analytics.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp):
+        app.register_blueprint(blueprint)
     app.after_request(_harden)
     if settings.trusted_proxies:
         hops = settings.trusted_proxies

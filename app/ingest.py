@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
 from app.db import Database
+from app.directory import add_names, newest_names
 from app.events import Event
 from app.models import issuance_events
 
@@ -31,7 +32,8 @@ def record_events(database: Database, events: Sequence[Event]) -> Recorded:
 
     An id that is stored already, or comes twice in the batch, is a duplicate: the first
     delivery stays as it is. Rows go in ordered by key, so that two deliveries of the same
-    events in different order wait for each other instead of deadlocking.
+    events in different order wait for each other instead of deadlocking. What they call
+    their agents is stored along with them (see ``app.directory``).
     """
     if not events:
         return Recorded(0, 0, 0)
@@ -40,7 +42,14 @@ def record_events(database: Database, events: Sequence[Event]) -> Recorded:
         first.setdefault(event[:2], event)
     ordered = sorted(first.values())
     insert = _insert_unnested if database.is_postgresql else _insert_each
-    accepted = database.write(lambda connection: insert(connection, ordered))
+    names = newest_names(events)
+
+    def store(connection: Connection) -> int:
+        accepted = insert(connection, ordered)
+        add_names(database, connection, names)
+        return accepted
+
+    accepted = database.write(store)
     return Recorded(len(events), accepted, len(events) - accepted)
 
 
@@ -61,7 +70,7 @@ def _insert_unnested(connection: Connection, events: list[Event]) -> int:
     Without a conflict target, so that it needs no right to read the table. The arrays are
     written here: the driver's own way takes as long for them as the server for the rows.
     """
-    *texts, instants = zip(*events, strict=True)
+    *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
     values = dict(zip(_COLUMNS, arrays, strict=True))
     return connection.execute(

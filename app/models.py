@@ -116,6 +116,15 @@ class PurgedMonthColumns(TypedColumns):
     events: Named[int] = Column(sa.BigInteger)
 
 
+class AgentColumns(TypedColumns):
+    """What a tenant calls an agent, and since when; no name: it was taken back then."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    agent_id: Named[str] = Column(Id, primary_key=True)
+    name: Named[str | None] = Column(Id)
+    named_at = Column(UTCDateTime, nullable=False)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -124,3 +133,4 @@ rollup_state = Table("rollup_state", metadata, RollupStateColumns)
 rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
 rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
+agents = Table("agents", metadata, AgentColumns)

@@ -3,19 +3,22 @@
 Python's ``int()`` would also take ``٣``, ``"30 "``, ``+7`` and ``1_0``.
 """
 
+import base64
+import binascii
 import re
 from datetime import date
 
 from werkzeug.datastructures import MultiDict
 
 from app.errors import ValidationError
+from app.events import is_id
 from app.periods import parse_month
 
 Args = MultiDict[str, str]
 
 MAX_DAYS, DEFAULT_DAYS = 90, 30
 MAX_MONTHS = 24
-MAX_AGENTS = 1000
+MAX_AGENTS, DEFAULT_PAGE = 1000, 100
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -33,6 +36,46 @@ def months(args: Args) -> int | None:
 def limit(args: Args) -> int | None:
     """``limit``: 1 to 1000, or ``None`` for all."""
     return _number(args, "limit", MAX_AGENTS)
+
+
+def page_limit(args: Args) -> int:
+    """``limit`` of a page: 1 to 1000, 100 when absent."""
+    return limit(args) or DEFAULT_PAGE
+
+
+def cursor(args: Args) -> str:
+    """``cursor``: the id that the page before ended with; empty for the first page."""
+    text = _single(args, "cursor")
+    if text is None:
+        return ""
+    try:
+        last = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (binascii.Error, ValueError):
+        last = ""
+    # One text for each id: the decoder passes over characters that are not its own.
+    if not is_id(last) or cursor_after(last) != text:
+        raise _wrong("cursor", "must be the nextCursor of the page before")
+    return last
+
+
+def cursor_after(last: str) -> str:
+    """The ``cursor`` of the page after the one that ends with the id ``last``."""
+    return base64.urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
+
+
+def search(args: Args) -> str | None:
+    """``q``: text to look for, or ``None``."""
+    text = _single(args, "q")
+    if text is not None and not is_id(text):
+        raise _wrong("q", "must be 1 to 255 characters without control characters")
+    return text
+
+
+def agent_id(text: str) -> str:
+    """``agentId``, as the path has it."""
+    if not is_id(text):
+        raise _wrong("agentId", "must be 1 to 255 characters without control characters")
+    return text
 
 
 def month(args: Args, default: date) -> date:

@@ -18,6 +18,7 @@ from app.db import as_utc
 from app.errors import UnavailableError
 from app.events import Id
 from app.models import (
+    agents,
     daily_issuance,
     dow_hour_activity,
     monthly_agent_issuance,
@@ -28,6 +29,7 @@ from app.periods import days_until
 P = TypeVar("P")
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Month = Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
 
 TENANT = sa.bindparam("tenant_id", type_=sa.Text)
 
@@ -66,6 +68,15 @@ class AgentCount(Point, frozen=True):
     token_count: Count
 
 
+@dataclass(frozen=True)
+class NamedUsage:
+    """Tokens issued to one agent in a month, and what it is called, for pages."""
+
+    agent_id: str
+    name: str | None
+    issued: int
+
+
 def has_numbers(connection: Connection) -> bool:
     """Whether there are numbers to read; not so while a copy into the database is unfinished."""
     return connection.scalar(sa.select(rollup_state.c.id)) is not None
@@ -76,7 +87,7 @@ def token_trend(
 ) -> Report[DayCount]:
     """Tokens per UTC day for the ``days`` days up to ``last``, oldest first, silent days as 0."""
     wanted = days_until(last, days)
-    found = _read(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
+    found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
     issued = {row.date: row.issued for row in found.points}
     return Report([DayCount(day, issued.get(day, 0)) for day in wanted], found.counted_at)
 
@@ -91,9 +102,11 @@ def agent_activity(
         until: the last month; not looked at when ``since`` is ``None``.
     """
     if since is None:
-        found = _read(connection, _ACTIVITY, tenant_id=tenant_id)
+        found = read_report(connection, _ACTIVITY, tenant_id=tenant_id)
     else:
-        found = _read(connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until)
+        found = read_report(
+            connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until
+        )
     points = [HourCount(row.dow, row.hour, row.issued) for row in found.points]
     return Report(points, found.counted_at)
 
@@ -103,16 +116,28 @@ def agent_usage(
 ) -> Report[AgentCount]:
     """Tokens per agent in a month, most first, then by id; at most ``limit`` agents."""
     if limit is None:
-        found = _read(connection, _USAGE, tenant_id=tenant_id, month=month)
+        found = read_report(connection, _USAGE, tenant_id=tenant_id, month=month)
     else:
-        found = _read(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
+        found = read_report(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
     points = [AgentCount(row.agent_id, row.issued) for row in found.points]
     return Report(points, found.counted_at)
 
 
-def _read(
+def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Report[NamedUsage]:
+    """As :func:`agent_usage` for all agents, with their names."""
+    found = read_report(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
+    points = [NamedUsage(row.agent_id, row.name, row.issued) for row in found.points]
+    return Report(points, found.counted_at)
+
+
+def read_report(
     connection: Connection, statement: Select[*tuple[Any, ...]], **parameters: Any
 ) -> Report[Row[Any]]:
+    """The rows of a statement that :func:`with_state` made, none of which lacks ``issued``.
+
+    Raises:
+        UnavailableError: there is no state, hence nothing to read yet.
+    """
     result = list(connection.execute(statement, parameters))
     if not result:
         raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
@@ -121,7 +146,7 @@ def _read(
     return Report(counted, as_utc(result[0].last_finished))
 
 
-def _with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:
+def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:
     """``rows``, and the job's state along with each.
 
     ``order`` names columns, with ``-`` in front for descending.
@@ -180,8 +205,16 @@ def _top_agents() -> Select[*tuple[Any, ...]]:
     return _agents().order_by(usage.issued.desc(), usage.agent_id).limit(limit)
 
 
-_TREND = _with_state(_days())
-_ACTIVITY = _with_state(_cells(), "dow", "hour")
-_RECENT_ACTIVITY = _with_state(_recent_cells(), "dow", "hour")
-_USAGE = _with_state(_agents(), "-issued", "agent_id")
-_TOP_USAGE = _with_state(_top_agents(), "-issued", "agent_id")
+def _named_agents() -> Select[*tuple[Any, ...]]:
+    usage, agent = monthly_agent_issuance, agents.c
+    names = sa.select(agent.agent_id, agent.name).where(agent.tenant_id == TENANT).subquery("names")
+    joined = usage.outerjoin(names, names.c.agent_id == usage.c.agent_id)
+    return _agents().add_columns(names.c.name).select_from(joined)
+
+
+_TREND = with_state(_days())
+_ACTIVITY = with_state(_cells(), "dow", "hour")
+_RECENT_ACTIVITY = with_state(_recent_cells(), "dow", "hour")
+_USAGE = with_state(_agents(), "-issued", "agent_id")
+_TOP_USAGE = with_state(_top_agents(), "-issued", "agent_id")
+_NAMED_USAGE = with_state(_named_agents(), "-issued", "agent_id")

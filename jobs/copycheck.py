@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table
 
 from app.errors import RefusedError
-from app.models import daily_issuance, issuance_events, rollup_corrections
+from app.models import agents, daily_issuance, issuance_events, rollup_corrections
 from jobs.bulk import Pair, differences, key_getter, read_rows
 from jobs.copymark import Mark
 
@@ -34,6 +34,7 @@ def count_gone(
     if mark.upto > origin.newest:
         raise RefusedError("the target is no copy of the source: it has events beyond it")
     _refuse_other_numbers(origin, target)
+    refuse_other_names(origin, target)
     return sum(1 for _ in gone(origin, target, mark, on_rows))
 
 
@@ -55,6 +56,18 @@ def gone(
                     f"the target is in use, or no copy of the source: event {event_id} differs"
                 )
             yield event_id
+
+
+def refuse_other_names(origin: Origin, target: Connection) -> None:
+    """Refuse a target that has named agents itself.
+
+    At the source a name gives way to later ones alone, and its row never goes.
+    """
+    named_at = list(agents.c).index(agents.c.named_at)
+    with _both(origin, target, agents) as pairs:
+        for one, other in pairs:
+            if other is not None and (one is None or one[named_at] < other[named_at]):
+                raise RefusedError("the target is in use: it has names of its own")
 
 
 def _refuse_other_numbers(origin: Origin, target: Connection) -> None:

@@ -34,7 +34,7 @@ from jobs.bulk import (
     undisturbed,
     write_rows,
 )
-from jobs.copycheck import Origin, count_gone, gone
+from jobs.copycheck import Origin, count_gone, gone, refuse_other_names
 from jobs.copymark import Mark
 from jobs.copytarget import prepare_target, refuse_same, require_schema
 from jobs.sequences import advance, newest_id
@@ -195,6 +195,7 @@ class _Copy:
         """
         undisturbed(connection)
         mark = copymark.move(connection, self.mark, self.upto)
+        refuse_other_names(self._source, connection)
         for table in reversed(_others()):
             connection.execute(sa.delete(table))
         for table in _others():

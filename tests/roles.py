@@ -40,15 +40,22 @@ def deliver(deployment: Deployment) -> None:
 
 
 def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> list[int]:
-    """The web's work: an event in, readiness, every read; the tokens of each day."""
+    """The web's work: an event and names in, readiness, every read; the tokens of each day."""
     app = create_app(make_settings(deployment.url("web"), **variables), clock=lambda: NOW)
     client, database = app.test_client(), app.extensions["analytics"].database
     event = {"id": str(uuid.uuid4()), "agentId": "agent-1", "issuedAt": "2026-04-15T09:00:00Z"}
-    headers = bearer(tenant, scope="events:write")
+    event["agentName"] = "said"
+    headers = bearer(tenant, scope="events:write agents:write")
     try:
         sent = client.post("/api/v1/events", json=event, headers=headers)
         assert (sent.status_code, sent.json.get("accepted")) == (202, 1)
+        for name in ("set", None):
+            named = client.put("/api/v1/agents/agent-2", json={"name": name}, headers=headers)
+            assert named.json == {"agentId": "agent-2", "name": name}
         assert client.get("/ready").status_code == 200
+        listed = client.get("/api/v1/agents?q=said", headers=headers)
+        assert listed.status_code == 200
+        assert [agent["agentId"] for agent in listed.json["data"]] == ["agent-1"]
         answers = [client.get(f"/api/v1/analytics/{read}", headers=headers) for read in READS]
         assert [answer.status_code for answer in answers] == [200] * len(READS)
         assert database.engine.pool.checkedin() == 1, "a request needs one connection"

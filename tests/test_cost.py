@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
-from app import queries
+from app import directory, queries
 from app.db import Database
 from jobs.rollups import ROLLUPS, Window, add_window
 from tests.conftest import TENANT, bearer, make_settings
@@ -53,6 +53,28 @@ def test_a_read_is_one_statement(client, sent_for, issue, roll_up, read):
     for _ in range(2):
         assert client.get(f"/api/v1/analytics/{read}", headers=bearer()).status_code == 200
     assert len(sent_for) == 2
+
+
+@pytest.mark.parametrize("read", ["", "?limit=2", "?cursor=YQ&limit=2", "?q=a"])
+def test_a_page_of_the_directory_is_one_statement(client, sent_for, issue, roll_up, read):
+    for agent in "abc":
+        issue("2026-04-01T00:00:00Z", agent=agent)
+    roll_up()
+    assert client.get(f"/api/v1/agents{read}", headers=bearer()).status_code == 200
+    assert len(sent_for) == 1
+
+
+@pytest.mark.parametrize("agents", [1, 500])
+def test_names_are_one_statement_more_whatever_their_number(client, sent_for, agents):
+    names = [{"agentId": f"{n}", "agentName": "n"} for n in range(agents)]
+    batch = [EVENT | {"id": str(n)} | name for n, name in enumerate(names)]
+    answer = client.post("/api/v1/events", json=batch, headers=bearer(scope="events:write"))
+    assert answer.json["accepted"] == agents
+    assert len(sent_for) == 2
+    names = [{"agentId": f"{n}", "name": "n"} for n in range(agents)]
+    answer = client.put("/api/v1/agents", json=names, headers=bearer(scope="agents:write"))
+    assert answer.json == {"received": agents}
+    assert len(sent_for) == 3
 
 
 @pytest.mark.parametrize("events", [1, 500])
@@ -102,6 +124,7 @@ def large(postgresql_url):
             "date '2026-01-01', 'agent-' || agent, 1",
             "generate_series(1, 50) AS agent",
         ),
+        ("agents", "'agent-' || agent, 'n', now()", "generate_series(1, 50) AS agent"),
     )
     for table, columns, source in parts:
         run(database, fill.format(table, columns, source))
@@ -122,8 +145,20 @@ def run(database, statement):
         (queries._RECENT_ACTIVITY, {"since": date(2026, 1, 1), "until": date(2026, 1, 1)}),
         (queries._USAGE, {"month": date(2026, 1, 1)}),
         (queries._TOP_USAGE, {"month": date(2026, 1, 1), "limit": 5}),
+        (queries._NAMED_USAGE, {"month": date(2026, 1, 1)}),
+        (directory._PAGE, {"after": "", "limit": 5}),
+        (directory._SEARCH, {"after": "", "limit": 5, "pattern": "%1%"}),
     ],
-    ids=["trend", "heatmap", "heatmap of months", "agents", "top agents"],
+    ids=[
+        "trend",
+        "heatmap",
+        "heatmap of months",
+        "agents",
+        "top agents",
+        "names of agents",
+        "directory",
+        "search",
+    ],
 )
 def test_no_read_goes_through_a_whole_table(large, statement, parameters):
     plan = explained(large, statement, parameters | {"tenant_id": "tenant-7"})
@@ -177,9 +212,10 @@ def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_ur
 def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
     database = Database(make_settings(sqlite_url).database_url)
     reads = [queries._TREND, queries._ACTIVITY, queries._RECENT_ACTIVITY, queries._USAGE]
+    pages = [queries._TOP_USAGE, queries._NAMED_USAGE, directory._PAGE, directory._SEARCH]
     runs = [add_window(rollup, sqlite.Insert, Window(5, 9)) for rollup in ROLLUPS]
     with database.reading() as connection:
-        for statement in (*reads, queries._TOP_USAGE, *runs):
+        for statement in (*reads, *pages, *runs):
             compiled = statement.compile(dialect=sqlite.dialect())
             values = {name: datetime.now(UTC).isoformat() for name in compiled.params}
             plan = connection.exec_driver_sql(
@@ -187,5 +223,5 @@ def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
                 tuple(values[name] for name in compiled.positiontup),
             )
             shown = "\n".join(row.detail for row in plan)
-            assert not re.search(r"SCAN (?!rollup_state|found|counted|\()", shown), shown
+            assert not re.search(r"SCAN (?!rollup_state|found|counted|both|\()", shown), shown
     database.dispose()

@@ -16,23 +16,26 @@ from app.models import issuance_events
 from tests.conftest import bearer, make_settings, token
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
-EVENTS = "/api/v1/events"
+EVENTS, AGENTS = "/api/v1/events", "/api/v1/agents"
 SHARED, THEIR_AGENT = "agent-of-both", "agent-of-theirs"
+OUR_NAME, THEIR_NAME = "ours to name", "named by somebody else"
 MORNING, NOON = "2026-04-14T09:00:00Z", "2026-04-14T12:00:00Z"
 # Ours are 2 + 3 events; theirs 613 + 208, 821 together: numbers that no date or limit holds.
 THEIR_NUMBERS = ("613", "208", "821")
-NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|\b(?:{'|'.join(THEIR_NUMBERS)})\b")
+NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|{THEIR_NAME}|\b(?:{'|'.join(THEIR_NUMBERS)})\b")
 
 # Answered without a token, and with nobody's data: these are held to the rules as well, but for
 # asking who calls.
 PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
-VARIABLES: dict[str, str] = {}
+VARIABLES = {"agentId": "agent-of-both"}
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
-BODIES = {EVENTS: STORED}
-# Answered without a token, and to everybody alike.
-PUBLIC = {"/api/v1/openapi.json"}
+BODIES = {
+    EVENTS: STORED,
+    AGENTS: [{"agentId": SHARED, "name": OUR_NAME}],
+    f"{AGENTS}/{SHARED}": {"name": OUR_NAME},
+}
 
 QUERIES = {
     "no parameters": {},
@@ -41,9 +44,19 @@ QUERIES = {
         "months": "24",
         "month": "2026-04",
         "limit": "1000",
+        "cursor": "YWc",
+        "q": "agent",
         "invalid": "skip",
     },
-    "bad parameters": {"days": "0", "months": "x", "month": "2026", "limit": "-1", "invalid": "no"},
+    "bad parameters": {
+        "days": "0",
+        "months": "x",
+        "month": "2026",
+        "limit": "-1",
+        "invalid": "no",
+        "cursor": "=",
+        "q": "",
+    },
 }
 HEADERS = [
     *("X-Tenant-Id", "X-Tenant", "Tenant", "X-Organization-Id", "X-Organization", "X-Org-Id"),
@@ -60,10 +73,11 @@ CLAIMS = [
     *("tenantId", "tenant_id", "tenant", "organizationId", "organization", "org_id", "org"),
     *("sub", "client_id", "azp", "ORGANIZATION_ID", "organization_id ", "scp", "permissions"),
 ]
+WRITING = "events:write agents:write"
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
-def other(headers=None, query=None, claims=None, scope="events:write"):
+def other(headers=None, query=None, claims=None, scope=WRITING):
     return headers or {}, query or {}, claims or {}, scope
 
 
@@ -136,6 +150,10 @@ def both_tenants(client, roll_up):
         ]
         answer = client.post(EVENTS, json=events, headers=bearer(tenant, "events:write"))
         assert answer.json == {"received": len(names), "accepted": len(names), "duplicates": 0}
+        name = OUR_NAME if tenant == OURS else THEIR_NAME
+        named = [{"agentId": agent, "name": name} for agent in agents]
+        answer = client.put(AGENTS, json=named, headers=bearer(tenant, "agents:write"))
+        assert answer.json == {"received": len(agents)}
     roll_up()
 
 
@@ -185,7 +203,7 @@ def test_what_is_looked_for_is_there_for_its_owner(app, send):
     reads = [path for path, method in walk(app) if method == "GET"]
     answers = [send(path, "GET", other(), QUERIES["no parameters"], THEIRS) for path in reads]
     found = set(NOT_OURS.findall("\n".join(answer.text for answer in answers)))
-    assert found == {THEIRS, THEIR_AGENT, *THEIR_NUMBERS}
+    assert found == {THEIRS, THEIR_AGENT, THEIR_NAME, *THEIR_NUMBERS}
     ours = [send(path, "GET", other(), QUERIES["no parameters"]).text for path in reads]
     assert re.search(r'"agent-of-ours","tokenCount":3\b', "".join(ours))
 
@@ -194,7 +212,7 @@ def test_what_is_looked_for_is_there_for_its_owner(app, send):
 def test_a_scope_to_write_for_any_organization_reads_no_other(app, send):
     for (path, method), parameters in product(walk(app), QUERIES.values()):
         if method in ("GET", "HEAD"):
-            answer = send(path, method, other(scope="events:write:any"), parameters)
+            answer = send(path, method, other(scope="events:write:any agents:write"), parameters)
             check_nothing_of_theirs(answer)
             assert shown(answer) == shown(send(path, method, other(), parameters))
 
@@ -245,7 +263,7 @@ def test_requests_at_once_each_see_their_own_tenant(app, send):
 
     def ask(place):
         path, tenant = place
-        answer = app.test_client().get(path, headers=bearer(tenant, "events:write"))
+        answer = app.test_client().get(path, headers=bearer(tenant, WRITING))
         return place, shown(answer)
 
     with ThreadPoolExecutor(8) as pool:
@@ -256,7 +274,7 @@ def test_requests_at_once_each_see_their_own_tenant(app, send):
 def test_the_claim_that_a_setting_names_is_the_only_one(database_url, claims):
     app = create_app(make_settings(database_url, JWT_ORGANIZATION_CLAIM="org_id"))
     for path, method in demanding(app):
-        headers = bearer(THEIRS, "events:write", **claims)
+        headers = bearer(THEIRS, WRITING, **claims)
         answer = app.test_client().open(path, method=method, headers=headers, json=BODIES.get(path))
         assert (answer.status_code == 403) == (claims.get("org_id") is None)
         assert method == "HEAD" or answer.json.get("tenantId", OURS) == OURS

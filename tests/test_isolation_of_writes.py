@@ -1,11 +1,11 @@
-"""A token of one organization stores nothing for another, and its ids are its own."""
+"""A token of one organization stores nothing for another, and its ids and names are its own."""
 
 import json
 
 import pytest
 from sqlalchemy import select
 
-from app.models import issuance_events
+from app.models import agents, issuance_events
 from tests.conftest import bearer
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
@@ -84,3 +84,55 @@ def test_ids_that_look_alike_are_different_tenants(client, roll_up):
         answer = client.get("/api/v1/analytics/agents", headers=bearer(tenant))
         data = [{"agentId": "a", "tokenCount": number}]
         assert answer.json == {"tenantId": tenant, "month": "2026-04", "data": data}
+
+
+AGENTS = "/api/v1/agents"
+DISGUISES = {
+    "organizationId": THEIRS, "organization_id": THEIRS, "tenantId": THEIRS, "tenant_id": THEIRS,
+}  # fmt: skip
+
+
+@pytest.fixture
+def names_of(database):
+    """A tenant's stored names."""
+
+    def names_of(tenant):
+        statement = select(agents.c.agent_id, agents.c.name).where(agents.c.tenant_id == tenant)
+        with database.reading() as connection:
+            return {row.agent_id: row.name for row in connection.execute(statement)}
+
+    return names_of
+
+
+@pytest.mark.parametrize("scope", ["agents:write", "agents:write events:write:any"])
+def test_a_name_is_for_the_tokens_organization_whatever_else_is_said(client, names_of, scope):
+    theirs = bearer(THEIRS, "agents:write")
+    client.put(f"{AGENTS}/a", json={"name": "theirs"}, headers=theirs)
+    headers = bearer(OURS, scope) | {f"X-{name}": THEIRS for name in DISGUISES}
+    for name in ("ours", None):
+        body = {"name": name} | DISGUISES
+        answer = client.put(f"{AGENTS}/a", json=body, headers=headers, query_string=DISGUISES)
+        assert answer.json == {"agentId": "a", "name": name}
+        assert (names_of(OURS)["a"], names_of(THEIRS)) == (name, {"a": "theirs"})
+        several = DISGUISES | {"data": [body | {"agentId": "a"}, body | {"agentId": THEIRS}]}
+        client.put(AGENTS, json=several, headers=headers, query_string=DISGUISES)
+        assert names_of(OURS) == {"a": name, THEIRS: name}
+        assert names_of(THEIRS) == {"a": "theirs"}
+
+
+@pytest.mark.parametrize("query", ["", "?invalid=skip"])
+def test_an_event_for_another_organization_names_none_of_its_agents(client, names_of, query):
+    events = [each | {"agentName": "n"} for each in (GOOD, FOREIGN)]
+    answer = client.post(EVENTS + query, json=events, headers=bearer(OURS, "events:write"))
+    assert answer.status_code == 403
+    assert (names_of(OURS), names_of(THEIRS)) == ({}, {})
+
+
+def test_names_of_tenants_that_look_alike_are_kept_apart(client, names_of):
+    for number, tenant in enumerate(LOOKALIKES):
+        headers = bearer(tenant, "agents:write")
+        assert client.put(f"{AGENTS}/a", json={"name": f"{number}"}, headers=headers).json
+    for number, tenant in enumerate(LOOKALIKES):
+        assert names_of(tenant) == {"a": f"{number}"}
+        (agent,) = client.get(AGENTS, headers=bearer(tenant)).json["data"]
+        assert agent["name"] == f"{number}"

@@ -1,12 +1,14 @@
 """Up, down, up; and what the schema itself refuses, on both databases."""
 
+from datetime import UTC, datetime
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.db import Database
-from app.models import issuance_events, metadata
+from app.models import agents, issuance_events, metadata
 from tests.conftest import make_settings, migrate
 
 INSERT = text(
@@ -99,6 +101,36 @@ def test_sqlite_refuses_times_that_are_not_its_utc_text(sqlite_url, value):
     database.dispose()
 
 
+NAMED = {
+    "tenant_id": "t",
+    "agent_id": "a",
+    "name": "n",
+    "named_at": datetime(2026, 4, 1, tzinfo=UTC),
+}
+
+
+def name_agent(database, **values):
+    database.write(lambda connection: connection.execute(sa.insert(agents), NAMED | values))
+
+
+@pytest.mark.parametrize("column", ["tenant_id", "agent_id", "name"])
+@pytest.mark.parametrize("value", ["", "x" * 256, "a\x01b", "a\x1f", "a\x7f", "a\x85"], ids=repr)
+def test_a_poisonous_name_is_refused_by_the_database(database, column, value):
+    with pytest.raises(IntegrityError):
+        name_agent(database, **{column: value})
+
+
+@pytest.mark.parametrize("value", [None, "x" * 255, "\U0001f600" * 255, "~", "\xa0", "]-[^x"])
+def test_a_good_name_or_none_is_taken_by_the_database(database, value):
+    name_agent(database, name=value)
+
+
+@pytest.mark.parametrize("year", [1969, 1])
+def test_a_name_said_before_1970_is_refused_by_the_database(database, year):
+    with pytest.raises(IntegrityError):
+        name_agent(database, named_at=datetime(year, 12, 31, tzinfo=UTC))
+
+
 def test_an_id_is_drawn_by_the_database_alone(postgresql_url):
     database = Database(make_settings(postgresql_url).database_url)
     with pytest.raises(DBAPIError, match="GENERATED ALWAYS"):
@@ -142,12 +174,13 @@ def test_a_database_that_is_not_utf8_is_refused(postgresql, flask, postgresql_ur
     assert "Traceback" not in refused.stderr
 
 
-def test_rollup_tables_have_room_for_updates_in_place(postgresql_url):
+def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     database = Database(make_settings(postgresql_url).database_url)
     options = text(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND reloptions @> '{fillfactor=70}'"
     )
     with database.reading() as connection:
         tables = set(connection.scalars(options))
-    assert tables == {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
+    rollups = {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
+    assert tables == {*rollups, "agents"}
     database.dispose()

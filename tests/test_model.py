@@ -17,6 +17,7 @@ from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.ingest import record_events
+from app.models import agents as named_agents
 from app.models import daily_issuance, issuance_events
 from jobs.difference import FIRST_MONTH, LAST_MONTH
 from jobs.purge import purge_events
@@ -31,7 +32,10 @@ ids = st.sampled_from([f"e{number}" for number in range(12)])
 tenants = st.sampled_from(["org-a", "org-b"])
 agents = st.sampled_from(["agent-1", "agent-2"])
 instants = st.datetimes(datetime(2026, 1, 30), datetime(2026, 5, 2), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
-deliveries = st.lists(st.builds(Event, tenants, ids, agents, instants), min_size=1, max_size=8)
+names = st.sampled_from([None, "one", "other"])
+deliveries = st.lists(
+    st.builds(Event, tenants, ids, agents, instants, names), min_size=1, max_size=8
+)
 
 
 class Model(RuleBasedStateMachine):
@@ -47,6 +51,7 @@ class Model(RuleBasedStateMachine):
         self.corrupted = False
         self.purged = False
         self.last = []
+        self.named = {}  # (tenant, agent) → the newest that was said, and its instant
 
     @rule(events=deliveries)
     def deliver(self, events):
@@ -59,6 +64,11 @@ class Model(RuleBasedStateMachine):
                 self.uncounted.add(key)
         assert record_events(self.database, events).accepted == accepted
         self.last = events
+        for event in events:
+            key = (event.tenant_id, event.agent_id)
+            said = (event.issued_at, event.agent_name)
+            if said[1] and (key not in self.named or self.named[key][0] < said[0]):
+                self.named[key] = said
 
     @rule()
     def redeliver(self):
@@ -75,8 +85,8 @@ class Model(RuleBasedStateMachine):
         run = run_rollup(self.database, window_ids=window_ids, wait_seconds=5)
         assert (run.outcome, run.events) == ("done", len(self.uncounted))
         for key in self.uncounted:
-            _, _, agent, instant = self.raw[key]
-            self.counted[key[0], agent, instant] += 1
+            event = self.raw[key]
+            self.counted[key[0], event.agent_id, event.issued_at] += 1
         self.uncounted.clear()
 
     @precondition(lambda self: not self.purged)
@@ -122,6 +132,12 @@ class Model(RuleBasedStateMachine):
     def repairing_what_was_purged_is_refused(self):
         with pytest.raises(RefusedError):
             rebuild(self.database, FIRST_MONTH, LAST_MONTH)
+
+    @invariant()
+    def every_agent_has_its_newest_name(self):
+        with self.database.reading() as connection:
+            found = connection.execute(sa.select(named_agents)).all()
+        assert {(row[0], row[1]): (row.named_at, row.name) for row in found} == self.named
 
     @invariant()
     def every_table_equals_the_model(self):

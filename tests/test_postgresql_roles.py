@@ -145,7 +145,8 @@ def test_the_page_counts_the_connections_of_gunicorns_threads(monkeypatch, postg
 
 def test_import_needs_no_more_than_the_web_role(deployment):
     flask = Flasks(child_environ(deployment.url("web")))
-    totals = result(flask("events", "import", "--json", "-", stdin=line("e1") + line("e1")))
+    named = line("e1", agentName="billing")
+    totals = result(flask("events", "import", "--json", "-", stdin=named + line("e1")))
     assert (totals["accepted"], totals["duplicates"]) == (1, 1)
 
 
@@ -174,6 +175,10 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE rollup_state SET watermark = 0",
         "SELECT 1 FROM rollup_corrections",
         "UPDATE alembic_version SET version_num = 'x'",
+        "UPDATE agents SET tenant_id = 'x'",
+        "UPDATE agents SET agent_id = 'x'",
+        "DELETE FROM agents",
+        "TRUNCATE agents",
     ],
 )
 def test_the_web_role_changes_no_schema_no_number_and_reads_no_event(untouched, statement):
@@ -198,6 +203,8 @@ def test_the_web_role_changes_no_schema_no_number_and_reads_no_event(untouched, 
         "DELETE FROM rollup_corrections",
         "DELETE FROM purged_months",
         "UPDATE alembic_version SET version_num = 'x'",
+        "SELECT 1 FROM agents",
+        "UPDATE agents SET name = 'x'",
     ],
 )
 def test_the_job_role_adds_no_event_and_changes_no_schema_and_no_journal(untouched, statement):
@@ -216,6 +223,8 @@ def test_the_job_role_adds_no_event_and_changes_no_schema_and_no_journal(untouch
         "SELECT 1 FROM issuance_events",
         "SELECT 1 FROM daily_issuance",
         "SELECT 1 FROM rollup_state",
+        "SELECT 1 FROM agents",
+        "INSERT INTO agents VALUES ('org-a', 'agent-1', 'n', now())",
         "SELECT last_value FROM issuance_events_id_seq",
         "SELECT nextval('issuance_events_id_seq')",
         "UPDATE issuance_events SET agent_id = 'x'",

@@ -4,11 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 from app.factory import create_app
 from jobs.rollup import run_rollup
 from jobs.rollups import ROLLUPS
-from tests.conftest import NOW, bearer, make_settings
+from tests.app.command_line import line, result
+from tests.conftest import NOW, Flasks, bearer, child_environ, make_settings
 from tests.deployment import ROW_SECURITY, deployed
 from tests.recount import assert_exact
 from tests.roles import READS, insert, run_jobs, serve
@@ -40,7 +42,8 @@ def read(deployment):
 
         def read(tenant):
             client, headers = app.test_client(), bearer(tenant)
-            return [client.get(f"/api/v1/analytics/{path}", headers=headers).json for path in READS]
+            paths = [*(f"/api/v1/analytics/{path}" for path in READS), "/api/v1/agents"]
+            return [client.get(path, headers=headers).json for path in paths]
 
         return read
 
@@ -104,6 +107,77 @@ def test_a_service_that_does_not_name_the_tenant_shows_zeros(read):
     trend, *others = read()("org-a")
     assert {day["count"] for day in trend["data"]} == {0}
     assert [other["data"] for other in others] == [[]] * len(others)
+
+
+@pytest.fixture
+def client(deployment):
+    """The service in the web's role, that names tenants."""
+    settings = make_settings(deployment.url("web"), DATABASE_ROW_SECURITY="1")
+    app = create_app(settings, clock=lambda: NOW)
+    yield app.test_client()
+    app.extensions["analytics"].database.dispose()
+
+
+def names(connection):
+    rows = connection.execute("SELECT tenant_id, agent_id, name FROM agents ORDER BY 1, 2")
+    return rows.fetchall()
+
+
+def test_names_are_stored_and_read_for_the_tokens_tenant_on_any_connection(deployment, client):
+    for tenant in ("org-a", "org-b", "org-a"):
+        headers = bearer(tenant, "agents:write")
+        answer = client.put("/api/v1/agents/x", json={"name": tenant}, headers=headers)
+        assert answer.status_code == 200
+        for reader in EVENTS:  # and so the connection's last reader was another
+            listed = client.get("/api/v1/agents", headers=bearer(reader)).json["data"]
+            own = [each["name"] for each in listed if each["name"]]
+            assert own in ([], [reader])
+    owner = deployment.connect("owner")
+    assert names(owner) == [("org-a", "x", "org-a"), ("org-b", "x", "org-b")]
+
+
+def test_a_batch_of_many_tenants_names_the_agents_of_each(deployment, client):
+    event = {"agentId": "x", "issuedAt": "2026-04-15T09:00:00Z"}
+    for turn in range(2):
+        events = [
+            event
+            | {"id": f"{turn}", "organizationId": tenant, "agentName": f"{tenant} {turn}"}
+            | {"issuedAt": f"2026-04-15T09:00:0{turn}Z"}
+            for tenant in EVENTS
+        ]
+        answer = client.post(
+            "/api/v1/events", json=events, headers=bearer(scope="events:write:any")
+        )
+        assert answer.json["accepted"] == 3
+    assert names(deployment.connect("owner")) == [(each, "x", f"{each} 1") for each in EVENTS]
+
+
+def test_the_web_role_sees_and_names_the_agents_of_named_tenants_alone(deployment):
+    owner, web = deployment.connect("owner"), deployment.connect("web")
+    insert_one = "INSERT INTO agents VALUES (%s, 'x', 'n', now())"
+    for tenant in ("org-a", "org-b"):
+        owner.execute(insert_one, [tenant])
+    assert names(web) == []
+    name_tenant(web, "org-a")
+    assert names(web) == [("org-a", "x", "n")]
+    assert web.execute("UPDATE agents SET name = 'y'").rowcount == 0
+    with pytest.raises(InsufficientPrivilege):
+        web.execute(insert_one, ["org-c"])
+    web.execute("SELECT set_config('analytics.written', %s, false)", ["org-b\x1forg-c"])
+    assert [row[0] for row in names(web)] == ["org-a", "org-b"]
+    assert web.execute("UPDATE agents SET name = 'y'").rowcount == 1
+    web.execute(insert_one, ["org-c"])
+    with pytest.raises(InsufficientPrivilege):
+        web.execute(insert_one, ["org-d"])
+    expected = [("org-a", "x", "n"), ("org-b", "x", "y"), ("org-c", "x", "n")]
+    assert names(owner) == expected
+
+
+def test_an_import_names_agents_under_row_security(deployment):
+    flask = Flasks(child_environ(deployment.url("web"), DATABASE_ROW_SECURITY="1"))
+    stdin = line("e1", agentName="billing")
+    assert result(flask("events", "import", "--json", "-", stdin=stdin))["accepted"] == 1
+    assert [row[2] for row in names(deployment.connect("owner"))] == ["billing"]
 
 
 def test_web_and_jobs_do_all_their_work_under_row_security(deployment):

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from app.directory import Agent
 from app.events import EventError, Id
+from app.names import Name
 from app.params import MAX_DAYS
-from app.queries import AgentCount, Count, DayCount, HourCount
-
-Month = Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
+from app.queries import AgentCount, Count, DayCount, HourCount, Month
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -38,6 +38,28 @@ class AgentUsage(Answer):
     tenant_id: Id
     month: Month
     data: list[AgentCount]
+
+
+class AgentDirectory(Answer):
+    """Agents that have a name or were issued tokens, by id. ``nextCursor`` is the ``cursor`` of
+    the next page, null on the last."""
+
+    tenant_id: Id
+    data: list[Agent]
+    next_cursor: str | None
+
+
+class AgentName(Answer):
+    """What an agent is called from now on."""
+
+    agent_id: Id
+    name: Name | None
+
+
+class NamesReceipt(Answer):
+    """How many names were received, and stored."""
+
+    received: Count
 
 
 class Receipt(Answer):

@@ -1,8 +1,8 @@
-"""Reading a batch's body: content type, encoding, limits, and the events it holds apart."""
+"""Reading a body: content type, encoding, limits; and the events or agents it holds apart."""
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 import msgspec
@@ -13,7 +13,12 @@ from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, Validati
 TOKENS_PER_EVENT = 50  # brackets and commas: what a batch may cost to take apart
 MAX_MEMBERS = 200  # each costs a copy of the rest
 
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+
+class _Listing(msgspec.Struct):
+    data: msgspec.Raw
+
+
+_ITEMS, _LISTING = msgspec.json.Decoder(list[msgspec.Raw]), msgspec.json.Decoder(_Listing)
 # A quotation mark alone opens a string that never ends.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]++|["\]},]', re.DOTALL)
 _LINE = re.compile(rb"\S[^\n]*")  # from its first character on: a search without going back
@@ -32,10 +37,41 @@ def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[b
         PayloadTooLargeError: too many bytes, before or after decompression, or events.
         ValidationError: an empty body, or one that cannot be taken apart into events.
     """
-    split = _SPLITTERS.get(request.mimetype)
-    if split is None:
-        wanted = " or ".join(_SPLITTERS)
-        raise UnsupportedMediaTypeError(f"the content type must be {wanted}")
+    body = _read(request, max_bytes, _SPLITTERS)
+    items = _SPLITTERS[request.mimetype](body, max_events)
+    if len(items) > max_events:
+        raise PayloadTooLargeError("too many events in one batch", {"maxEvents": max_events})
+    return items
+
+
+def json_text(request: Request, max_bytes: int) -> bytes:
+    """The request's one JSON text. Arguments and errors as for :func:`event_texts`."""
+    return _read(request, max_bytes, (_JSON,)).strip()
+
+
+def agent_texts(request: Request, max_bytes: int, max_agents: int) -> Sequence[bytes]:
+    """The JSON text of each agent in an array, or in the array that is an object's ``data``.
+
+    Arguments and errors as for :func:`event_texts`.
+    """
+    body = json_text(request, max_bytes)
+    if body.startswith(b"{"):
+        try:
+            body = bytes(_LISTING.decode(body).data).strip()
+        except (msgspec.MsgspecError, RecursionError):
+            raise ValidationError("the object has no array in data, or is no JSON") from None
+    if not body.startswith(b"["):
+        raise ValidationError("the body must be an array, or an object with one in data")
+    items = _one_or_many(body, max_agents)
+    if len(items) > max_agents:
+        raise PayloadTooLargeError("too many agents at once", {"maxAgents": max_agents})
+    return items
+
+
+def _read(request: Request, max_bytes: int, types: Collection[str]) -> bytes:
+    """The body, decompressed; of one of some content types, and not empty."""
+    if request.mimetype not in types:
+        raise UnsupportedMediaTypeError(f"the content type must be {' or '.join(types)}")
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise UnsupportedMediaTypeError("the content encoding must be gzip or none")
@@ -44,10 +80,7 @@ def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[b
         body = _gunzip(body, max_bytes)
     if not body.strip():
         raise ValidationError("the body is empty")
-    items = split(body, max_events)
-    if len(items) > max_events:
-        raise PayloadTooLargeError("too many events in one batch", {"maxEvents": max_events})
-    return items
+    return body
 
 
 def _whole_body(request: Request, max_bytes: int) -> bytes:
@@ -109,8 +142,9 @@ def _lines(body: bytes, max_events: int) -> Sequence[bytes]:
     return [line[0] for line in islice(_LINE.finditer(body), max_events + 1)]
 
 
+_JSON = "application/json"
 _SPLITTERS: dict[str, Callable[[bytes, int], Sequence[bytes]]] = {
-    "application/json": _one_or_many,
+    _JSON: _one_or_many,
     "application/x-ndjson": _lines,
 }
 

@@ -21,7 +21,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         app,
         resources=API,
         origins=list(settings.cors_origins),
-        methods=["GET", "POST"],
+        methods=["GET", "POST", "PUT"],
         allow_headers=[
             "Authorization",
             "Content-Type",

@@ -11,6 +11,7 @@ from flask import Flask, Request, Response, current_app, g, render_template, req
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import Connection
 from werkzeug.datastructures import MultiDict
+from werkzeug.routing import BaseConverter
 
 from app.config import Settings
 from app.db import Database
@@ -51,6 +52,7 @@ class PageSessions(SecureCookieSessionInterface):
 def init_app(app: Flask, services: Services) -> None:
     """Attach the services and close each request's connection with it."""
     app.extensions[EXTENSION] = services
+    app.url_map.converters["text"] = TextConverter
     app.teardown_appcontext(_close_connection)
 
 
@@ -80,6 +82,26 @@ def arguments() -> MultiDict[str, str]:
         return request.args
     except UnicodeDecodeError:
         raise ValidationError("the query is not UTF-8") from None
+
+
+class TextConverter(BaseConverter):
+    """Any text in a path, with slashes and whatever else is in it; ``<text:name>`` in a rule."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+def path_text(text: str) -> str:
+    """A text from the path, that came as it is.
+
+    Raises:
+        ValidationError: the path is not UTF-8, and what is not was replaced in it.
+    """
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError("the path is not UTF-8") from None
+    return text
 
 
 def json_response(body: Answer, status: int = 200) -> Response:

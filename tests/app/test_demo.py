@@ -15,9 +15,10 @@ from sqlalchemy.engine import make_url
 
 from app.config import ROOT
 from app.db import Database
-from app.demo import ORGANIZATION, load_demo
+from app.demo import NAMES, ORGANIZATION, load_demo
+from app.directory import set_names
 from app.errors import RefusedError
-from app.models import issuance_events
+from app.models import agents, issuance_events
 from tests.conftest import Flasks, child_environ, migrate
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
@@ -137,6 +138,18 @@ def test_one_agent_has_most_of_the_months_tokens(fresh: list[Row]) -> None:
     assert agents.most_common(1)[0][1] > agents.total() / 2
 
 
+def test_every_agent_of_the_demo_has_a_name_of_its_own(tmp_path: Path) -> None:
+    database = fresh_database(tmp_path)
+    load_demo(database, NOW)
+    with database.reading() as connection:
+        named = connection.execute(sa.select(agents)).all()
+    agent_ids = {row[2] for row in stored(database)}
+    database.dispose()
+    assert {row.tenant_id for row in named} == {ORGANIZATION}
+    assert {row.agent_id for row in named} == agent_ids
+    assert len({row.name for row in named}) == len(named) == len(NAMES)
+
+
 def test_the_demo_is_the_same_for_everybody(fresh: list[Row], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'demo.db'}"
     script = (
@@ -252,6 +265,13 @@ def test_another_organizations_data_refuses_the_demo(
     with pytest.raises(RefusedError):
         load_demo(database, NOW)
     assert stored(database) == before
+
+
+def test_another_organizations_names_refuse_the_demo(database: Database) -> None:
+    set_names(database, "org-other", {"agent-1": "billing"}, NOW)
+    with pytest.raises(RefusedError):
+        load_demo(database, NOW)
+    assert stored(database) == []
 
 
 def test_the_organizations_own_events_refuse_the_demo(

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
 from app import fence, queries
+from app.directory import agents_page
 from app.fence import FenceError
 from app.models import (
     daily_issuance,
@@ -188,18 +189,24 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
         agents = [
             queries.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)
         ]
+        named = queries.named_usage(connection, tenant, month=month)
+        pages = [
+            agents_page(connection, tenant, after="", limit=9, text=text) for text in (None, "S")
+        ]
     assert sum(point.count for point in trend.points) == count
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
-    assert [[point.token_count for point in report.points] for report in agents] == [[count]] * 2
+    listed = [*agents, *pages]
+    assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 4
+    assert [point.issued for point in named.points] == [count]
 
 
 def without_a_predicate():
-    return queries._with_state(select(DAY.date, DAY.issued, DAY.tenant_id))
+    return queries.with_state(select(DAY.date, DAY.issued, DAY.tenant_id))
 
 
 def with_anothers():
     found = select(DAY.date, DAY.issued).where(DAY.tenant_id == THEIRS)
-    return queries._with_state(found)
+    return queries.with_state(found)
 
 
 @pytest.mark.usefixtures("both_tenants")

@@ -18,7 +18,8 @@ from tests.conftest import NOW, bearer, child_environ, environment, make_setting
 from tests.test_end_to_end import free_port
 
 TOKENS, AGENTS = "/api/v1/analytics/tokens", "/api/v1/analytics/agents"
-READS = [TOKENS, AGENTS, f"{AGENTS}/activity"]
+NAMES = "/api/v1/agents"
+READS = [TOKENS, AGENTS, f"{AGENTS}/activity", NAMES]
 EVENTS, DESCRIPTION = "/api/v1/events", "/api/v1/openapi.json"
 PAGE, OTHER_PAGE = "https://app.example.com", "http://localhost:8080"
 LOOKALIKES = [
@@ -148,12 +149,12 @@ def test_only_named_origins_may_read_and_none_with_credentials(serve):
 
 def test_a_preflight_of_a_named_origin_is_answered_without_a_token(serve):
     client = serve(CORS_ORIGINS=PAGE)
-    for path, method in ((TOKENS, "GET"), (EVENTS, "POST")):
+    for path, method in ((TOKENS, "GET"), (EVENTS, "POST"), (f"{NAMES}/a", "PUT")):
         answer = preflight(client, PAGE, path, method)
         assert (answer.status_code, answer.data) == (204, b"")
         shown = allowed(answer)
         assert shown["Access-Control-Allow-Origin"] == PAGE
-        assert set(shown["Access-Control-Allow-Methods"].split(", ")) == {"GET", "POST"}
+        assert set(shown["Access-Control-Allow-Methods"].split(", ")) == {"GET", "POST", "PUT"}
         assert "x-evil" not in shown.get("Access-Control-Allow-Headers", "").lower()
         assert "Access-Control-Allow-Credentials" not in shown
     assert client.options(TOKENS, headers={"Origin": PAGE}).status_code == 405

@@ -29,12 +29,15 @@ CHECKS = [
     response_schema_conformance,
     response_headers_conformance,
 ]
-EVENTS = "/api/v1/events"
+EVENTS, AGENTS = "/api/v1/events", "/api/v1/agents"
 OPERATIONS = [
     ("/api/v1/analytics/tokens", "GET"),
     ("/api/v1/analytics/agents/activity", "GET"),
     ("/api/v1/analytics/agents", "GET"),
     (EVENTS, "POST"),
+    (AGENTS, "GET"),
+    (AGENTS, "PUT"),
+    (f"{AGENTS}/{{agentId}}", "PUT"),
     ("/health", "GET"),
     ("/ready", "GET"),
 ]
@@ -52,11 +55,11 @@ HEADER_TEXT = st.text(
     | st.just(" ")
 ).map(str.strip)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-NAMES = ["days", "months", "month", "limit", "invalid", "access_token"]
+NAMES = ["days", "months", "month", "limit", "invalid", "cursor", "q", "access_token"]
 
 
 def _good_token() -> str:
-    return f"Bearer {token(scope='events:write')}"
+    return f"Bearer {token(scope='events:write agents:write')}"
 
 
 CREDENTIALS = st.one_of(
@@ -84,6 +87,8 @@ EVENTS_OR_SO = st.fixed_dictionaries(
         | st.datetimes().map(lambda moment: f"{moment.isoformat()}Z")
         | JSON_VALUES,
         "organizationId": st.sampled_from(["org-a", "org-b"]) | JSON_VALUES,
+        "agentName": st.text(max_size=260) | JSON_VALUES,
+        "name": st.text(max_size=260) | JSON_VALUES,
         "other": JSON_VALUES,
     },
 )
@@ -163,6 +168,25 @@ def test_any_body_is_taken_or_refused(service, body, content_type, packing, quer
     if answer.status_code < 300:
         counted = answer.json["accepted"] + answer.json["duplicates"]
         assert counted + len(answer.json.get("rejected", [])) == answer.json["received"]
+
+
+@fuzzing
+@given(
+    body=BODIES,
+    content_type=st.sampled_from(CONTENT_TYPES),
+    packing=st.tuples(st.sampled_from(sorted(PACKINGS)), st.integers(0, 40)),
+    agent=st.none() | TEXT,
+)
+def test_any_body_names_or_is_refused(service, body, content_type, packing, agent):
+    name, cut = packing
+    headers = {"Authorization": _good_token(), "Content-Encoding": name.partition(",")[0]}
+    answer = service.test_client().put(
+        AGENTS if agent is None else f"{AGENTS}/{quote(agent)}",
+        data=PACKINGS[name](body, cut),
+        content_type=content_type,
+        headers=headers,
+    )
+    check_envelope(answer)
 
 
 @fuzzing

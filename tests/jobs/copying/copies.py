@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app.db import Database
+from app.directory import set_names
 from app.events import Event
 from app.ingest import record_events
 from app.models import (
@@ -49,6 +50,11 @@ def issue(
     assert record_events(database, events).accepted == len(names)
 
 
+def name(database: Database, agent: str, text: str | None, at: str, tenant: str = "org-a") -> None:
+    """Call an agent so from an instant on."""
+    set_names(database, tenant, {agent: text}, datetime.fromisoformat(at))
+
+
 def roll_up(database: Database) -> Run:
     return run_rollup(database, window_ids=1000, wait_seconds=5)
 
@@ -75,10 +81,12 @@ def correct(database: Database) -> None:
 
 
 def fill(database: Database) -> None:
-    """Something in every table: hostile ids, exact times, a correction, a purged month, events
-    that are not counted yet, and what a run left to be resumed."""
+    """Something in every table: hostile ids and names, exact times, a correction, a purged month,
+    events that are not counted yet, and what a run left to be resumed."""
     for text in HOSTILE:
         issue(database, text, tenant_id=text, agent_id=text, at="2026-04-30T23:59:59.999999Z")
+        name(database, text, text, "2026-04-30T23:59:59.999999Z", tenant=text)
+    name(database, "nobody", None, "1970-01-01T00:00:00Z")
     issue(database, "first", at="1970-01-01T00:00:00Z")
     issue(database, "micro", at="2026-02-28T23:59:59.000001Z")
     issue(database, "old", "older", at="2026-03-31T23:59:59.999999Z")

@@ -85,6 +85,7 @@ def rows_of_others():
     bucket = {"tenant_id": "t", "issued": 1}
     month = {"month": date(2026, 4, 1)}
     return {
+        "agents": {"tenant_id": "t", "agent_id": "a", "name": "n", "named_at": AT},
         "issuance_events": event,
         "daily_issuance": bucket | {"date": date(2026, 4, 1)},
         "dow_hour_activity": bucket | month | {"dow": 1, "hour": 1},

@@ -1,0 +1,64 @@
+"""The directory of agents: ``GET`` and ``PUT`` of ``/api/v1/agents``."""
+
+from flask import Blueprint, Response, g, request
+
+from app import auth, directory, params
+from app.names import parse_name, parse_names
+from app.views import limits, observe
+from app.views.answers import AgentDirectory, AgentName, NamesReceipt
+from app.views.bodies import agent_texts, json_text
+from app.views.web import (
+    arguments,
+    connection,
+    json_response,
+    path_text,
+    report_response,
+    services,
+)
+
+PREFIX = "/api/v1/agents"
+
+bp = Blueprint("agents", __name__, url_prefix=PREFIX)
+bp.before_request(auth.authenticate_reader)
+bp.before_request(limits.count_request)
+
+naming = Blueprint("naming", __name__, url_prefix=PREFIX)
+naming.before_request(auth.authenticate_namer)
+naming.before_request(limits.count_request)
+
+
+@bp.get("")
+def list_agents() -> Response:
+    """Agents that have a name or were issued tokens, by id, page by page."""
+    given = arguments()
+    after, limit, text = params.cursor(given), params.page_limit(given), params.search(given)
+    # One more than is shown tells whether there is a next page.
+    found = directory.agents_page(
+        connection(), g.tenant_id, after=after, limit=limit + 1, text=text
+    )
+    page = found.points[:limit]
+    cursor = params.cursor_after(page[-1].agent_id) if len(found.points) > limit else None
+    return report_response(AgentDirectory(g.tenant_id, page, cursor), found.counted_at)
+
+
+@naming.put("")
+def name_agents() -> Response:
+    """Name many agents, all of them or, when one is refused, none."""
+    texts = agent_texts(request, services().settings.max_body_bytes, params.MAX_AGENTS)
+    names = parse_names(texts)
+    _name(names)
+    return json_response(NamesReceipt(len(texts)))
+
+
+@naming.put("/<text:agentId>")
+def name_agent(agentId: str) -> Response:  # noqa: N803 - as the description of the API has it
+    """Name one agent, or take its name back."""
+    agent_id = params.agent_id(path_text(agentId))
+    name = parse_name(json_text(request, services().settings.max_body_bytes))
+    _name({agent_id: name})
+    return json_response(AgentName(agent_id, name))
+
+
+def _name(names: dict[str, str | None]) -> None:
+    directory.set_names(services().database, g.tenant_id, names, services().clock())
+    observe.note(names=len(names))

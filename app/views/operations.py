@@ -1,0 +1,237 @@
+"""What neither the URL map nor the types of bodies say of a route: its parameters, examples,
+statuses and scope, for the API's description."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import msgspec
+
+from app import params
+from app.auth import NAME, WRITE
+from app.config import Settings
+from app.directory import Agent
+from app.events import ID_SCHEMA_PATTERN, EventBody
+from app.names import AgentBody, NameBody
+from app.params import cursor_after
+from app.queries import AgentCount, DayCount, HourCount
+from app.views.answers import (
+    AgentActivity,
+    AgentDirectory,
+    AgentName,
+    AgentUsage,
+    Answer,
+    Health,
+    NamesReceipt,
+    Receipt,
+    TokenTrend,
+)
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+REF = "#/components/schemas/{name}"
+
+READ_ERRORS = (400, 401, 403, 429, 500, 503)
+WRITE_ERRORS = (400, 401, 403, 413, 415, 429, 500, 503)
+# Sent along with a status, and what they are.
+HEADERS = {
+    401: {"WWW-Authenticate": "The challenge, RFC 6750."},
+    403: {"WWW-Authenticate": "The challenge, RFC 6750."},
+    429: {"Retry-After": "Seconds until the next request is let through."},
+    503: {"Retry-After": "Seconds after which to try again."},
+}
+READ_HEADERS = {
+    "ETag": "For If-None-Match.",
+    "Last-Modified": "When events were last counted, for information.",
+}
+# Only once events were counted; the others always come with their status.
+OPTIONAL_HEADERS = {"Last-Modified"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the URL map and the types do not say about a route."""
+
+    answer: type[Answer]
+    example: Answer
+    status: int = 200
+    parameters: Sequence[Mapping[str, Any]] = ()
+    errors: Sequence[int] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    scope: str | None = None
+
+
+def _query(name: str, text: str, schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": text, "schema": schema, "example": example}
+
+
+def _header(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": text, "schema": schema}
+
+
+def _number(largest: int, **more: Any) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1, "maximum": largest, **more}
+
+
+def _text(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": 255, "pattern": pattern}
+
+
+DAYS = _query(
+    "days",
+    "How many days, the last one today (UTC).",
+    _number(params.MAX_DAYS, default=params.DEFAULT_DAYS),
+    7,
+)
+MONTHS = _query(
+    "months",
+    "The current calendar month and those before it; all recorded activity when left out.",
+    _number(params.MAX_MONTHS),
+    3,
+)
+MONTH = _query(
+    "month",
+    "The month, YYYY-MM from 1970 on; the current one when left out.",
+    {"type": "string", "pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$"},
+    "2026-04",
+)
+LIMIT = _query(
+    "limit", "At most so many agents; all when left out.", _number(params.MAX_AGENTS), 20
+)
+AGENT_ID = {
+    "name": "agentId",
+    "in": "path",
+    "description": "The agent's id, with slashes or without.",
+    "required": True,
+    "schema": _text(ID_SCHEMA_PATTERN),
+    "example": "agent-1",
+}
+PAGE_LIMIT = _query(
+    "limit",
+    "At most so many agents on a page.",
+    _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
+    100,
+)
+CURSOR = _query(
+    "cursor", "The nextCursor of the page before.", {"type": "string"}, cursor_after("agent-1")
+)
+SEARCH = _query(
+    "q",
+    "Part of the name or the id, whatever the case of ASCII letters.",
+    _text(ID_SCHEMA_PATTERN),
+    "billing",
+)
+INVALID = _query(
+    "invalid",
+    "Store the good events of a batch that has bad ones, and list the others.",
+    {"type": "string", "enum": ["skip"]},
+    "skip",
+)
+IF_NONE_MATCH = _header(
+    "If-None-Match", "The ETag of an earlier answer: 304 while it is the same.", {"type": "string"}
+)
+ENCODING = _header(
+    "Content-Encoding",
+    "How the body is compressed.",
+    {"type": "string", "enum": ["identity", "gzip"]},
+)
+
+EVENT = {
+    "id": "event-1",
+    "organizationId": "org-1",
+    "agentId": "agent-1",
+    "issuedAt": "2026-04-01T09:00:00Z",
+    "agentName": "billing-sync",
+}
+NAMED = {"agentId": "agent-1", "name": "billing-sync"}
+
+
+def _event_body(settings: Settings) -> dict[str, Any]:
+    event = {"$ref": REF.format(name=EventBody.__name__)}
+    several = {"type": "array", "items": event, "maxItems": settings.max_batch_events}
+    line = msgspec.json.encode(EVENT).decode()
+    return {
+        "required": True,
+        "description": f"At most {settings.max_batch_events} events and"
+        f" {settings.max_body_bytes} bytes, also once decompressed; no NUL in any string, also"
+        " of members that are ignored.",
+        "content": {
+            JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
+            NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
+        },
+    }
+
+
+def _name_body(schema: Mapping[str, Any], example: Any, settings: Settings) -> dict[str, Any]:
+    return {
+        "required": True,
+        "description": f"At most {settings.max_body_bytes} bytes, also once decompressed; no NUL"
+        " in any string.",
+        "content": {JSON: {"schema": schema, "example": example}},
+    }
+
+
+def _names_body(settings: Settings) -> dict[str, Any]:
+    agent = {"$ref": REF.format(name=AgentBody.__name__)}
+    several = {"type": "array", "items": agent, "maxItems": params.MAX_AGENTS}
+    within = {"type": "object", "properties": {"data": several}, "required": ["data"]}
+    return _name_body({"anyOf": [several, within]}, [NAMED], settings)
+
+
+def operations(settings: Settings) -> dict[str, Operation]:
+    """By endpoint, as Flask names it."""
+    reads: dict[str, Any] = {"errors": READ_ERRORS, "headers": READ_HEADERS}
+    agents = [Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455)]
+    name = {"$ref": REF.format(name=NameBody.__name__)}
+    days = [DayCount(date(2026, 4, 1), 142), DayCount(date(2026, 4, 2), 0)]
+    return {
+        "analytics.token_trend": Operation(
+            TokenTrend, TokenTrend("org-1", 2, days), parameters=(DAYS, IF_NONE_MATCH), **reads
+        ),
+        "analytics.agent_activity": Operation(
+            AgentActivity,
+            AgentActivity("org-1", [HourCount(1, 9, 54)]),
+            parameters=(MONTHS, IF_NONE_MATCH),
+            **reads,
+        ),
+        "analytics.agent_usage": Operation(
+            AgentUsage,
+            AgentUsage("org-1", "2026-04", [AgentCount("agent-1", 312)]),
+            parameters=(MONTH, LIMIT, IF_NONE_MATCH),
+            **reads,
+        ),
+        "events.post_events": Operation(
+            Receipt,
+            Receipt(2, 1, 1),
+            status=202,
+            parameters=(INVALID, ENCODING),
+            errors=WRITE_ERRORS,
+            body=_event_body(settings),
+            scope=WRITE,
+        ),
+        "agents.list_agents": Operation(
+            AgentDirectory,
+            AgentDirectory("org-1", agents, cursor_after("agent-1")),
+            parameters=(PAGE_LIMIT, CURSOR, SEARCH, IF_NONE_MATCH),
+            **reads,
+        ),
+        "naming.name_agents": Operation(
+            NamesReceipt,
+            NamesReceipt(1),
+            parameters=(ENCODING,),
+            errors=WRITE_ERRORS,
+            body=_names_body(settings),
+            scope=NAME,
+        ),
+        "naming.name_agent": Operation(
+            AgentName,
+            AgentName("agent-1", "billing-sync"),
+            parameters=(AGENT_ID, ENCODING),
+            errors=WRITE_ERRORS,
+            body=_name_body(name, {"name": "billing-sync"}, settings),
+            scope=NAME,
+        ),
+        "health.health": Operation(Health, Health("ok"), errors=(500,)),
+        "health.ready": Operation(Health, Health("ready"), errors=(500, 503)),
+    }

@@ -1,0 +1,190 @@
+"""Which name an agent has: of what events say the newest, and what is set wins over both."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from itertools import permutations
+
+import pytest
+import sqlalchemy as sa
+
+from app import db, queries
+from app.directory import Named, newest_names, set_names
+from app.events import Event
+from app.ingest import Recorded, record_events
+from app.models import agents, issuance_events
+from app.queries import NamedUsage
+from tests.conftest import TENANT
+
+AT = datetime(2026, 4, 1, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+
+
+def said(name, at=AT, agent="agent-1", event_id=None, tenant=TENANT):
+    return Event(tenant, event_id or f"{agent}-{at}-{name}", agent, at, name)
+
+
+@pytest.fixture
+def names(database):
+    """Every stored name, by agent; by tenant and agent when there are several tenants."""
+
+    def names():
+        with database.reading() as connection:
+            rows = connection.execute(sa.select(agents).order_by(*agents.primary_key)).all()
+        tenants = {row.tenant_id for row in rows}
+        if len(tenants) > 1:
+            return {(row.tenant_id, row.agent_id): row.name for row in rows}
+        return {row.agent_id: row.name for row in rows}
+
+    return names
+
+
+def test_a_name_is_stored_with_the_instant_it_was_said_for(database):
+    record_events(database, [said("billing", AT + TICK)])
+    with database.reading() as connection:
+        rows = connection.execute(sa.select(agents)).all()
+    assert rows == [(TENANT, "agent-1", "billing", AT + TICK)]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in batches"])
+def test_the_newest_name_wins_in_whatever_order_it_arrives(database, names, together):
+    events = [said(name, AT + number * TICK) for number, name in enumerate(("a", "b", "c"))]
+    for number, order in enumerate(permutations(events)):
+        agent = f"agent-{number}"
+        batch = [event._replace(agent_id=agent, event_id=agent + event[1]) for event in order]
+        for part in [batch] if together else [[event] for event in batch]:
+            record_events(database, part)
+    assert names() == {f"agent-{number}": "c" for number in range(6)}
+
+
+def test_of_two_names_for_one_instant_the_first_stays(database, names):
+    record_events(database, [said("first"), said("second")])
+    record_events(database, [said("third")])
+    assert names() == {"agent-1": "first"}
+
+
+def test_an_old_name_that_is_redelivered_stays_old(database, names):
+    old = said("old")
+    record_events(database, [old])
+    record_events(database, [said("new", AT + TICK)])
+    assert record_events(database, [old, old]) == Recorded(2, 0, 2)
+    assert names() == {"agent-1": "new"}
+
+
+def test_a_name_that_is_said_again_holds_against_what_came_between(database, names):
+    for name, ticks in (("a", 0), ("a", 2), ("b", 1)):
+        record_events(database, [said(name, AT + ticks * TICK)])
+    assert names() == {"agent-1": "a"}
+
+
+def test_events_without_names_change_none(database, names):
+    record_events(database, [said("billing")])
+    record_events(database, [said(None, AT + TICK), said(None, AT + TICK, agent="agent-2")])
+    assert names() == {"agent-1": "billing"}
+
+
+def test_instants_are_compared_whatever_their_offset_and_fraction(database, names):
+    record_events(database, [said("new", AT + timedelta(hours=1))])
+    east = datetime.fromisoformat("2026-04-01T02:30:00+02:00")
+    record_events(database, [said("old", east)])
+    assert names() == {"agent-1": "new"}
+    record_events(database, [said("newest", AT + timedelta(hours=1, microseconds=5))])
+    assert names() == {"agent-1": "newest"}
+
+
+def test_one_agent_of_two_tenants_has_a_name_at_each(database, names):
+    record_events(database, [said("a"), said("b", tenant="org-b"), said("old", AT - TICK)])
+    assert names() == {(TENANT, "agent-1"): "a", ("org-b", "agent-1"): "b"}
+
+
+def test_a_batch_that_fails_leaves_no_name(database, names):
+    with pytest.raises(sa.exc.IntegrityError):
+        record_events(database, [said("good"), said("bad\x01", agent="agent-2")])
+    assert names() == {}
+    with database.reading() as connection:
+        assert connection.execute(sa.select(issuance_events)).all() == []
+
+
+def test_a_name_that_is_set_wins_over_all_that_was_said_before(database, names):
+    record_events(database, [said("said", AT)])
+    set_names(database, TENANT, {"agent-1": "set", "agent-2": "new"}, AT + 2 * TICK)
+    record_events(database, [said("late", AT + TICK), said("same", AT + 2 * TICK)])
+    assert names() == {"agent-1": "set", "agent-2": "new"}
+    record_events(database, [said("newer", AT + 3 * TICK)])
+    assert names() == {"agent-1": "newer", "agent-2": "new"}
+
+
+def test_a_name_that_is_set_wins_over_one_that_was_said_ahead_of_time(database, names):
+    ahead = AT + timedelta(minutes=5)
+    record_events(database, [said("ahead", ahead)])
+    set_names(database, TENANT, {"agent-1": "set"}, AT)
+    record_events(database, [said("between", ahead - TICK), said("same", ahead)])
+    assert names() == {"agent-1": "set"}
+    record_events(database, [said("later", ahead + TICK)])
+    assert names() == {"agent-1": "later"}
+
+
+def test_a_name_that_was_taken_back_is_not_brought_back_by_late_events(database, names):
+    record_events(database, [said("said")])
+    set_names(database, TENANT, {"agent-1": None}, AT + 2 * TICK)
+    record_events(database, [said("late", AT + TICK)])
+    assert names() == {"agent-1": None}
+    record_events(database, [said("new", AT + 3 * TICK)])
+    assert names() == {"agent-1": "new"}
+
+
+def test_names_are_set_for_one_tenant_alone(database, names):
+    record_events(database, [said("a"), said("b", tenant="org-b")])
+    set_names(database, TENANT, {"agent-1": None}, AT)
+    assert names() == {(TENANT, "agent-1"): None, ("org-b", "agent-1"): "b"}
+    set_names(database, TENANT, {}, AT)
+
+
+def test_a_batch_has_one_name_for_each_agent_ordered_by_key():
+    events = [said("z", agent="b"), said("y", agent="a", tenant="org-b"), said("x", agent="a")]
+    assert newest_names([*events, said(None, agent="c")]) == [
+        Named(TENANT, "a", "x", AT),
+        Named(TENANT, "b", "z", AT),
+        Named("org-b", "a", "y", AT),
+    ]
+
+
+def test_batches_that_name_the_same_agents_in_opposite_order_do_not_deadlock(
+    database, monkeypatch, names
+):
+    monkeypatch.setattr(db, "_is_conflict", lambda _error: False)  # a deadlock would be raised
+    numbers, turns = range(300), 24
+
+    def store(turn):
+        order = numbers if turn % 2 else reversed(numbers)
+        at = AT + turn * TICK
+        events = [said(f"{turn}", at, f"agent-{n:03}", f"{turn}-{n}") for n in order]
+        return record_events(database, events).accepted
+
+    def rename(turn):
+        order = reversed(numbers) if turn % 2 else numbers
+        set_names(database, TENANT, {f"agent-{n:03}": "set" for n in order}, AT - TICK)
+        return 0
+
+    with ThreadPoolExecutor(12) as pool:
+        work = [pool.submit(each, turn) for turn in range(turns) for each in (store, rename)]
+        assert sum(done.result() for done in work) == turns * len(numbers)
+    assert set(names().values()) <= {"set", f"{turns - 1}"}
+
+
+def test_the_names_of_a_months_agents_go_with_their_usage_most_first(database, issue, roll_up):
+    issue(AT, 2, agent="a")
+    issue(AT, 2, agent="b")
+    issue(AT, 3, agent="named")
+    issue(AT - TICK, 9, agent="of March")
+    issue(AT, 1, agent="a", tenant="org-b")
+    issued = {"named": "billing", "never issued": "x", "b": None}
+    set_names(database, TENANT, issued, AT)
+    set_names(database, "org-b", {"a": "of another"}, AT)
+    roll_up()
+    with database.reading_for(TENANT) as connection:
+        report = queries.named_usage(connection, TENANT, month=date(2026, 4, 1))
+        silent = queries.named_usage(connection, TENANT, month=date(2026, 5, 1))
+    expected = [("named", "billing", 3), ("a", None, 2), ("b", None, 2)]
+    assert report.points == [NamedUsage(*each) for each in expected]
+    assert report.counted_at is not None
+    assert silent.points == []
