@@ -257,8 +257,8 @@ def calls(as_json: bool) -> None:
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
     header = '"Authorization: Bearer $TOKEN"'
     lines = [f"curl -s {_quoted(url)} -H {header}" for url in urls]
-    what = "the dashboard, where the TOKEN can be pasted" if settings.token_login else "the dashboard"
-    lines.append(f"# {what}: {dashboard}")
+    hint = ", where the TOKEN can be pasted" if settings.token_login else ""
+    lines.append(f"# the dashboard{hint}: {dashboard}")
     result: dict[str, Any] = {"token": token, "urls": urls, "dashboard": dashboard}
     show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)
 

@@ -292,9 +292,8 @@ def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
     for path in ("tokens", "agents/activity", "agents"):
         assert f'curl -s "http://127.0.0.1:3456/api/v1/analytics/{path}' in done.stdout
     assert done.stdout.count('-H "Authorization: Bearer $TOKEN"') == 3
-    assert (
-        "# dashboard: http://127.0.0.1:3456/dashboard (paste the TOKEN to sign in)" in done.stdout
-    )
+    line = "# the dashboard, where the TOKEN can be pasted: http://127.0.0.1:3456/dashboard\n"
+    assert line in done.stdout
 
 
 def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(flask: Flasks) -> None:
