@@ -1,4 +1,4 @@
-"""Who is asking: the Bearer token of a request, and what its claims allow.
+"""Who is asking: an access token, mostly a request's Bearer token, and what its claims allow.
 
 The token is an OAuth access token as the identity provider issues it. Signature,
 issuer and audience are checked by flask-jwt-extended; the header is read here, strictly
@@ -41,7 +41,8 @@ _UNTRUSTED = (
     RecursionError,
 )
 
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_BEARER = re.compile(rf"bearer +({_TOKEN.pattern})", re.IGNORECASE)
 
 _REMEMBERED = "analytics_remembered"
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -55,11 +56,17 @@ _OTHER_KIND = re.compile(r"(id|refresh|offline|logout)([ _-]?token)?", re.IGNORE
 
 @dataclass(frozen=True)
 class Caller:
-    """A verified token: its organization, if it names one, its scopes, and who it is for."""
+    """A verified token: its organization, if it names one, its scopes, and who it is for.
+
+    ``subject`` is the client that was issued it, and ``person`` its ``sub``: whoever signed in,
+    where that client is an application for people. ``expires`` is in Unix seconds.
+    """
 
     tenant_id: str | None
     scopes: frozenset[str]
     subject: str
+    person: str
+    expires: float
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -127,23 +134,46 @@ def authenticate() -> None:
         UnauthorizedError: no token, or none that can be trusted.
         ForbiddenError: its organization claim is malformed.
     """
-    token = _presented_token(request.headers.get("Authorization"))
-    remembered: Remembered[Caller] = current_app.extensions[_REMEMBERED]
-    caller = remembered.find(token)
-    if caller is None:
-        claims = _verified_claims(token)
-        subject = claims.get("client_id") or claims.get("azp") or claims.get("sub")
-        caller = Caller(_organization(claims), _scopes(claims), str(subject))
-        remembered.keep(token, caller, claims["exp"])
-    g.caller = caller
+    g.caller = identify(_presented_token(request.headers.get("Authorization")))
 
 
 def authenticate_reader() -> None:
     """As :func:`authenticate`, and leave the organization, required here, in ``g.tenant_id``."""
     authenticate()
-    if g.caller.tenant_id is None:
+    g.tenant_id = require_tenant(g.caller)
+
+
+def identify(token: str) -> Caller:
+    """Verify an access token, however it came.
+
+    Raises:
+        UnauthorizedError: it cannot be trusted.
+        ForbiddenError: its organization claim is malformed.
+        UnavailableError: there are no keys to verify it with.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise UnauthorizedError("the token is not valid")
+    remembered: Remembered[Caller] = current_app.extensions[_REMEMBERED]
+    caller = remembered.find(token)
+    if caller is None:
+        claims = _verified_claims(token)
+        subject = str(claims.get("client_id") or claims.get("azp") or claims.get("sub"))
+        person = str(claims.get("sub") or subject)
+        expires = claims["exp"]
+        caller = Caller(_organization(claims), _scopes(claims), subject, person, expires)
+        remembered.keep(token, caller, expires)
+    return caller
+
+
+def require_tenant(caller: Caller) -> str:
+    """The organization of a caller who needs one.
+
+    Raises:
+        ForbiddenError: the token names none.
+    """
+    if caller.tenant_id is None:
         raise ForbiddenError("the token names no organization")
-    g.tenant_id = g.caller.tenant_id
+    return caller.tenant_id
 
 
 def authenticate_namer() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from app import variables
 from app.errors import SettingsError
 from app.keys import PublicKey
-from app.variables import Bind, Variables, integer
+from app.variables import Bind, Provider, Variables, integer
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -30,7 +30,8 @@ class Settings:
     """The settings of one process; secrets stay out of its repr.
 
     Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is there.
-    ``jwt_scope_claim`` is ``None`` for the usual ones, ``scope`` or else ``scp``.
+    ``jwt_scope_claim`` is ``None`` for the usual ones, ``scope`` or else ``scp``. Without a
+    ``provider`` nobody signs in by one; ``token_login`` lets people paste an access token.
     """
 
     production: bool
@@ -50,6 +51,8 @@ class Settings:
     jwt_audience: str | None
     jwt_organization_claim: str
     jwt_scope_claim: str | None
+    provider: Provider | None
+    token_login: bool
     rate_limit: str | None
     rate_limit_storage: str = field(repr=False)
     max_body_bytes: int
@@ -96,12 +99,14 @@ class Settings:
             secret_key=_secret(env, "SECRET_KEY", production),
             jwt_secret_key=_jwt_secret_key(env, production),
             jwt_public_key=variables.public_key(env),
-            jwt_jwks_url=variables.jwks_url(env, production=production),
+            jwt_jwks_url=variables.https_url(env, "JWT_JWKS_URL", production=production),
             jwt_issuer=variables.unless_none(env.get("JWT_ISSUER")),
             jwt_audience=variables.unless_none(env.get("JWT_AUDIENCE")),
             jwt_organization_claim=variables.claim(env, "JWT_ORGANIZATION_CLAIM")
             or "organization_id",
             jwt_scope_claim=variables.claim(env, "JWT_SCOPE_CLAIM"),
+            provider=variables.provider(env, production=production),
+            token_login=variables.flag(env, "DASHBOARD_TOKEN_LOGIN", default=not production),
             rate_limit=variables.rate_limit(env),
             rate_limit_storage=variables.rate_limit_storage(env),
             max_body_bytes=integer(env, "MAX_BODY_BYTES", 8 * 1024**2, 1024, 1024**3),

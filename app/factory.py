@@ -10,7 +10,21 @@ from app import auth, metrics, tracing
 from app.config import Settings
 from app.db import Database
 from app.periods import utc_now
-from app.views import agents, analytics, cors, docs, errors, events, health, limits, observe, web
+from app.views import (
+    agents,
+    analytics,
+    cors,
+    dashboard,
+    docs,
+    errors,
+    events,
+    health,
+    limits,
+    observe,
+    sessions,
+    signin,
+    web,
+)
 
 
 def create_app(
@@ -36,8 +50,8 @@ def create_app(
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    app.session_interface = web.PageSessions()
     observe.init_app(app)
+    sessions.init_app(app)
     # A request takes one connection at most, so that threads without one would be idle.
     database = Database(
         settings.database_url,
@@ -52,7 +66,10 @@ def create_app(
     auth.init_app(app, settings)
     limits.init_app(app, settings)
     cors.init_app(app, settings)
-    for blueprint in (analytics.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp):
+    for blueprint in (
+        *(analytics.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
+        *(signin.bp, dashboard.bp),
+    ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
     if settings.trusted_proxies:

@@ -48,6 +48,8 @@ def configure(settings: Settings) -> None:
                 "gunicorn.access": lines,
                 # A tick skipped because the last one still waits for a writer is as designed.
                 "apscheduler": {"level": "ERROR"},
+                # At DEBUG it writes the secret half of a sign-in (PKCE).
+                "authlib": {"level": "INFO"},
             },
         }
     )

@@ -41,6 +41,10 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
+# Where somebody wants an access log (--access-logfile): the path alone. In the query may be a
+# sign-in's code, in the referrer anything.
+access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"'
+
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 EXPORTER_SECONDS = 5
 

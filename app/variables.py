@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from app.keys import PublicKey, parse_public_key
 Variables = Mapping[str, str]
 
 MIN_SECRET_BYTES = 32
+PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 
 # What templates have where a secret belongs, and the examples of Flask's, PyJWT's and
 # jwt.io's own pages that are long enough to pass for one.
@@ -27,6 +29,9 @@ _KNOWN_DEFAULT = re.compile(
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
+# RFC 6749, appendix A: what a client's id may hold, and a scope.
+_VISIBLE = re.compile(r"[\x20-\x7e]{1,1000}")
+_SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
 
 
 class Bind(NamedTuple):
@@ -37,6 +42,21 @@ class Bind(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where people sign in, and as which client of it this service asks."""
+
+    issuer: str
+    client_id: str
+    client_secret: str | None = field(repr=False)
+    scope: str
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the provider describes itself (OpenID Connect Discovery, 4.1)."""
+        return f"{self.issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
 def bind(env: Variables, name: str) -> Bind | None:
@@ -67,9 +87,9 @@ def folder(env: Variables, name: str) -> Path | None:
     return Path(text) if text else None
 
 
-def flag(env: Variables, name: str) -> bool:
-    """``1`` or ``0``, the default."""
-    text = env.get(name, "0")
+def flag(env: Variables, name: str, *, default: bool = False) -> bool:
+    """``1`` or ``0``."""
+    text = env.get(name, str(int(default)))
     if text not in ("0", "1"):
         raise SettingsError(name, "must be 1 or 0")
     return text == "1"
@@ -124,9 +144,28 @@ def public_key(env: Variables) -> PublicKey | None:
         raise SettingsError(name, str(error)) from None
 
 
-def jwks_url(env: Variables, *, production: bool) -> str | None:
+def provider(env: Variables, *, production: bool) -> Provider | None:
+    """The identity provider for people; an issuer and a client of it belong together."""
+    issuer = https_url(env, "OIDC_ISSUER", production=production)
+    client_id, secret = env.get("OIDC_CLIENT_ID"), env.get("OIDC_CLIENT_SECRET")
+    if issuer is None or client_id is None:
+        given = [name for name in PROVIDER if name in env]
+        missing = next(name for name in PROVIDER if name not in env)
+        if given:
+            raise SettingsError(given[0], f"needs {missing} beside it")
+        return None
+    if "?" in issuer or "#" in issuer:
+        raise SettingsError("OIDC_ISSUER", "must have neither query nor fragment")
+    if not _VISIBLE.fullmatch(client_id):
+        raise SettingsError("OIDC_CLIENT_ID", "must be printable ASCII")
+    scope = env.get("OIDC_SCOPE", "openid")
+    if not _SCOPES.fullmatch(scope) or "openid" not in scope.split(" "):
+        raise SettingsError("OIDC_SCOPE", "must be scopes separated by spaces, openid among them")
+    return Provider(issuer, client_id, secret, scope)
+
+
+def https_url(env: Variables, name: str, *, production: bool) -> str | None:
     """An https URL; http is for development and for this host."""
-    name = "JWT_JWKS_URL"
     text = env.get(name)
     if text is None:
         return None

@@ -1,11 +1,12 @@
-"""Every error as the envelope ``{"code", "message", "details"}``, Flask's own included."""
+"""Every error as the envelope ``{"code", "message", "details"}``, Flask's own included; as a
+page for who reads pages."""
 
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, g, request
 from msgspec import UNSET
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -15,9 +16,12 @@ from app.db import is_unavailable
 from app.errors import CODES, ServiceError, UnavailableError
 from app.views.answers import Problem
 from app.views.bodies import too_large
-from app.views.web import json_response, services
+from app.views.web import json_response, page_response, services
 
 log = logging.getLogger("app")
+
+# Who asks these is a program, whatever it accepts.
+FOR_PROGRAMS = ("/api/", "/health", "/ready", "/metrics")
 
 
 def init_app(app: Flask) -> None:
@@ -29,7 +33,7 @@ def init_app(app: Flask) -> None:
 
 def service_error(error: ServiceError) -> Response:
     """One of the service's own errors."""
-    response = envelope(error.status, error.code, error.message, error.details)
+    response = _answer(error.status, error.code, error.message, error.details)
     response.headers.update(error.headers)
     return response
 
@@ -41,7 +45,7 @@ def http_error(error: HTTPException) -> Response:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
     code, _ = CODES.get(status, CODES[500 if status >= 500 else 400])
-    response = envelope(status, code, message)
+    response = _answer(status, code, message)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
@@ -56,7 +60,36 @@ def unexpected_error(error: Exception) -> Response:
         log.error("database unavailable: %s", type(error).__name__)
         return service_error(UnavailableError("the database is unavailable; try again"))
     log.error("unexpected error", exc_info=error)
-    return envelope(500, *CODES[500])
+    return _answer(500, *CODES[500])
+
+
+def sentence(message: str) -> str:
+    """An error's message as people read it."""
+    return f"{message[:1].upper()}{message[1:]}."
+
+
+def _answer(
+    status: int, code: str, message: str, details: Mapping[str, Any] | None = None
+) -> Response:
+    if not _wants_page():
+        return envelope(status, code, message, details)
+    phrase = HTTPStatus(status).phrase
+    if message == phrase:
+        message = CODES.get(status, ("", phrase))[1].replace("route", "page")
+    response = page_response(
+        "error.html", heading=phrase, text=sentence(message), request_id=g.request_id
+    )
+    response.status_code = status
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _wants_page() -> bool:
+    """Whether a browser asks for a page; a program that takes anything gets JSON."""
+    if request.path.startswith(FOR_PROGRAMS):
+        return False
+    types = ("application/json", "text/html")
+    return request.accept_mimetypes.best_match(types) == "text/html"
 
 
 def envelope(

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from flask import Flask, Request, Response, current_app, g, render_template, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask import Flask, Response, current_app, g, render_template, request
 from sqlalchemy import Connection
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
@@ -19,7 +18,6 @@ from app.errors import ValidationError
 from app.views.answers import Answer
 
 EXTENSION = "analytics"
-API = "/api/"
 # No inline script or style; nobody may put a page of ours into a frame.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -38,15 +36,6 @@ class Services:
     database: Database
     clock: Callable[[], datetime]
     stopping: Callable[[], bool] = lambda: False
-
-
-class PageSessions(SecureCookieSessionInterface):
-    """Sessions for pages: the API has none, and need not prepare one for each call."""
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        if request.path.startswith(API):
-            return None
-        return super().open_session(app, request)
 
 
 def init_app(app: Flask, services: Services) -> None:
@@ -113,7 +102,8 @@ def page_response(template: str, **context: Any) -> Response:
     """An HTML page that loads styles, scripts and pictures from this service alone."""
     response = Response(render_template(template, **context), mimetype="text/html")
     response.headers["Content-Security-Policy"] = PAGE_POLICY
-    response.headers["Cache-Control"] = "private, no-cache"
+    # What belongs to a tenant is gone with the session, from behind the back button, too.
+    response.headers["Cache-Control"] = "no-store" if "tenant_id" in g else "private, no-cache"
     return response
 
 

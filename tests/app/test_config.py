@@ -51,6 +51,7 @@ def test_everything_has_a_default_in_development(instance: Path) -> None:
         "127.0.0.1:3000",
     )
     assert (defaults.jwt_issuer, defaults.jwt_audience) == (None, None)
+    assert (defaults.provider, defaults.token_login) == (None, True)
     assert defaults.rollup_interval_seconds == 15
     assert defaults.event_retention_days == 90
 
