@@ -24,6 +24,7 @@ from app.views import (
     sessions,
     signin,
     web,
+    words,
 )
 
 
@@ -62,6 +63,7 @@ def create_app(
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
     web.init_app(app, web.Services(settings, database, clock))
+    words.init_app(app)
     errors.init_app(app)
     auth.init_app(app, settings)
     limits.init_app(app, settings)

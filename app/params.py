@@ -6,7 +6,9 @@ Python's ``int()`` would also take ``٣``, ``"30 "``, ``+7`` and ``1_0``.
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from datetime import date
+from zoneinfo import ZoneInfo, available_timezones
 
 from werkzeug.datastructures import MultiDict
 
@@ -87,6 +89,26 @@ def month(args: Args, default: date) -> date:
         return parse_month(text)
     except ValueError:
         raise _wrong("month", "must be YYYY-MM, from 1970-01 to 9999-12") from None
+
+
+def zone(args: Args) -> ZoneInfo | None:
+    """``zone``: the name of a time zone, as ``Europe/Berlin``, or ``None``."""
+    text = _single(args, "zone")
+    if text is None:
+        return None
+    if text not in available_timezones():
+        raise _wrong("zone", "must be the name of a time zone, as Europe/Berlin")
+    return ZoneInfo(text)
+
+
+def one_of(args: Args, name: str, words: Sequence[str]) -> str:
+    """One of some words; the first when absent."""
+    text = _single(args, name)
+    if text is None:
+        return words[0]
+    if text not in words:
+        raise _wrong(name, f"must be {', '.join(words[:-1])} or {words[-1]}")
+    return text
 
 
 def skip_invalid(args: Args) -> bool:

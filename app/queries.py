@@ -68,13 +68,12 @@ class AgentCount(Point, frozen=True):
     token_count: Count
 
 
-@dataclass(frozen=True)
-class NamedUsage:
+class NamedUsage(Point, frozen=True):
     """Tokens issued to one agent in a month, and what it is called, for pages."""
 
-    agent_id: str
-    name: str | None
-    issued: int
+    agent_id: Id
+    name: Id | None
+    token_count: Count
 
 
 def has_numbers(connection: Connection) -> bool:

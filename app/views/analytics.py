@@ -1,4 +1,4 @@
-"""The guide's three calls: trend, heatmap, usage by agent."""
+"""The guide's three calls: trend, heatmap, usage by agent; each as CSV, too."""
 
 from flask import Blueprint, Response, g
 
@@ -14,6 +14,7 @@ bp.before_request(limits.count_request)
 
 
 @bp.get("/tokens")
+@bp.get("/tokens.csv")
 def token_trend() -> Response:
     """Tokens issued per UTC day, oldest first, silent days as zero."""
     days = params.days(arguments())
@@ -23,6 +24,7 @@ def token_trend() -> Response:
 
 
 @bp.get("/agents/activity")
+@bp.get("/agents/activity.csv")
 def agent_activity() -> Response:
     """Tokens issued per day of week and hour (UTC), empty cells left out."""
     months = params.months(arguments())
@@ -33,6 +35,7 @@ def agent_activity() -> Response:
 
 
 @bp.get("/agents")
+@bp.get("/agents.csv")
 def agent_usage() -> Response:
     """Tokens issued per agent in one month, most first."""
     month = params.month(arguments(), month_of(services().clock().date()))

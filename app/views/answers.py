@@ -1,7 +1,7 @@
 """The bodies of the API's answers; responses are encoded from these types, and so is the
 OpenAPI document."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +20,9 @@ class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 class TokenTrend(Answer):
     """Tokens issued per UTC day, oldest first, today last, silent days as zero."""
 
+    point: ClassVar = DayCount
+    file: ClassVar = "tokens"
+
     tenant_id: Id
     days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
     data: list[DayCount]
@@ -28,12 +31,18 @@ class TokenTrend(Answer):
 class AgentActivity(Answer):
     """Tokens issued per day of week and hour (UTC), ordered so, without empty cells."""
 
+    point: ClassVar = HourCount
+    file: ClassVar = "activity"
+
     tenant_id: Id
     data: list[HourCount]
 
 
 class AgentUsage(Answer):
     """Tokens issued per agent in one month, most first, then by id."""
+
+    point: ClassVar = AgentCount
+    file: ClassVar = "agents"
 
     tenant_id: Id
     month: Month
@@ -60,6 +69,10 @@ class NamesReceipt(Answer):
     """How many names were received, and stored."""
 
     received: Count
+
+
+# Reports, whose points can be had as a file as well.
+Tabular = TokenTrend | AgentActivity | AgentUsage
 
 
 class Receipt(Answer):

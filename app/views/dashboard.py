@@ -1,16 +1,123 @@
-"""The dashboard."""
+"""The dashboard: the guide's three reports on one page, and each as a file of its own."""
+
+from datetime import date, datetime
+from typing import NamedTuple
 
 from flask import Blueprint, Response, g
 
+from app import insights, queries
+from app.periods import months_back
+from app.queries import DayCount, HourCount, NamedUsage, Report
 from app.views import limits, signin
-from app.views.web import page_response
+from app.views.choices import PERIODS, SORTS, SPANS, Choices, choices
+from app.views.tables import csv_response
+from app.views.web import arguments, connection, page_response, services
 
-bp = Blueprint("dashboard", __name__)
+TOP_AGENTS = 20
+STALE_INTERVALS = 3
+# Suggested; any other can be typed.
+COMMON_ZONES = (
+    *("America/Los_Angeles", "America/Denver", "America/Chicago", "America/New_York"),
+    *("America/Sao_Paulo", "Europe/London", "Europe/Berlin", "Europe/Helsinki", "Asia/Dubai"),
+    *("Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney", "Pacific/Auckland"),
+)
+
+bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
 bp.before_request(signin.require_session)
 bp.before_request(limits.count_request)
 
 
-@bp.get("/dashboard")
+class Freshness(NamedTuple):
+    """How old the numbers are; ``counted_at`` is ``None`` before the first run."""
+
+    counted_at: datetime | None
+    age_seconds: int
+    stale: bool
+    interval_seconds: int
+
+
+@bp.get("")
 def page() -> Response:
-    """An organization's tokens at a glance."""
-    return page_response("dashboard.html", tenant=g.tenant_id)
+    """An organization's tokens at a glance: three reads, one for each report."""
+    chosen = choices(arguments(), services().clock().date())
+    days = _days(chosen, insights.trend_days(chosen.days))
+    cells, agents = _cells(chosen), _agents(chosen)
+    return page_response(
+        "dashboard.html",
+        tenant=g.tenant_id,
+        chosen=chosen,
+        periods=PERIODS,
+        spans=SPANS,
+        sorts=SORTS,
+        common_zones=COMMON_ZONES,
+        now=f"{services().clock():%Y-%m-%dT%H:%M:%SZ}",
+        fresh=_freshness(agents.counted_at),
+        trend=insights.trend(days.points, chosen.days, days.counted_at),
+        **_week(chosen, cells),
+        **_ranking(chosen, agents),
+    )
+
+
+@bp.get("/tokens.csv")
+def days_file() -> Response:
+    """The trend's days."""
+    chosen = choices(arguments(), services().clock().date())
+    return csv_response("tokens", DayCount, _days(chosen, chosen.days).points)
+
+
+@bp.get("/activity.csv")
+def cells_file() -> Response:
+    """The heatmap's cells, in UTC."""
+    chosen = choices(arguments(), services().clock().date())
+    return csv_response("activity", HourCount, _cells(chosen).points)
+
+
+@bp.get("/agents.csv")
+def agents_file() -> Response:
+    """All agents of the month, with their names."""
+    chosen = choices(arguments(), services().clock().date())
+    return csv_response(f"agents-{chosen.month:%Y-%m}", NamedUsage, _agents(chosen).points)
+
+
+def _days(chosen: Choices, days: int) -> Report[DayCount]:
+    return queries.token_trend(connection(), g.tenant_id, last=chosen.today, days=days)
+
+
+def _cells(chosen: Choices) -> Report[HourCount]:
+    since: date | None = None
+    if chosen.months is not None:
+        since = months_back(chosen.this_month, chosen.months - 1)
+    return queries.agent_activity(connection(), g.tenant_id, since=since, until=chosen.this_month)
+
+
+def _agents(chosen: Choices) -> Report[NamedUsage]:
+    return queries.named_usage(connection(), g.tenant_id, month=chosen.month)
+
+
+def _freshness(counted_at: datetime | None) -> Freshness:
+    interval = services().settings.rollup_interval_seconds
+    if counted_at is None:
+        return Freshness(None, 0, stale=False, interval_seconds=interval)
+    age = max(int((services().clock() - counted_at).total_seconds()), 0)
+    return Freshness(counted_at, age, age > STALE_INTERVALS * interval, interval)
+
+
+def _week(chosen: Choices, cells: Report[HourCount]) -> dict[str, object]:
+    """The heatmap, in the chosen zone if whole hours lead there."""
+    minutes = 0
+    if chosen.zone is not None:
+        minutes = insights.zone_minutes(chosen.zone, services().clock())
+    hours = minutes // 60 if minutes % 60 == 0 else 0
+    return {"week": insights.week(cells.points, hours), "zone_minutes": minutes}
+
+
+def _ranking(chosen: Choices, agents: Report[NamedUsage]) -> dict[str, object]:
+    shares = insights.shares(agents.points)
+    matching = insights.ordered(insights.found(shares, chosen.search or ""), chosen.sort)
+    return {
+        "agents": matching if chosen.everyone else matching[:TOP_AGENTS],
+        "matching": len(matching),
+        "all_agents": len(shares),
+        "heavy": [agent for agent in shares if agent.heavy],
+        "agents_total": sum(agent.count for agent in shares),
+    }

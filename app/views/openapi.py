@@ -15,7 +15,7 @@ from app.config import Settings
 from app.errors import CODES
 from app.events import ID_PATTERN, ID_SCHEMA_PATTERN, EventBody
 from app.names import AgentBody, NameBody
-from app.views.answers import Answer, Problem
+from app.views.answers import Answer, Problem, Tabular
 from app.views.operations import (
     HEADERS,
     IF_NONE_MATCH,
@@ -25,6 +25,8 @@ from app.views.operations import (
     Operation,
     operations,
 )
+from app.views.tables import MIMETYPE as CSV
+from app.views.tables import csv_response
 
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
@@ -82,13 +84,13 @@ def _routes(app: Flask, known: Mapping[str, Operation]) -> Iterator[tuple[Rule, 
 def _described(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
     text = inspect.getdoc(app.view_functions[rule.endpoint]) or ""
     summary, _, rest = text.partition("\n\n")
-    secured = rule.rule.startswith("/api/")
+    secured, as_file = rule.rule.startswith("/api/"), rule.rule.endswith(".csv")
     described = {
-        "operationId": rule.endpoint.replace(".", "_"),
+        "operationId": rule.endpoint.replace(".", "_") + ("_csv" if as_file else ""),
         "summary": _prose(summary),
         "tags": [rule.endpoint.partition(".")[0]],
         "parameters": list(operation.parameters),
-        "responses": dict(_responses(operation)),
+        "responses": dict(_responses(operation, as_file=as_file)),
         "security": [{"bearer": [operation.scope] if operation.scope else []}] if secured else [],
     }
     if rest:
@@ -98,9 +100,13 @@ def _described(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _responses(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
+def _responses(operation: Operation, *, as_file: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     answer = inspect.getdoc(operation.answer) or ""
-    yield str(operation.status), _response(answer, operation.example, operation.headers)
+    response = _response(answer, operation.example, operation.headers)
+    if isinstance(operation.example, Tabular):
+        described = {} if as_file else response["content"]
+        response["content"] = described | _csv_content(operation.example)
+    yield str(operation.status), response
     if IF_NONE_MATCH in operation.parameters:
         text = "The answer is still the one with that ETag."
         yield "304", {"description": text, "headers": _headers(operation.headers)}
@@ -118,6 +124,11 @@ def _response(text: str, example: Answer, headers: Mapping[str, str]) -> dict[st
     if headers:
         response["headers"] = _headers(headers)
     return response
+
+
+def _csv_content(example: Tabular) -> dict[str, Any]:
+    lines = csv_response(example.file, example.point, example.data).get_data(as_text=True)
+    return {CSV: {"schema": {"type": "string"}, "example": lines}}
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from werkzeug.routing import BaseConverter
 from app.config import Settings
 from app.db import Database
 from app.errors import ValidationError
-from app.views.answers import Answer
+from app.views import tables
+from app.views.answers import Answer, Tabular
+from app.views.tables import csv_response
 
 EXTENSION = "analytics"
 # No inline script or style; nobody may put a page of ours into a frame.
@@ -110,8 +112,12 @@ def page_response(template: str, **context: Any) -> Response:
 def report_response(body: Answer, counted_at: datetime | None) -> Response:
     """A tenant's numbers: cached by nobody else, and answered 304 to who has them already."""
     response = json_response(body)
+    if isinstance(body, Tabular):
+        if _wants_csv():
+            response = csv_response(body.file, body.point, body.data)
+        response.vary.add("Accept")
     response.headers["Cache-Control"] = "private, no-cache"
-    response.headers["Vary"] = "Authorization"
+    response.vary.add("Authorization")
     if counted_at is not None:
         response.last_modified = counted_at
     response.add_etag()
@@ -122,6 +128,13 @@ def report_response(body: Answer, counted_at: datetime | None) -> Response:
         response.status_code = 304
         response.set_data(b"")
     return response
+
+
+def _wants_csv() -> bool:
+    types = ("application/json", tables.MIMETYPE)
+    return request.path.endswith(".csv") or (
+        request.accept_mimetypes.best_match(types) == tables.MIMETYPE
+    )
 
 
 def _close_connection(_error: BaseException | None) -> None:

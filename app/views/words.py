@@ -1,0 +1,122 @@
+"""Numbers, instants and places as the pages say them; Jinja filters."""
+
+import shlex
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+from flask import Flask
+from markupsafe import Markup
+
+from app.insights import Cell, Day
+
+_DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
+_REMARKS = {"spike": "spike", "silent": "silent", "": ""}
+_STATES = {"whole": "", "partial": "so far", "pending": "not counted yet"}
+_DASH = "\N{EN DASH}"
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def init_app(app: Flask) -> None:
+    """Make the filters known to templates."""
+    # Lines of statements alone leave no blank ones: a page has hundreds.
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update({word.__name__: word for word in FILTERS} | {"shell": shlex.quote})
+
+
+def number(value: float) -> str:
+    """``1234`` as ``1,234``."""
+    return f"{value:,.0f}"
+
+
+def count_of(value: int, thing: str) -> str:
+    """``1 day``, ``2 days``."""
+    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
+
+
+def share(value: float) -> str:
+    """A part of one in percent; what is there is never 0 %, what is not all never 100 %."""
+    if 0 < value < 0.001:
+        return "under\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
+    if 0.999 < value < 1:
+        return "over\N{NO-BREAK SPACE}99.9\N{NO-BREAK SPACE}%"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def change(value: float) -> str:
+    """Growth in percent, with its sign."""
+    return f"{100 * value:+,.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def day(value: date) -> str:
+    """``Tue 31 Mar``: at most some months from now, so that the year goes without saying."""
+    weekday, month = _DAYS[value.isoweekday() % 7], _MONTHS[value.month - 1]
+    return f"{weekday[:3]} {value.day} {month[:3]}"
+
+
+def month(value: date) -> str:
+    """``March 2026``."""
+    return f"{_MONTHS[value.month - 1]} {value.year}"
+
+
+def weekday(cell: Cell) -> str:
+    """``Tue``."""
+    return _DAYS[cell.dow][:3]
+
+
+def window(cell: Cell) -> str:
+    """``Tuesday 12-13``, with a dash."""
+    return f"{_DAYS[cell.dow]} {cell.hour}{_DASH}{cell.hour + 1}"
+
+
+def clock(value: datetime, today: date) -> str:
+    """``12:03:15 UTC``, with its day unless that is today."""
+    before = "" if value.date() == today else f"{day(value.date())}, "
+    return f"{before}{value:%H:%M:%S} UTC"
+
+
+def age(seconds: int) -> str:
+    """``4 s``, ``2 min``, ``3 h``, ``5 d``: the largest unit that fits."""
+    size, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
+    return f"{seconds // size} {unit}"
+
+
+def ahead(minutes: int) -> str:
+    """``5:30 hours ahead of``, ``1 hour behind``, ``level with``."""
+    if not minutes:
+        return "level with"
+    hours, rest = divmod(abs(minutes), 60)
+    amount = f"{hours}:{rest:02} hours" if rest else count_of(hours, "hour")
+    return f"{amount} ahead of" if minutes > 0 else f"{amount} behind"
+
+
+def tokens(value: Day) -> str:
+    """A day's count; of one that is not counted yet nothing is known."""
+    return _DASH if value.state == "pending" else number(value.count)
+
+
+def remark(value: Day) -> str:
+    """What is to be said of a day."""
+    return ", ".join(filter(None, (_REMARKS[value.note], _STATES[value.state])))
+
+
+def classes(value: Day) -> Markup:
+    """The attribute by which a day's bar is told apart, if it is an unusual one."""
+    state = "" if value.state == "whole" else value.state
+    names = " ".join(filter(None, (state, "weekend" if value.weekend else "", value.note)))
+    return Markup(' class="{}"').format(names) if names else Markup("")
+
+
+def told(value: Day) -> str:
+    """A day in words: ``Tue 31 Mar: 1,234, spike``."""
+    return ", ".join(filter(None, (f"{day(value.date)}: {tokens(value)}", remark(value))))
+
+
+FILTERS: tuple[Callable[..., Any], ...] = (
+    *(number, count_of, share, change, day, month, weekday, window),
+    *(clock, age, ahead, tokens, remark, classes, told),
+)
