@@ -248,15 +248,18 @@ def load(as_json: bool) -> None:
 @demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
-    """Print a TOKEN for the demonstration's organization and three curl calls to paste."""
+    """Print a TOKEN for the demonstration's organization, three curl calls, and the dashboard."""
     settings = Settings.from_environ()
     scopes = [auth.WRITE]
     token = auth.mint_token(demonstration.ORGANIZATION, scopes, timedelta(days=1))
+    dashboard = f"http://{settings.address}/dashboard"
     base = f"http://{settings.address}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
     header = '"Authorization: Bearer $TOKEN"'
     lines = [f"curl -s {_quoted(url)} -H {header}" for url in urls]
-    result: dict[str, Any] = {"token": token, "urls": urls}
+    hint = ", where the TOKEN can be pasted" if settings.token_login else ""
+    lines.append(f"# the dashboard{hint}: {dashboard}")
+    result: dict[str, Any] = {"token": token, "urls": urls, "dashboard": dashboard}
     show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)
 
 

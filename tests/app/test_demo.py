@@ -1,6 +1,7 @@
 """Demonstration data: its shape, that it only tops up, and when it is refused."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -291,3 +292,12 @@ def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
     for path in ("tokens", "agents/activity", "agents"):
         assert f'curl -s "http://127.0.0.1:3456/api/v1/analytics/{path}' in done.stdout
     assert done.stdout.count('-H "Authorization: Bearer $TOKEN"') == 3
+    line = "# the dashboard, where the TOKEN can be pasted: http://127.0.0.1:3456/dashboard\n"
+    assert line in done.stdout
+
+
+def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(flask: Flasks) -> None:
+    done = flask("demo", "calls", DASHBOARD_TOKEN_LOGIN="0")
+    assert "# the dashboard: http://127.0.0.1:3000/dashboard\n" in done.stdout
+    as_json = json.loads(flask("demo", "calls", "--json").stdout)
+    assert as_json["dashboard"] == "http://127.0.0.1:3000/dashboard"
