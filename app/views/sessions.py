@@ -44,6 +44,11 @@ class PageSessions(SecureCookieSessionInterface):
             response.headers.setdefault("Cache-Control", "no-store")
         super().save_session(app, session, response)
 
+    def get_cookie_name(self, app: Flask) -> str:
+        """Behind TLS one that no other host of the domain can set for us."""
+        name = super().get_cookie_name(app)
+        return f"__Host-{name}" if request.is_secure else name
+
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
 

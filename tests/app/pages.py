@@ -69,7 +69,7 @@ def heading(browser: Browser) -> str | None:
 
 
 def set_cookies(answer: TestResponse) -> list[str]:
-    return [text for text in answer.headers.getlist("Set-Cookie") if text.startswith(COOKIE)]
+    return [text for text in answer.headers.getlist("Set-Cookie") if COOKIE in text]
 
 
 def is_local(location: str) -> bool:

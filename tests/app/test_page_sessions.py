@@ -109,18 +109,19 @@ def test_scripts_and_other_sites_get_no_cookie_and_tls_keeps_it(visit, scheme):
     form = client.get(SIGNIN, base_url=base, headers=headers)
     fields = {"csrf_token": csrf_token(form.text), "token": token()}
     if "proxy" in scheme:  # as the browser has it, which speaks TLS with the proxy
-        client.set_cookie(COOKIE, cookie_value(form), domain="analytics.test")
+        client.set_cookie(f"__Host-{COOKIE}", value_of(form), domain="analytics.test")
     signed_in = client.post(SIGNIN, base_url=base, headers=headers, data=fields)
     assert place(signed_in) == DASHBOARD
     for answer in (form, signed_in):
         (cookie,) = set_cookies(answer)
         flags = {part.strip() for part in cookie.split(";")[1:]}
+        assert cookie.startswith(COOKIE if scheme == "http" else f"__Host-{COOKIE}")
         assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= flags
         assert ("Secure" in flags) == (scheme != "http")
         assert not [flag for flag in flags if flag.startswith("Domain")]
 
 
-def cookie_value(answer):
+def value_of(answer):
     return set_cookies(answer)[0].split(";")[0].partition("=")[2]
 
 
