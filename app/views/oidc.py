@@ -3,6 +3,7 @@
 Imported when somebody signs in: Authlib and requests would hold up every command's start.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from requests import Response as Answer
 from werkzeug.wrappers import Response
 
 from app.errors import ForbiddenError, UnavailableError, ValidationError
+from app.keys import ALGORITHMS
 from app.variables import Provider
 from app.views.observe import note
 from app.views.web import services
@@ -28,6 +30,7 @@ BEGUN = 3
 
 _NAME = "provider"
 _EXTENSION = "analytics_provider"
+_SIGNED_BY = "id_token_signing_alg_values_supported"
 _STATES = f"_state_{_NAME}_"
 # RFC 6749 and OpenID Connect. Other text may be anybody's, and is not for a log.
 _CODES = {
@@ -58,6 +61,8 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # it has no types
     """This service, as the provider knows it."""
 
     client_cls = Session
+    # Who waits for the provider; others are told to come again, for the API needs threads, too.
+    turns: threading.BoundedSemaphore
 
     def load_server_metadata(self) -> dict[str, Any]:
         """What the provider says of itself, once it is the one that was meant."""
@@ -65,6 +70,9 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # it has no types
         if metadata.get("issuer") != _provider().issuer:
             metadata.clear()  # or it would be kept, and never be asked for again
             raise ValueError("another issuer")
+        # Whatever it lists: an ID token is signed, and with a key that is not in public hands.
+        listed = metadata.get(_SIGNED_BY, ["RS256"])
+        metadata[_SIGNED_BY] = [name for name in listed if name in ALGORITHMS]
         return metadata
 
 
@@ -74,7 +82,7 @@ def start() -> Response:
     # Auth0, for one, issues a JWT only for an audience that is named.
     more = {} if audience is None else {"audience": audience}
     callback = url_for("signin.callback", _external=True)
-    with _failures():
+    with _asking():
         asked = _client().create_authorization_url(callback, **more)
     url = asked.pop("url")
     begun = [name for name in session if name.startswith(_STATES)]
@@ -88,18 +96,28 @@ def start() -> Response:
 def finish() -> str:
     """The access token that the provider gives for the code which the browser brought.
 
-    State, nonce and the ID token's signature, issuer and audience are Authlib's to check.
+    State, and the ID token with its nonce, are Authlib's to check; the access token is not.
 
     Raises:
         ValidationError: the sign-in was begun elsewhere, long ago, or is finished.
         ForbiddenError: the provider refused.
         UnavailableError: it is away, or its answer is none.
     """
-    with _failures():
-        tokens = _client().authorize_access_token()
+    with _asking():
+        tokens = _client().authorize_access_token(claims_options=_expected())
         if "userinfo" not in tokens:
             raise ValueError("no ID token, hence no nonce")
         return str(tokens["access_token"])
+
+
+def _expected() -> dict[str, Any]:
+    """What the ID token must say; by itself Authlib lets one for others pass that ``azp`` makes
+    ours."""
+    provider = _provider()
+    return {
+        "iss": {"essential": True, "value": provider.issuer},
+        "aud": {"essential": True, "value": provider.client_id},
+    }
 
 
 def _provider() -> Provider:
@@ -113,7 +131,7 @@ def _client() -> Client:
     """One for each application, for what it keeps: the provider's metadata and keys."""
     if _EXTENSION not in current_app.extensions:
         provider = _provider()
-        current_app.extensions[_EXTENSION] = OAuth(current_app).register(
+        client = OAuth(current_app).register(
             _NAME,
             client_cls=Client,
             client_id=provider.client_id,
@@ -121,8 +139,23 @@ def _client() -> Client:
             server_metadata_url=provider.metadata_url,
             client_kwargs={"scope": provider.scope, "code_challenge_method": "S256"},
         )
-    client: Client = current_app.extensions[_EXTENSION]
-    return client
+        client.turns = threading.BoundedSemaphore(max(1, services().settings.web_threads // 2))
+        current_app.extensions[_EXTENSION] = client
+    found: Client = current_app.extensions[_EXTENSION]
+    return found
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Wait for one's turn with the provider, in no queue."""
+    turns = _client().turns
+    if not turns.acquire(blocking=False):
+        raise UnavailableError("many people sign in at this moment; try again in a few seconds")
+    try:
+        with _failures():
+            yield
+    finally:
+        turns.release()
 
 
 @contextmanager

@@ -154,6 +154,16 @@ def test_what_the_provider_says_of_an_error_is_neither_shown_nor_logged(browser,
     assert request_lines(caplog)[-1]["cause"] == (error if known else "OAuthError")
 
 
+def test_a_provider_that_hangs_holds_half_of_the_threads_at_most(visit, issuer):
+    browser = visit(**provided(issuer, WEB_THREADS="4"))
+    door = go(browser)
+    turns = browser.app.extensions["analytics_provider"].turns
+    with turns, turns:
+        for path in (door, OIDC):
+            check_problem(browser.get(path), 503, "Many people sign in at this moment")
+    assert place(sign_in(browser)) == DASHBOARD
+
+
 def test_keys_that_cannot_be_had_are_said_and_had_at_the_next_attempt(issuer, browser, monkeypatch):
     monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
     door = go(browser)
