@@ -87,7 +87,7 @@ def start() -> Response:
     url = asked.pop("url")
     begun = [name for name in session if name.startswith(_STATES)]
     begun.sort(key=lambda name: float(session[name]["exp"]))
-    for name in begun[: len(begun) - BEGUN + 1]:
+    for name in begun[: max(0, len(begun) - BEGUN + 1)]:
         session.pop(name)
     _client().save_authorize_data(redirect_uri=callback, **asked)
     return redirect(url, 303)

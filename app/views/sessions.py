@@ -77,16 +77,18 @@ def init_app(app: Flask) -> None:
     _csrf.init_app(app)
 
 
-def begin(caller: Caller) -> None:
-    """Begin the session of whoever brought a verified token, and end what was there before.
+def begin(caller: Caller) -> str:
+    """Begin the session of whoever brought a verified token, and end what was there before; the
+    page that was asked for.
 
     Raises:
         ForbiddenError: the token names no organization.
     """
-    tenant = require_tenant(caller)
+    tenant, path = require_tenant(caller), wanted()
     session.clear()
     session[_TENANT], session[_SUBJECT] = tenant, caller.person[:_SHOWN]
     session[_EXPIRES] = min(caller.expires, time.time() + MAX_SECONDS)
+    return path
 
 
 def live() -> Caller | None:

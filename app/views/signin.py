@@ -91,9 +91,7 @@ def problem(error: ServiceError) -> Response | Redirect:
 
 
 def _begin(token: str) -> Redirect:
-    caller = auth.identify(token)
-    wanted = sessions.wanted()
-    sessions.begin(caller)
+    wanted = sessions.begin(auth.identify(token))
     g.caller = sessions.live()  # for the request's line
     return redirect(wanted, 303)
 
