@@ -1,0 +1,186 @@
+"""What the dashboard makes of numbers: comparisons, spikes, silent days, peaks, shares."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from app import insights
+from app.queries import DayCount, HourCount, NamedUsage
+
+TODAY = date(2026, 4, 15)  # a Wednesday
+NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
+
+
+def counts(*values: int) -> list[DayCount]:
+    """Days up to today, oldest first."""
+    first = TODAY - timedelta(days=len(values) - 1)
+    return [DayCount(first + timedelta(days=index), value) for index, value in enumerate(values)]
+
+
+def trend(*values: int, days: int = 7, counted_at: datetime | None = NOON) -> insights.Trend:
+    missing = max(insights.trend_days(days) - len(values), 0)
+    return insights.trend(counts(*[0] * missing, *values), days, counted_at)
+
+
+def steady(*last: int, usual: int = 100) -> list[int]:
+    """Six weeks of the same, then ``last``."""
+    return [usual] * (42 - len(last)) + list(last)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [(100, 150, 0.5), (100, 50, -0.5), (100, 0, -1.0), (0, 5, None), (0, 0, None)],
+)
+def test_a_period_is_compared_with_the_one_before(before, now, change):
+    found = trend(*[before] + [0] * 6, *[now] + [0] * 6)
+    assert (found.total, found.before, found.change) == (now, before, change)
+
+
+def test_as_many_days_are_shown_as_were_asked_for_and_the_last_is_today():
+    for days in (7, 30, 90):
+        shown = trend(*range(1, 200), days=days).days
+        assert len(shown) == days
+        assert shown[-1].date == TODAY
+        assert [day.count for day in shown] == list(range(200 - days, 200))
+
+
+def test_more_than_twice_the_usual_is_a_spike():
+    assert trend(*steady(200)).notable == []
+    (day,) = trend(*steady(201)).notable
+    assert (day.note, day.date, day.usual, day.times_usual) == ("spike", TODAY, 100, 2.01)
+
+
+def test_weekdays_are_compared_with_weekdays_and_weekends_with_weekends():
+    values = [
+        5 if (TODAY - timedelta(days=ago)).isoweekday() >= 6 else 100 for ago in range(41, -1, -1)
+    ]
+    assert trend(*values).notable == []
+    saturday = -5  # counted from today
+    values[saturday] = 11
+    (day,) = trend(*values).notable
+    assert (day.note, day.usual, day.weekend) == ("spike", 5, True)
+
+
+def test_a_day_without_tokens_is_silent_where_some_are_usual():
+    (day,) = trend(*steady(0, 100)).notable
+    assert (day.note, day.usual) == ("silent", 100)
+
+
+def test_today_is_not_silent_before_it_is_over():
+    found = trend(*steady(0))
+    assert found.notable == []
+    assert found.days[-1].state == "partial"
+
+
+def test_days_before_the_first_token_are_no_pause_and_say_nothing_of_what_is_usual():
+    # Of the days before Tuesday two, and then three, are weekdays.
+    assert trend(100, 100, 100, 100, 0, 100).notable == []
+    (day,) = trend(100, 100, 100, 100, 100, 0, 100).notable
+    assert (day.note, day.date) == ("silent", TODAY - timedelta(days=1))
+
+
+def test_what_is_not_counted_yet_is_no_zero():
+    yesterday = NOON - timedelta(days=1)
+    states = [day.state for day in trend(*steady(0, 0), counted_at=yesterday).days]
+    assert states[-3:] == ["whole", "partial", "pending"]
+    assert {day.state for day in trend(*steady(), counted_at=None).days} == {"pending"}
+    assert trend(*steady(0, 0), counted_at=yesterday).notable == []
+
+
+def cell(dow: int, hour: int, count: int) -> HourCount:
+    return HourCount(dow, hour, count)
+
+
+def test_the_week_begins_on_monday_and_has_every_hour():
+    rows = insights.week([cell(0, 23, 1), cell(1, 0, 2)]).rows
+    assert [row[0].dow for row in rows] == [1, 2, 3, 4, 5, 6, 0]
+    assert {len(row) for row in rows} == {24}
+    assert (rows[0][0].count, rows[6][23].count) == (2, 1)
+
+
+def test_heat_is_nothing_for_none_and_the_most_for_the_highest():
+    rows = insights.week([cell(1, 0, 900), cell(1, 1, 1), cell(1, 2, 500)]).rows
+    assert [one.heat for one in rows[0][:4]] == [9, 1, 5, 0]
+    assert {one.heat for row in insights.week([]).rows for one in row} == {0}
+
+
+@pytest.mark.parametrize(
+    ("offset", "dow", "hour"), [(0, 6, 23), (1, 0, 0), (-24, 5, 23), (14, 0, 13), (-12, 6, 11)]
+)
+def test_whole_hours_move_cells_around_the_week_and_lose_none(offset, dow, hour):
+    week = insights.week([cell(6, 23, 7), cell(3, 12, 2)], offset)
+    assert (week.peaks[0].dow, week.peaks[0].hour, week.peaks[0].count) == (dow, hour, 7)
+    assert week.total == 9
+
+
+def test_peaks_are_the_five_busiest_hours_and_those_that_tie_come_in_the_weeks_order():
+    points = [cell(dow, 9, 10 + (dow == 3)) for dow in range(7)]
+    peaks = insights.week(points).peaks
+    assert [(one.dow, one.count) for one in peaks] == [(3, 11), (0, 10), (1, 10), (2, 10), (4, 10)]
+    assert insights.week([]).peaks == []
+
+
+def test_the_weekends_share_is_of_all():
+    assert insights.week([cell(6, 1, 1), cell(0, 1, 1), cell(1, 1, 6)]).weekend_share == 0.25
+    assert insights.week([]).weekend_share == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "minutes"),
+    [
+        ("Europe/Berlin", datetime(2026, 1, 1, tzinfo=UTC), 60),
+        ("Europe/Berlin", datetime(2026, 7, 1, tzinfo=UTC), 120),
+        ("America/St_Johns", datetime(2026, 1, 1, tzinfo=UTC), -210),
+        ("Asia/Kathmandu", NOON, 345),
+        ("UTC", NOON, 0),
+    ],
+)
+def test_a_zone_is_as_far_ahead_as_it_is_then(zone, at, minutes):
+    assert insights.zone_minutes(ZoneInfo(zone), at) == minutes
+
+
+USAGE = [
+    NamedUsage("id-b", "Zebra", 81),
+    NamedUsage("id-c", None, 10),
+    NamedUsage("id-a", "apple", 9),
+]
+
+
+def test_shares_are_of_the_month_and_more_than_80_percent_is_much():
+    agents = insights.shares(USAGE)
+    assert [(one.rank, one.share, one.heavy) for one in agents] == [
+        (1, 0.81, True),
+        (2, 0.10, False),
+        (3, 0.09, False),
+    ]
+    assert not insights.shares([NamedUsage("a", None, 80), NamedUsage("b", None, 20)])[0].heavy
+    assert insights.shares([]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("", ["id-b", "id-c", "id-a"]),
+        ("ZEB", ["id-b"]),
+        ("ID-C", ["id-c"]),
+        ("%", []),
+        ("p", ["id-a"]),
+    ],
+)
+def test_agents_are_found_by_name_or_id_in_any_case(text, ids):
+    assert [one.agent_id for one in insights.found(insights.shares(USAGE), text)] == ids
+
+
+@pytest.mark.parametrize(
+    ("by", "ids"),
+    [
+        ("count", ["id-b", "id-c", "id-a"]),
+        ("name", ["id-a", "id-b", "id-c"]),
+        ("id", ["id-a", "id-b", "id-c"]),
+    ],
+)
+def test_agents_keep_their_rank_however_they_are_sorted(by, ids):
+    agents = insights.ordered(insights.shares(USAGE), by)
+    assert [one.agent_id for one in agents] == ids
+    assert {one.agent_id: one.rank for one in agents} == {"id-b": 1, "id-c": 2, "id-a": 3}

@@ -1,0 +1,96 @@
+"""Reports as CSV, from the API and from the dashboard."""
+
+import csv
+import io
+
+import pytest
+
+from app.views.tables import csv_text
+from tests.conftest import bearer
+
+API = "/api/v1/analytics"
+REPORTS = {
+    "tokens": ("date,count", "tokens.csv"),
+    "agents/activity": ("dow,hour,count", "activity.csv"),
+    "agents": ("agentId,tokenCount", "agents.csv"),
+}
+
+
+def rows(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+@pytest.fixture
+def counted(client, issue, roll_up):
+    issue("2026-04-14T09:30:00Z", times=3, agent="=cmd|' /C calc'!A0")
+    issue("2026-04-15T10:00:00Z", agent='comma, "quote"')
+    roll_up()
+    return client
+
+
+@pytest.mark.parametrize("report", REPORTS)
+@pytest.mark.parametrize(
+    ("ending", "accept"), [("", "text/csv"), (".csv", "*/*"), (".csv", "application/json")]
+)
+def test_a_report_is_csv_by_header_or_by_path(counted, report, ending, accept):
+    header, name = REPORTS[report]
+    answer = counted.get(f"{API}/{report}{ending}", headers=bearer() | {"Accept": accept})
+    assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert {"Accept", "Authorization"} <= set(answer.vary)
+    assert answer.text.startswith(f"{header}\r\n")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html", "application/*", ""])
+def test_whoever_does_not_ask_for_csv_gets_json(counted, accept):
+    answer = counted.get(f"{API}/tokens", headers=bearer() | {"Accept": accept})
+    assert answer.mimetype == "application/json"
+    assert "Content-Disposition" not in answer.headers
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_the_numbers_are_those_of_the_json(counted, report):
+    points = counted.get(f"{API}/{report}", headers=bearer()).json["data"]
+    lines = rows(counted.get(f"{API}/{report}.csv", headers=bearer()).text)
+    told = [[str(value) for value in point.values()] for point in points]
+    assert lines[0] == list(points[0])
+    assert [[cell.removeprefix("'") for cell in line] for line in lines[1:]] == told
+
+
+def test_a_file_without_lines_has_its_header(client):
+    answer = client.get(f"{API}/agents.csv", headers=bearer("nobody"))
+    assert answer.text == "agentId,tokenCount\r\n"
+
+
+def test_an_agents_id_is_no_formula(counted):
+    text = counted.get(f"{API}/agents.csv", headers=bearer()).text
+    assert rows(text)[1:] == [["'=cmd|' /C calc'!A0", "3"], ['comma, "quote"', "1"]]
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "\x00", "\x9f"])
+def test_no_text_begins_as_a_formula(begin):
+    assert rows(csv_text(["x"], [[f"{begin}1"]]))[1] == [f"'{begin}1"]
+
+
+@pytest.mark.parametrize("text", ["a=1", "'", " =1", "1-2", "ü", "\U0001f511", ""])
+def test_other_texts_stay_as_they_are(text):
+    assert rows(csv_text(["x", "y"], [[text, 1]]))[1] == [text, "1"]
+
+
+def test_numbers_are_not_texts_and_nothing_is_an_empty_cell():
+    assert csv_text(["a", "b", "c"], [[-1, None, "x"]]) == "a,b,c\r\n-1,,x\r\n"
+
+
+def test_an_unchanged_file_is_not_sent_again(counted):
+    first = counted.get(f"{API}/tokens.csv", headers=bearer())
+    known = bearer() | {"If-None-Match": first.headers["ETag"]}
+    again = counted.get(f"{API}/tokens.csv", headers=known)
+    assert (again.status_code, again.data) == (304, b"")
+    # The same numbers as JSON are another text.
+    assert counted.get(f"{API}/tokens", headers=known).status_code == 200
+
+
+def test_a_wrong_parameter_is_told_as_everywhere(counted):
+    answer = counted.get(f"{API}/tokens.csv?days=0", headers=bearer())
+    assert (answer.status_code, answer.json["code"]) == (400, "VALIDATION_ERROR")
+    assert counted.get(f"{API}/tokens.csv").status_code == 401
