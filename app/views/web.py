@@ -115,9 +115,8 @@ def report_response(body: Answer, counted_at: datetime | None) -> Response:
     if isinstance(body, Tabular):
         if _wants_csv():
             response = csv_response(body.file, body.point, body.data)
-        response.vary.add("Accept")
     response.headers["Cache-Control"] = "private, no-cache"
-    response.vary.add("Authorization")
+    response.headers["Vary"] = "Accept, Authorization"
     if counted_at is not None:
         response.last_modified = counted_at
     response.add_etag()
