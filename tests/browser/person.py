@@ -117,6 +117,10 @@ class Person:
         """Type, wherever the focus is."""
         ActionChains(self.browser, duration=0).send_keys(*keys).perform()
 
+    def point(self, element: WebElement) -> None:
+        """Move the mouse there."""
+        ActionChains(self.browser, duration=0).move_to_element(element).perform()
+
     def evaluate(self, expression: str) -> Any:
         """The value of JavaScript; works where pages may not have any."""
         answer = self.cdp(

@@ -6,7 +6,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,9 @@ from jobs.rollup import run_rollup
 from tests.conftest import NOW, TENANT, bearer, make_settings
 
 TIMEOUT_SECONDS = 60
+MARKUP = "<img src=x onerror=alert(1)>"
+# Days ago, and so many tokens.
+SILENT, SPIKE = 14, {6: 60}
 
 
 class Site:
@@ -53,21 +56,23 @@ class Site:
             self._server.server_close()
             self.database.dispose()
 
-    def issue(
+    def issue(self, *arguments: Any, **options: Any) -> None:
+        """Store events; arguments as for :meth:`events`."""
+        record_events(self.database, self.events(*arguments, **options))
+
+    def events(
         self,
-        when: datetime | timedelta = timedelta(0),
+        ago: timedelta = timedelta(0),
         times: int = 1,
         *,
         agent: str = "agent-1",
         name: str | None = None,
         tenant: str = TENANT,
-    ) -> None:
-        """Store events of an instant, or of so long before the present."""
-        at = self.now - when if isinstance(when, timedelta) else when
-        record_events(
-            self.database,
-            [Event(tenant, f"event-{next(self._numbers)}", agent, at, name) for _ in range(times)],
-        )
+    ) -> list[Event]:
+        """Events so long before the present, each with an id of its own."""
+        at = self.now - ago
+        ids = (f"event-{next(self._numbers)}" for _ in range(times))
+        return [Event(tenant, event_id, agent, at, name) for event_id in ids]
 
     def roll_up(self) -> None:
         """Count what there is; the run ends at the service's present."""
@@ -90,19 +95,15 @@ class Silent(WSGIRequestHandler):
 
 
 def fill(site: Site) -> None:
-    """Two months of an organization: workdays at nine, weekends, a spike, a silent day, a heavy
-    agent beside light ones, and one whose name is markup; all counted."""
-    for ago in range(63):
-        day = site.now - timedelta(days=ago, hours=3, minutes=30)
-        workday = day.isoweekday() < 6
-        if ago != 14:
-            site.issue(
-                day, {0: 5, 6: 60}.get(ago, 12 if workday else 3), agent="batch", name="Batch"
-            )
-        if workday and ago != 14:
-            site.issue(day + timedelta(hours=ago % 3), ago % 4, agent="mailer")
-    site.issue(timedelta(hours=2), 2, agent="markup", name=MARKUP)
+    """Two months of an organization, counted: workdays and weekends, a spike, a silent day, a
+    heavy agent beside a light one, and one whose name is markup."""
+    events = site.events(timedelta(hours=2), 2, agent="markup", name=MARKUP)
+    for days in range(63):
+        ago = timedelta(days=days, hours=3, minutes=30)
+        workday = (site.now - ago).isoweekday() < 6
+        usual = 12 if workday else 3
+        if days != SILENT:
+            events += site.events(ago, SPIKE.get(days, usual), agent="batch", name="Batch")
+            events += site.events(ago - timedelta(hours=days % 3), days % 4, agent="mailer")
+    record_events(site.database, events)
     site.roll_up()
-
-
-MARKUP = "<img src=x onerror=alert(1)>"

@@ -33,16 +33,13 @@ def test_the_days_are_those_of_the_api(person, filled, days):
 
 def test_the_week_is_that_of_the_api(person, filled):
     person.sign_in()
-    cells = {(cell["dow"], cell["hour"]): cell["count"] for cell in answered_week(filled)}
+    answered = filled.answer("/analytics/agents/activity")
+    cells = {(cell["dow"], cell["hour"]): cell["count"] for cell in answered}
     shown = numbers(person.texts(".heat tbody td"))
     assert shown == [
         cells.get((dow, hour), 0) for dow in (1, 2, 3, 4, 5, 6, 0) for hour in range(24)
     ]
     assert len(set(shown)) > 2
-
-
-def answered_week(site):
-    return site.answer("/analytics/agents/activity")
 
 
 @pytest.mark.parametrize("months_ago", [0, 1])
