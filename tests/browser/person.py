@@ -133,3 +133,9 @@ class Person:
         """The console's warnings and errors since the last look, violations of the policy too."""
         lines = self.browser.get_log("browser")
         return [line["message"] for line in lines if line["level"] in ("WARNING", "SEVERE")]
+
+    def expect(self, text: str) -> None:
+        """Take the one line out of the console that must be there, with ``text`` in it."""
+        lines = self.until(self.console)
+        assert len(lines) == 1, lines
+        assert text in lines[0]
