@@ -44,14 +44,15 @@ def find(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
 def started(*more: str) -> Iterator[Chrome]:
     """A browser that knows nothing yet, with more flags; ended with the block."""
     chromium, driver = find()
-    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
         options = ChromeOptions()
         options.binary_location = chromium
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        flags = (*FLAGS, *more, f"--user-data-dir={profile}")
+        flags = (*FLAGS, *more, f"--user-data-dir={folder}/profile")
         for flag in flags if os.getuid() else (*flags, "--no-sandbox"):
             options.add_argument(flag)
-        browser = Chrome(options, Service(executable_path=driver))
+        service = Service(executable_path=driver, env={**os.environ, "TMPDIR": folder})
+        browser = Chrome(options, service)
         try:
             browser.set_page_load_timeout(PAGE_SECONDS)
             yield browser
