@@ -8,25 +8,27 @@ an interrupted import is simply run again.
 import csv
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from threading import Thread
 from typing import Any, NamedTuple
 
 from app.db import Database
 from app.errors import ForbiddenError, ValidationError
 from app.events import Event, InvalidEvent, check_event, decode_event, refuse_nul
-from app.ingest import Recorded, record_events
+from app.ingest import Recorded, prepare_recording
 
 CHUNK_EVENTS = 10_000
 # SQLite writes every page that a transaction touched, and keys come in any order: more events
 # in one means fewer times for each page.
 SQLITE_CHUNK_EVENTS = 50_000
 MAX_LINE_BYTES = 1024 * 1024
+TURN_SECONDS = 1e-5
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f"
@@ -53,6 +55,18 @@ class Imported:
     refused: int = 0
 
 
+@contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Have threads take turns every 10 µs. At the usual 5 ms the one that stores would wait as
+    long for the one that reads, each time that the database has taken some of its batch."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
 @dataclass
 class Importer:
     """Reads files of one format into the database.
@@ -74,6 +88,7 @@ class Importer:
     totals: Imported = field(default_factory=Imported)
     _under_way: "Future[Recorded] | None" = field(default=None, init=False)
 
+    @_quick_turns()
     def load(self, source: str, file: io.BufferedReader) -> None:
         """Store the events of one file, gzip-compressed or not.
 
@@ -109,9 +124,9 @@ class Importer:
         # Emptied first: what fails or is interrupted on its way in is not tried once more.
         events = chunk.copy()
         chunk.clear()
+        store = prepare_recording(self.database, events)
         self._settle()
         if events:
-            store = partial(record_events, self.database, events)
             # SQLite's driver takes the interpreter's lock anew for each row: it would wait for
             # the reading thread every time.
             self._under_way = _aside(store) if self.database.is_postgresql else _done(store)

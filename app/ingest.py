@@ -1,7 +1,8 @@
 """Storing events: exactly one row for each ``(tenant_id, event_id)``, however often it comes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -17,6 +18,10 @@ _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
 _TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
 _BETWEEN = "\x1f"
 _ARRAYS = dict.fromkeys(_COLUMNS[:3], _TEXTS) | {"issued_at": _INSTANTS}
+
+
+# Carries out an insert that is ready, and says how many rows it has added.
+Insert = Callable[[Connection], int]
 
 
 class Recorded(NamedTuple):
@@ -35,28 +40,37 @@ def record_events(database: Database, events: Sequence[Event]) -> Recorded:
     events in different order wait for each other instead of deadlocking. What they call
     their agents is stored along with them (see ``app.directory``).
     """
+    return prepare_recording(database, events)()
+
+
+def prepare_recording(database: Database, events: Sequence[Event]) -> Callable[[], Recorded]:
+    """What :func:`record_events` does, in two: calling what is returned stores the batch. That
+    leaves little to do but to wait for the database, so another thread may do it."""
     if not events:
-        return Recorded(0, 0, 0)
+        return partial(Recorded, 0, 0, 0)
     first: dict[tuple[str, str], Event] = {}
     for event in events:
         first.setdefault(event[:2], event)
     ordered = sorted(first.values())
-    insert = _insert_unnested if database.is_postgresql else _insert_each
+    insert = (_unnested if database.is_postgresql else _each)(ordered)
     names = newest_names(events)
 
     def store(connection: Connection) -> int:
-        accepted = insert(connection, ordered)
+        accepted = insert(connection)
         add_names(database, connection, names)
         return accepted
 
-    accepted = database.write(store)
-    return Recorded(len(events), accepted, len(events) - accepted)
+    def record() -> Recorded:
+        accepted = database.write(store)
+        return Recorded(len(events), accepted, len(events) - accepted)
+
+    return record
 
 
-def _insert_each(connection: Connection, events: list[Event]) -> int:
+def _each(events: list[Event]) -> Insert:
     """SQLite: one prepared statement, stepped through the rows inside the driver."""
     rows = [(*event[:3], _sqlite_text(event.issued_at)) for event in events]
-    return connection.exec_driver_sql(_INSERT_EACH, rows).rowcount
+    return lambda connection: connection.exec_driver_sql(_INSERT_EACH, rows).rowcount
 
 
 def _sqlite_text(instant: datetime) -> str:
@@ -64,7 +78,7 @@ def _sqlite_text(instant: datetime) -> str:
     return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
-def _insert_unnested(connection: Connection, events: list[Event]) -> int:
+def _unnested(events: list[Event]) -> Insert:
     """PostgreSQL: one statement over four arrays, whatever the number of rows.
 
     Without a conflict target, so that it needs no right to read the table. The arrays are
@@ -73,9 +87,10 @@ def _insert_unnested(connection: Connection, events: list[Event]) -> int:
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
     values = dict(zip(_COLUMNS, arrays, strict=True))
-    return connection.execute(
-        _INSERT_UNNESTED, values, execution_options={"preserve_rowcount": True}
-    ).rowcount
+    options = {"preserve_rowcount": True}
+    return lambda connection: (
+        connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
+    )
 
 
 def _text_array(texts: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of events")
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load by HTTP")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load by HTTP")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into it")
     options = parser.parse_args()
     if unknown := [row for row in options.rows if row not in ROWS]:

@@ -57,6 +57,7 @@ def load(connection: Connection, selected: str) -> None:
     """).fetchone() or ("", "")
     connection.execute("ALTER TABLE issuance_events DROP CONSTRAINT pk_issuance_events")
     connection.execute("DROP INDEX ix_issuance_events_id")
+    connection.execute("SET maintenance_work_mem = '1GB'")  # for the indexes, in this session
     insert(connection, selected)
     connection.execute(f"ALTER TABLE issuance_events ADD CONSTRAINT pk_issuance_events {key}")
     connection.execute(str(index))

@@ -335,13 +335,14 @@ def test_what_was_interrupted_on_its_way_in_is_not_tried_once_more(
     """SQLite's connection may still hold the lock that a second try would wait for."""
     tried = []
 
-    def interrupt(_: Database, events: list[Event]) -> Recorded:
-        if events:
+    def prepare(_: Database, events: list[Event]) -> Callable[[], Recorded]:
+        def interrupt() -> Recorded:
             tried.append(len(events))
             raise KeyboardInterrupt
-        return Recorded(0, 0, 0)
 
-    monkeypatch.setattr("app.importer.record_events", interrupt)
+        return interrupt
+
+    monkeypatch.setattr("app.importer.prepare_recording", prepare)
     with pytest.raises(KeyboardInterrupt):
         load(TWO)
     assert tried == [2]
