@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
-from app.errors import RefusedError
+from app.errors import RefusedError, UnavailableError
 from app.pool import replace_the_dead
 
 S = TypeVar("S")
@@ -98,7 +98,8 @@ class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's no
 @compiles(database_now)
 def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
     if compiler.dialect.name == "postgresql":
-        return "clock_timestamp()"
+        # A cluster refuses clock_timestamp() for its tables: each node would ask its own clock.
+        return "statement_timestamp()"
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
@@ -156,9 +157,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """A read transaction in which all statements see the database as the first one does."""
-        level = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
+    def snapshot(self, *, moving: bool = False) -> Iterator[Connection]:
+        """A read transaction in which all statements see the database as the first one does.
+
+        ``moving``: on PostgreSQL each sees the newest commits, and rows may be locked.
+        """
+        repeatable = self.is_postgresql and not moving
+        level = {"isolation_level": "REPEATABLE READ"} if repeatable else {}
         with self.engine.execution_options(**level).connect() as connection, connection.begin():
             if self.is_postgresql:
                 # It holds nobody up, and its reader may stand still as a pager does.
@@ -242,7 +247,8 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
         return True
-    return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
+    away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
+    return isinstance(error, away)
 
 
 def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:

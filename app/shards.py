@@ -1,0 +1,59 @@
+"""Citus: which tables its nodes share, and how. Without the extension there is nothing to do.
+
+Every tenant's rows, of all tables, lie together in one shard, so that a read asks one node and
+a summary is counted where its events are. The job's row of state is on every node, beside what
+reads it; its history and what was purged stay where the jobs connect to.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.models import issuance_events, metadata, rollup_state
+
+TENANT = "tenant_id"
+
+_CITUS = "citus"
+# Two hosts that upgrade at once take turns.
+_LOCK = 6_021_977_140_052
+_INSTALLED = sa.text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')")
+_DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")
+
+
+def is_citus(connection: Connection) -> bool:
+    """Whether the database is spread over the nodes of a cluster, or could be."""
+    if connection.dialect.name != "postgresql":
+        return False
+    known = connection.info  # of the session: asked once in it
+    if _CITUS not in known:
+        known[_CITUS] = bool(connection.scalar(_INSTALLED))
+    return bool(known[_CITUS])
+
+
+def distribute(connection: Connection, shard_count: int | None = None) -> None:
+    """Spread the tables that are not yet, with the rows they have, in the caller's transaction.
+
+    Args:
+        shard_count: of the first table, which all others follow; by default as
+            ``citus.shard_count`` says.
+    """
+    if not is_citus(connection):
+        return
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    if shard_count is not None:
+        name, count = "citus.shard_count", str(shard_count)
+        connection.execute(sa.select(sa.func.set_config(name, count, True)))
+    done = set(connection.scalars(_DISTRIBUTED))
+    events = issuance_events.name
+    spread = [
+        events,
+        *(t.name for t in metadata.sorted_tables if TENANT in t.c and t.name != events),
+    ]
+    for name in spread:
+        if name not in done:
+            beside = "default" if name == events else events
+            made = sa.func.create_distributed_table(
+                name, TENANT, sa.text(f"colocate_with => '{beside}'")
+            )
+            connection.execute(sa.select(made))
+    if rollup_state.name not in done:
+        connection.execute(sa.select(sa.func.create_reference_table(rollup_state.name)))
