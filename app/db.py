@@ -36,6 +36,8 @@ _FROZEN_TOO_LONG = "25P03"
 # A standby before its promotion, a database before its migration, a connection that the
 # server has given up.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
+# How Citus says that a node was restarted: it has no code of its own for that.
+_NODE_LOST = "failure on connection"
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
 # acknowledgement before the commit is safe. And no lock for a process that froze, or whose
 # host vanished, in the middle of a transaction.
@@ -246,6 +248,8 @@ def _is_conflict(error: DBAPIError) -> bool:
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
+        return True
+    if isinstance(error, sa.exc.InternalError) and _NODE_LOST in str(error.orig):
         return True
     away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
     return isinstance(error, away)
