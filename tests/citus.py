@@ -5,6 +5,7 @@ database of the URL. Tests that stop nodes make their own beside it, from the sa
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,13 +72,19 @@ def citus_database(url: str) -> Iterator[str]:
 
 
 class Cluster:
-    """A coordinator and its workers, each in a temporary folder, which is also its name."""
+    """A coordinator and its workers, each in a temporary folder, which is also its name.
+
+    ``stop`` and ``start`` are of one worker at a time, as a fault run calls them.
+    """
+
+    IMMEDIATE = Server.IMMEDIATE
 
     def __init__(self, workers: int = 2) -> None:
         self.coordinator, *self.workers = (Server(CITUS) for _ in range(1 + workers))
         self.url = self.coordinator.url("postgres")
 
-    def start(self) -> "Cluster":
+    def found(self) -> "Cluster":
+        """Start all nodes and make them one cluster."""
         nodes = (self.coordinator, *self.workers)
         for node in nodes:
             node.start()
@@ -87,6 +94,18 @@ class Cluster:
             for worker in self.workers:
                 admin.execute("SELECT citus_add_node(%s, 5432)", [str(worker.folder)])
         return self
+
+    def conninfo(self, database: str) -> str:
+        """Of the worker that is stopped next."""
+        return self.workers[0].conninfo(database)
+
+    def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """Stop a worker, another one each time."""
+        self.workers[0].stop(mode)
+
+    def start(self) -> None:
+        self.workers[0].start()
+        self.workers.append(self.workers.pop(0))
 
     def remove(self) -> None:
         for node in (self.coordinator, *self.workers):
