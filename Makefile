@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 
-.PHONY: run test lint soak load fuzz bench lock clean
+.PHONY: run test lint soak load fuzz bench screenshots lock clean
 
 run: .venv/run
 	@$(FLASK) db upgrade
@@ -54,6 +54,10 @@ fuzz: .venv/test
 # What it costs beside its rivals, into docs/performance.md: a quarter of an hour. Needs wrk.
 bench: .venv/test
 	$(BIN)/python -m benchmarks --write docs/performance.md
+
+# The pictures in README.md and docs/dashboard.md; wants Debian's chromium and chromium-driver.
+screenshots: .venv/test
+	$(BIN)/python -m tests.browser.screenshots --into docs/images
 
 # Resolve setup.cfg's ranges anew into the locks; what is deployed is what is tested.
 lock:

@@ -39,7 +39,7 @@ _SPIKE_DAY, _SILENT_DAY = 31, 49
 _SPIKE, _WEEKEND, _NIGHT = 4.0, 0.15, 0.06
 _OFFICE_HOURS = range(8, 18)
 # Tokens per office hour: one agent that asks for a new token with every call, and the rest.
-_GREEDY, _FRUGAL = 120.0, (0.2, 0.5, 0.8, 1.6)
+_GREEDY, _FRUGAL = 150.0, (0.2, 0.5, 0.8, 1.6)
 
 
 def load_demo(database: Database, now: datetime) -> Recorded:

@@ -137,11 +137,11 @@ def read_report(
     Raises:
         UnavailableError: there is no state, hence nothing to read yet.
     """
-    result = list(connection.execute(statement, parameters))
+    result = connection.execute(statement, parameters).all()
     if not result:
         raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
     # Without a match the outer join leaves one row, with nothing in it but the state.
-    counted = result if result[0].issued is not None else []
+    counted = list(result) if result[0].issued is not None else []
     return Report(counted, as_utc(result[0].last_finished))
 
 

@@ -90,4 +90,6 @@ async function refresh() {
 
 enliven();
 const seconds = Number(document.getElementById("report").dataset.refresh);
-setInterval(() => refresh().catch(() => {}), Math.max(seconds, 15) * 1000);
+const update = () => refresh().catch(() => {});
+setInterval(update, Math.max(seconds, 15) * 1000);
+document.addEventListener("visibilitychange", update);

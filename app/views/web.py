@@ -112,12 +112,10 @@ def page_response(template: str, **context: Any) -> Response:
 def report_response(body: Answer, counted_at: datetime | None) -> Response:
     """A tenant's numbers: cached by nobody else, and answered 304 to who has them already."""
     response = json_response(body)
-    if isinstance(body, Tabular):
-        if _wants_csv():
-            response = csv_response(body.file, body.point, body.data)
-        response.vary.add("Accept")
+    if isinstance(body, Tabular) and _wants_csv():
+        response = csv_response(body.file, body.point, body.data)
     response.headers["Cache-Control"] = "private, no-cache"
-    response.vary.add("Authorization")
+    response.headers["Vary"] = "Accept, Authorization"
     if counted_at is not None:
         response.last_modified = counted_at
     response.add_etag()

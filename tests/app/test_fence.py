@@ -197,7 +197,7 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
     listed = [*agents, *pages]
     assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 4
-    assert [point.issued for point in named.points] == [count]
+    assert [point.token_count for point in named.points] == [count]
 
 
 def without_a_predicate():

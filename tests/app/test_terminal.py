@@ -110,7 +110,7 @@ def test_a_line_never_runs_into_a_bar(environ: dict[str, str], tmp_path: Path) -
     shown = on_terminal(environ, "events", "import", str(path), streams=["stderr"])
     assert shown.returncode == 1
     assert "importing" in shown.screen.partition(str(path))[0]
-    assert f"\r\x1b[K{path}:10001: " in shown.screen
+    assert f"\r\x1b[K{path}:{SQLITE_CHUNK_EVENTS + 1}: " in shown.screen
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from app.db import Database
 from jobs.rollup import run_rollup
 from tests.conftest import conninfo
-from tests.faults.inserts import INSERT
+from tests.faults.inserts import INSERT, columns
 from tests.faults.ledger import Drift, Ledger, drift, make_events
 from tests.recount import assert_exact
 
@@ -93,8 +93,8 @@ def test_a_connection_lost_after_any_statement_costs_nothing(cluster_url, idp, h
         events = make_events(dice, str(number), 9)
         sent.acknowledge(events)
         slow.execute("BEGIN")
-        slow.execute(INSERT, events[0])
-        quick.cursor().executemany(INSERT, events[1:])
+        slow.execute(INSERT, *columns(events[:1]))
+        quick.cursor().executemany(INSERT, columns(events[1:]))
         if held_up:
             return lambda: slow.execute("COMMIT")
         slow.execute("COMMIT")
@@ -111,10 +111,12 @@ def test_the_recount_of_a_ledger_sees_what_is_missing_and_what_is_too_much(clust
     events = make_events(random.Random(2), "e", 10)
     sent.acknowledge(events)
     quick, _ = idp
-    quick.cursor().executemany(INSERT, events[1:])
+    quick.cursor().executemany(INSERT, columns(events[1:]))
     run_rollup(database, window_ids=100, wait_seconds=0)
     assert (drift(database, sent).lost, drift(database, sent).doubled) == (1, 0)
-    quick.cursor().executemany(INSERT, [events[0], events[0]._replace(event_id="unpromised")])
+    quick.cursor().executemany(
+        INSERT, columns([events[0], events[0]._replace(event_id="unpromised")])
+    )
     run_rollup(database, window_ids=100, wait_seconds=0)
     assert (drift(database, sent).lost, drift(database, sent).doubled) == (0, 1)
     quick.execute("UPDATE monthly_agent_issuance SET issued = issued + 2")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import conninfo
-from tests.faults.inserts import INSERT
+from tests.faults.inserts import INSERT, columns
 from tests.faults.jobs import count_the_rest
 from tests.faults.ledger import Drift, Ledger, drift_at, make_events
 from tests.faults.service import eventually
@@ -95,7 +95,7 @@ def test_a_killed_scheduler_costs_one_tick_at_most(schedulers, ticks, idp, clust
     for number in range(2 * PROCESSES):
         time.sleep(dice.uniform(0, INTERVAL_SECONDS))
         events = make_events(dice, str(number), 50)
-        idp.cursor().executemany(INSERT, events)
+        idp.cursor().executemany(INSERT, columns(events))
         ledger.acknowledge(events)
         victim = running.pop(0)
         victim.kill()

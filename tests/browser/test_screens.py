@@ -1,0 +1,94 @@
+"""Light and dark, narrow and wide, moving and still."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.browser.person import PHONE, WIDE
+
+PAGES = ("/signin", "/docs", "/dashboard", "/dashboard?days=90&zone=Asia/Kolkata&agents=all")
+WALL = (2560, 1440)
+
+
+def lightness(colour):
+    """Of ``rgb(…)``: 0 for black, 255 for white."""
+    parts = [float(part) for part in colour.strip("rgba()").split(",")[:3]]
+    return sum(parts) / 3
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_dark_mode_is_dark_and_light_mode_light(person, filled, path):
+    person.sign_in()
+    shades = {}
+    for scheme in ("light", "dark"):
+        person.prefer(scheme)
+        person.open(path)
+        shades[scheme] = [
+            lightness(person.evaluate(f"getComputedStyle(document.body).{name}"))
+            for name in ("backgroundColor", "color")
+        ]
+    assert shades["light"][0] - shades["light"][1] > 200
+    assert shades["dark"][1] - shades["dark"][0] > 200
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_level_of_heat_has_a_colour_of_its_own(person, filled, scheme):
+    person.prefer(scheme)
+    person.sign_in()
+    colours = person.evaluate(
+        "[...document.querySelectorAll('.legend span')]"
+        ".map(level => getComputedStyle(level).backgroundColor)"
+    )
+    assert len(set(colours)) == len(colours) == 10
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE, WALL], ids=["phone", "wide", "wall"])
+def test_no_page_scrolls_sideways(person, filled, size):
+    filled.issue(agent="a" * 255, name="W" * 255)
+    filled.issue(times=99)
+    filled.roll_up()
+    filled.now += timedelta(hours=1)  # so that the warning is there, too
+    person.screen(*size)
+    person.sign_in()
+    for path in PAGES:
+        person.open(path)
+        person.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert person.evaluate("document.documentElement.scrollWidth") == size[0], path
+        assert sideways(person) == [], path
+
+
+def sideways(person):
+    """What has to be scrolled sideways to be seen as a whole."""
+    return person.evaluate("""
+        [...document.body.querySelectorAll("*")].filter(one =>
+            one.scrollWidth > one.clientWidth + 1
+            && ["auto", "scroll"].includes(getComputedStyle(one).overflowX)
+        ).map(one => one.outerHTML.slice(0, 200))""")
+
+
+def test_a_long_organization_scrolls_nothing_on_a_phone(person, site):
+    person.screen(*PHONE)
+    person.sign_in(organization="o" * 255)
+    assert person.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+
+
+def test_a_wall_shows_the_week_beside_the_agents(person, filled):
+    person.sign_in()
+
+    def tops():
+        return person.evaluate(
+            "['week', 'agents'].map(id => document.getElementById(id).getBoundingClientRect().top)"
+        )
+
+    stacked = tops()
+    person.screen(*WALL)
+    assert tops()[0] == tops()[1]
+    assert stacked[0] < stacked[1]
+
+
+def test_nothing_moves_for_who_wants_no_motion(person, filled):
+    person.sign_in()
+    durations = "getComputedStyle(document.querySelector('.heat td')).transitionDuration"
+    assert person.evaluate(durations) != "0s"
+    person.prefer(motion="reduce")
+    assert person.evaluate(durations) == "0s"

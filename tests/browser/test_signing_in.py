@@ -1,0 +1,59 @@
+"""Signing in, out, and in again when the token has ended."""
+
+import time
+
+from tests.app.code_flow import provided
+from tests.app.pages import DASHBOARD, SIGNIN
+from tests.conftest import token
+from tests.idp import Issuer
+
+
+def test_a_pasted_token_opens_the_page_that_was_asked_for(person, filled):
+    person.sign_in("/dashboard?days=7&sort=name")
+    assert person.texts("h1 ~ p") == ["org-a"]
+    assert len(person.all(".bars g")) == 7
+
+
+def test_a_bad_token_is_refused_with_a_reason_and_can_be_replaced(person, filled):
+    person.open(DASHBOARD)
+    person.paste("no.good.token")
+    person.until(lambda: person.all("#problem"))
+    assert person.one("#problem").text
+    assert person.one("#token").get_attribute("aria-invalid") == "true"
+    assert person.one("#token").get_attribute("value") == ""
+    person.expect("status of 401")
+    person.paste(token())
+    person.wait_for(DASHBOARD)
+
+
+def test_an_identity_provider_signs_in_and_its_session_shows_its_organization(serve, sit_down):
+    with Issuer() as issuer:
+        site = serve(**provided(issuer))
+        site.issue(tenant="org-of-ada")
+        site.roll_up()
+        issuer.claims = {"organization_id": "org-of-ada"}
+        person = sit_down(site)
+        person.open("/dashboard?days=90")
+        person.press("a.button")
+        person.wait_for("/dashboard?days=90")
+        assert person.texts("h1 ~ p") == ["org-of-ada"]
+
+
+def test_a_token_that_ends_meanwhile_leads_back_over_the_sign_in_page(person, filled):
+    ends = int(time.time()) + 6
+    person.sign_in(exp=ends)
+    person.until(lambda: time.time() > ends)
+    person.press("nav.choices a:last-child")
+    person.wait_for(SIGNIN)
+    person.paste(token())
+    person.wait_for("/dashboard?days=90")
+
+
+def test_signing_out_shows_nothing_of_it_behind_the_back_button(person, filled):
+    person.sign_in()
+    person.press("header button")
+    person.wait_for(SIGNIN)
+    person.browser.back()
+    person.wait_for(SIGNIN)
+    person.open(DASHBOARD)
+    person.wait_for(SIGNIN)
