@@ -12,6 +12,7 @@ from app.db import Database
 from app.directory import add_names, newest_names
 from app.events import Event
 from app.models import issuance_events
+from app.shards import is_citus
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
 _TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
@@ -73,6 +74,9 @@ def _insert_unnested(connection: Connection, events: list[Event]) -> int:
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
     values = dict(zip(_COLUMNS, arrays, strict=True))
+    if is_citus(connection):
+        # There the count is of the rows that were sent, duplicates and all.
+        return len(connection.execute(_INSERT_RETURNING, values).all())
     return connection.execute(
         _INSERT_UNNESTED, values, execution_options={"preserve_rowcount": True}
     ).rowcount
@@ -99,6 +103,8 @@ def _unnested_insert() -> postgresql.Insert:
 
 
 _INSERT_UNNESTED = _unnested_insert()
+# Not a column, which would need the right to read it.
+_INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1"))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
     " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"

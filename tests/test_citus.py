@@ -189,7 +189,7 @@ def test_a_purge_deletes_in_every_shard(bare_url):
     database = Database(make_settings(bare_url).database_url)
     issue(database, "old")
     roll_up(database)
-    aged = sa.text("UPDATE issuance_events SET received_at = received_at - interval '9 days'")
+    aged = sa.text("UPDATE issuance_events SET received_at = now() - interval '9 days'")
     database.write(lambda connection: connection.execute(aged))
     issue(database, "young")
     with plans(database) as found:
