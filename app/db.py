@@ -36,8 +36,8 @@ _FROZEN_TOO_LONG = "25P03"
 # A standby before its promotion, a database before its migration, a connection that the
 # server has given up.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
-# How Citus says that a node was restarted: it has no code of its own for that.
-_NODE_LOST = "failure on connection"
+# Of a cluster that has lost a node: an internal error, in several words with this one.
+_NODE_LOST = "connection"
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
 # acknowledgement before the commit is safe. And no lock for a process that froze, or whose
 # host vanished, in the middle of a transaction.
