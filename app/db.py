@@ -36,8 +36,8 @@ _FROZEN_TOO_LONG = "25P03"
 # A standby before its promotion, a database before its migration, a connection that the
 # server has given up.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
-# Of a cluster that has lost a node: an internal error, in several words with this one.
-_NODE_LOST = "connection"
+# Of a cluster that has lost a node, or has just moved a shard: internal errors, all in words.
+_NODES_CHANGED = ("connection", "for shard")
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
 # acknowledgement before the commit is safe. And no lock for a process that froze, or whose
 # host vanished, in the middle of a transaction.
@@ -249,8 +249,8 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
         return True
-    if isinstance(error, sa.exc.InternalError) and _NODE_LOST in str(error.orig):
-        return True
+    if isinstance(error, sa.exc.InternalError):
+        return any(words in str(error.orig) for words in _NODES_CHANGED)
     away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
     return isinstance(error, away)
 
