@@ -74,7 +74,8 @@ def citus_database(url: str) -> Iterator[str]:
 class Cluster:
     """A coordinator and its workers, each in a temporary folder, which is also its name.
 
-    ``stop`` and ``start`` are of one worker at a time, as a fault run calls them.
+    ``stop`` and ``start`` are of one node at a time, as a fault run calls them: of each worker in
+    turn, then of the coordinator.
     """
 
     IMMEDIATE = Server.IMMEDIATE
@@ -82,6 +83,7 @@ class Cluster:
     def __init__(self, workers: int = 2) -> None:
         self.coordinator, *self.workers = (Server(CITUS) for _ in range(1 + workers))
         self.url = self.coordinator.url("postgres")
+        self._victims = [*self.workers, self.coordinator]
 
     def found(self) -> "Cluster":
         """Start all nodes and make them one cluster."""
@@ -96,16 +98,16 @@ class Cluster:
         return self
 
     def conninfo(self, database: str) -> str:
-        """Of the worker that is stopped next."""
-        return self.workers[0].conninfo(database)
+        """Of the node that is stopped next."""
+        return self._victims[0].conninfo(database)
 
     def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
-        """Stop a worker, another one each time."""
-        self.workers[0].stop(mode)
+        """Stop a node, another one each time."""
+        self._victims[0].stop(mode)
 
     def start(self) -> None:
-        self.workers[0].start()
-        self.workers.append(self.workers.pop(0))
+        self._victims[0].start()
+        self._victims.append(self._victims.pop(0))
 
     def remove(self) -> None:
         for node in (self.coordinator, *self.workers):

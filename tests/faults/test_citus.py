@@ -1,4 +1,4 @@
-"""Exactly once across nodes: a cluster whose workers are killed and recover."""
+"""Exactly once across nodes: a cluster whose nodes are killed and recover."""
 
 import random
 import threading
@@ -22,6 +22,7 @@ from tests.conftest import conninfo
 from tests.faults.harness import Harness, Plan
 from tests.faults.inserts import INSERT
 from tests.faults.service import eventually
+from tests.postgresql import Server
 from tests.recount import assert_exact
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
@@ -78,11 +79,11 @@ def dying_before_the_second_phase(cluster, admin, work):
     try:
         thread.start()
         eventually(lambda: admin.execute(waiting).fetchone())
-        cluster.stop(cluster.IMMEDIATE)
+        cluster.workers[0].stop(Server.IMMEDIATE)
     finally:
         standby("")
     thread.join()
-    cluster.start()
+    cluster.workers[0].start()
     yield
 
 
@@ -140,17 +141,17 @@ def drifts(database):
 
 def test_a_run_fails_without_a_node_and_the_next_is_exact(cluster, url, database):
     insert(url, "e")()
-    cluster.stop(cluster.IMMEDIATE)
+    cluster.workers[0].stop(Server.IMMEDIATE)
     try:
         with pytest.raises(UnavailableError, match="does not answer"):
             roll_up(database)
     finally:
-        cluster.start()
+        cluster.workers[0].start()
     eventually(lambda: roll_up(database).outcome == "done")
     assert assert_exact(database) == len(TENANTS)
 
 
-def test_nothing_is_lost_or_doubled_while_jobs_and_workers_are_killed(cluster, url, seed, tmp_path):
+def test_nothing_is_lost_or_doubled_while_jobs_and_nodes_are_killed(cluster, url, seed, tmp_path):
     stopped, dice = threading.Event(), random.Random(seed)
 
     def keep_recovering():
