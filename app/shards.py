@@ -12,6 +12,7 @@ from app.models import issuance_events, metadata, rollup_state
 
 TENANT = "tenant_id"
 
+_SPREAD = [table.name for table in metadata.sorted_tables if TENANT in table.c]
 _CITUS = "citus"
 # Two hosts that upgrade at once take turns.
 _LOCK = 6_021_977_140_052
@@ -42,18 +43,13 @@ def distribute(connection: Connection, shard_count: int | None = None) -> None:
     if shard_count is not None:
         name, count = "citus.shard_count", str(shard_count)
         connection.execute(sa.select(sa.func.set_config(name, count, True)))
-    done = set(connection.scalars(_DISTRIBUTED))
-    events = issuance_events.name
-    spread = [
-        events,
-        *(t.name for t in metadata.sorted_tables if TENANT in t.c and t.name != events),
-    ]
-    for name in spread:
-        if name not in done:
-            beside = "default" if name == events else events
-            made = sa.func.create_distributed_table(
-                name, TENANT, sa.text(f"colocate_with => '{beside}'")
-            )
-            connection.execute(sa.select(made))
-    if rollup_state.name not in done:
+    # After an upgrade to an earlier version some are not there yet.
+    missing = set(sa.inspect(connection).get_table_names()) - set(connection.scalars(_DISTRIBUTED))
+    beside = "none"
+    for name in sorted(_SPREAD, key=lambda name: name != issuance_events.name):
+        if name in missing:
+            where = sa.text(f"colocate_with => '{beside}'")
+            connection.execute(sa.select(sa.func.create_distributed_table(name, TENANT, where)))
+        beside = issuance_events.name
+    if rollup_state.name in missing:
         connection.execute(sa.select(sa.func.create_reference_table(rollup_state.name)))

@@ -127,7 +127,18 @@ def test_tables_that_hold_rows_already_are_spread_with_them(bare_url):
     database.dispose()
 
 
-def test_an_event_is_kept_once_and_its_number_is_the_coordinators(database):
+def test_tables_of_a_later_version_are_spread_when_they_come(bare_url):
+    database = Database(make_settings(bare_url).database_url)
+    for revision in ("0001", "head"):
+        migrate(bare_url, revision)
+        database.write(lambda connection: distribute(connection, SHARDS))
+    with database.reading() as connection:
+        found = {row[0]: row[2] for row in connection.execute(sa.text(SPREAD))}
+    assert found["agents"] == SHARDS
+    database.dispose()
+
+
+def test_an_event_is_kept_once_and_duplicates_are_told(database):
     assert issue(database, "twice").accepted == 3 * len(TENANTS)
     assert issue(database, "twice").duplicates == 3 * len(TENANTS)
     roll_up(database)
