@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from app.db import Database
 from app.shards import distribute
+from app.variables import database_url
 from tests.conftest import conninfo, migrate
 from tests.postgresql import SETTINGS, Server
 
@@ -36,7 +37,7 @@ def required_url() -> str:
     url = os.environ.get("TEST_CITUS_URL")
     if not url:
         pytest.skip("TEST_CITUS_URL names no coordinator of a Citus cluster")
-    return url
+    return database_url(url).render_as_string(hide_password=False)
 
 
 def spread(url: str) -> None:
