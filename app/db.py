@@ -48,8 +48,10 @@ _SESSION = """
            set_config('tcp_keepalives_interval', '10', false),
            set_config('tcp_keepalives_count', '3', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
-           THEN set_config('synchronous_commit', 'on', false) END
+           THEN set_config('synchronous_commit', 'on', false) END,
+           EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
 """
+_CITUS = "citus"
 
 _TENANT = "tenant_id"
 _POOLED = (
@@ -245,6 +247,11 @@ def _is_conflict(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
 
 
+def is_citus(connection: Connection) -> bool:
+    """Whether the database had the extension Citus when the session began."""
+    return bool(connection.info.get(_CITUS))
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
@@ -271,8 +278,8 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
     )
 
     @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.execute(_SESSION)
+    def configure(connection: Any, record: Any) -> None:
+        record.info[_CITUS] = connection.execute(_SESSION).fetchone()[-1]
         connection.commit()
 
     replace_the_dead(engine)

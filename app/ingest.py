@@ -8,11 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
-from app.db import Database
+from app.db import Database, is_citus
 from app.directory import add_names, newest_names
 from app.events import Event
 from app.models import issuance_events
-from app.shards import is_citus
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
 _TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
@@ -104,7 +103,7 @@ def _unnested_insert() -> postgresql.Insert:
 
 _INSERT_UNNESTED = _unnested_insert()
 # Not a column, which would need the right to read it.
-_INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1"))
+_INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1", sa.Integer))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
     " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"

@@ -8,26 +8,15 @@ reads it; its history and what was purged stay where the jobs connect to.
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.db import is_citus
 from app.models import issuance_events, metadata, rollup_state
 
 TENANT = "tenant_id"
 
 _SPREAD = [table.name for table in metadata.sorted_tables if TENANT in table.c]
-_CITUS = "citus"
 # Two hosts that upgrade at once take turns.
 _LOCK = 6_021_977_140_052
-_INSTALLED = sa.text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')")
 _DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")
-
-
-def is_citus(connection: Connection) -> bool:
-    """Whether the database is spread over the nodes of a cluster, or could be."""
-    if connection.dialect.name != "postgresql":
-        return False
-    known = connection.info  # of the session: asked once in it
-    if _CITUS not in known:
-        known[_CITUS] = bool(connection.scalar(_INSTALLED))
-    return bool(known[_CITUS])
 
 
 def distribute(connection: Connection, shard_count: int | None = None) -> None:

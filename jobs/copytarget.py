@@ -7,10 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import Database
+from app.db import Database, is_citus
 from app.errors import RefusedError
 from app.schema import current_revision, expected_revision, install_schema
-from app.shards import is_citus
 
 
 def require_schema(database: Database, name: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
+from app.db import is_citus
 from app.errors import UnavailableError
-from app.shards import is_citus
 
 # Who holds a writers' lock on a shard of one of the tables, a name with a shard's number.
 _HELD = """

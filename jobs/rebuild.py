@@ -18,10 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now
+from app.db import Database, database_now, is_citus
 from app.errors import RefusedError
 from app.models import rollup_corrections, rollup_state
-from app.shards import is_citus
 from jobs.buckets import MonthOf
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS, Rollup

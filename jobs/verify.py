@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from app.db import Database
-from app.shards import is_citus
+from app.db import Database, is_citus
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS
 from jobs.state import read_state

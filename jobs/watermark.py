@@ -30,9 +30,9 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.db import is_citus
 from app.errors import RefusedError
 from app.models import issuance_events
-from app.shards import is_citus
 from jobs.nodes import open_parts
 from jobs.sequences import newest_id
 
