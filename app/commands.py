@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from app.errors import RefusedError
 from app.events import is_id
 from app.periods import utc_now
 from app.schema import MIGRATIONS, current_revision, expected_revision
+from app.shards import distribute
 
 SHOWN_REFUSALS = 100
 YEAR_SECONDS = 366 * 24 * 3600
@@ -42,8 +44,12 @@ def db() -> None:
 @click.argument("revision", default="head")
 @json_option
 def upgrade(revision: str, as_json: bool) -> None:
-    """Bring the schema to REVISION, the newest by default."""
+    """Bring the schema to REVISION, the newest by default.
+
+    In a database that has the extension Citus the tables are spread over its nodes, too.
+    """
     _migrate(lambda config: alembic.upgrade(config, revision))
+    _distribute(Settings.from_environ())
     _show_revision(as_json=as_json)
 
 
@@ -83,6 +89,12 @@ def _migrate(run: Callable[[Config], object]) -> None:
         run(config)
     except (CommandError, RuntimeError) as error:
         raise RefusedError(str(error)) from error
+
+
+def _distribute(settings: Settings) -> None:
+    """With Citus, spread the tables over its nodes; those that are already stay as they are."""
+    database = open_database(settings)
+    database.write(partial(distribute, shard_count=settings.citus_shard_count))
 
 
 def _show_revision(*, as_json: bool) -> None:

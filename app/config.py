@@ -37,6 +37,7 @@ class Settings:
     production: bool
     database_url: URL = field(repr=False)
     row_security: bool
+    citus_shard_count: int
     host: str
     port: int
     web_workers: int
@@ -90,6 +91,7 @@ class Settings:
             production=production,
             database_url=_database_url(env),
             row_security=variables.flag(env, "DATABASE_ROW_SECURITY"),
+            citus_shard_count=integer(env, "CITUS_SHARD_COUNT", 32, 1, 64_000),
             host=env.get("HOST", "127.0.0.1"),
             port=integer(env, "PORT", 3000, 1, 65535),
             web_workers=integer(env, "WEB_WORKERS", 2, 1, 1000),

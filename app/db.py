@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
-from app.errors import RefusedError
+from app.errors import RefusedError, UnavailableError
 from app.pool import replace_the_dead
 
 S = TypeVar("S")
@@ -36,6 +36,8 @@ _FROZEN_TOO_LONG = "25P03"
 # A standby before its promotion, a database before its migration, a connection that the
 # server has given up.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
+# Of a cluster that has lost a node, or has just moved a shard: internal errors, all in words.
+_NODES_CHANGED = ("connection", "for shard")
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
 # acknowledgement before the commit is safe. And no lock for a process that froze, or whose
 # host vanished, in the middle of a transaction.
@@ -46,8 +48,10 @@ _SESSION = """
            set_config('tcp_keepalives_interval', '10', false),
            set_config('tcp_keepalives_count', '3', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
-           THEN set_config('synchronous_commit', 'on', false) END
+           THEN set_config('synchronous_commit', 'on', false) END,
+           EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
 """
+_CITUS = "citus"
 
 _TENANT = "tenant_id"
 _POOLED = (
@@ -98,7 +102,8 @@ class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's no
 @compiles(database_now)
 def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
     if compiler.dialect.name == "postgresql":
-        return "clock_timestamp()"
+        # A cluster refuses clock_timestamp() for its tables: each node would ask its own clock.
+        return "statement_timestamp()"
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
@@ -156,9 +161,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """A read transaction in which all statements see the database as the first one does."""
-        level = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
+    def snapshot(self, *, moving: bool = False) -> Iterator[Connection]:
+        """A read transaction in which all statements see the database as the first one does.
+
+        ``moving``: on PostgreSQL each sees the newest commits, and rows may be locked.
+        """
+        repeatable = self.is_postgresql and not moving
+        level = {"isolation_level": "REPEATABLE READ"} if repeatable else {}
         with self.engine.execution_options(**level).connect() as connection, connection.begin():
             if self.is_postgresql:
                 # It holds nobody up, and its reader may stand still as a pager does.
@@ -238,11 +247,19 @@ def _is_conflict(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
 
 
+def is_citus(connection: Connection) -> bool:
+    """Whether the database had the extension Citus when the session began."""
+    return bool(connection.info.get(_CITUS))
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database is away, full or busy, rather than the statement wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
         return True
-    return isinstance(error, OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
+    if isinstance(error, sa.exc.InternalError):
+        return any(words in str(error.orig) for words in _NODES_CHANGED)
+    away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
+    return isinstance(error, away)
 
 
 def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
@@ -261,8 +278,8 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
     )
 
     @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.execute(_SESSION)
+    def configure(connection: Any, record: Any) -> None:
+        record.info[_CITUS] = connection.execute(_SESSION).fetchone()[-1]
         connection.commit()
 
     replace_the_dead(engine)

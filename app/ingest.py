@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
-from app.db import Database
+from app.db import Database, is_citus
 from app.directory import add_names, newest_names
 from app.events import Event
 from app.models import issuance_events
@@ -87,10 +87,15 @@ def _unnested(events: list[Event]) -> Insert:
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
     values = dict(zip(_COLUMNS, arrays, strict=True))
+    return partial(_store_unnested, values=values)
+
+
+def _store_unnested(connection: Connection, values: dict[str, str]) -> int:
+    if is_citus(connection):
+        # There the count is of the rows that were sent, duplicates and all.
+        return len(connection.execute(_INSERT_RETURNING, values).all())
     options = {"preserve_rowcount": True}
-    return lambda connection: (
-        connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
-    )
+    return connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
 
 
 def _text_array(texts: Sequence[str]) -> str:
@@ -114,6 +119,8 @@ def _unnested_insert() -> postgresql.Insert:
 
 
 _INSERT_UNNESTED = _unnested_insert()
+# Not a column, which would need the right to read it.
+_INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1", sa.Integer))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
     " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"

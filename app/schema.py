@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.config import Settings
 from app.db import Database, is_unavailable
 from app.errors import RefusedError, SettingsError
+from app.shards import distribute
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
@@ -45,6 +46,8 @@ def is_current(connection: Connection) -> bool:
 def install_schema(database: Database) -> None:
     """Bring an empty database to this version, in one transaction.
 
+    One that has the extension Citus is distributed, as ``flask db upgrade`` does it.
+
     Raises:
         RefusedError: it cannot hold the data.
     """
@@ -54,6 +57,7 @@ def install_schema(database: Database) -> None:
     def migrate(connection: Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        distribute(connection)
 
     try:
         database.write(migrate)

@@ -36,7 +36,7 @@ from jobs.bulk import (
 )
 from jobs.copycheck import Origin, count_gone, gone, refuse_other_names
 from jobs.copymark import Mark
-from jobs.copytarget import prepare_target, refuse_same, require_schema
+from jobs.copytarget import prepare_target, refuse_cluster, refuse_same, require_schema
 from jobs.sequences import advance, newest_id
 from jobs.state import read_state
 from jobs.watermark import Candidate, Writer, describe_writers, newest_candidate, open_writers
@@ -92,6 +92,7 @@ def copy_database(
             after the copy, and the target is still half a copy.
     """
     require_schema(source, "the source")
+    refuse_cluster(source)
     safe = _safe_candidate(source, wait_seconds)
     with source.snapshot() as origin:
         undisturbed(origin)

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import Database
+from app.db import Database, is_citus
 from app.errors import RefusedError
 from app.schema import current_revision, expected_revision, install_schema
 
@@ -21,6 +21,16 @@ def require_schema(database: Database, name: str) -> None:
             f"the schema of {name} is {revision or 'another'}, this version needs"
             f" {expected_revision()}: run `flask db upgrade` there"
         )
+
+
+def refuse_cluster(source: Database) -> None:
+    """Refuse a source of which there is no one snapshot."""
+    with source.reading() as connection:
+        if is_citus(connection):
+            raise RefusedError(
+                "the source is a cluster, whose nodes have no snapshot in common: use the backup"
+                " of its nodes"
+            )
 
 
 def prepare_target(target: Database) -> None:

@@ -20,6 +20,7 @@ from app.models import issuance_events, purged_months, rollup_state
 from jobs.buckets import issued_month
 from jobs.rollups import Window, in_window
 from jobs.runs import forget_old_runs
+from jobs.state import read_state
 
 BATCH_EVENTS = 10_000
 # Ids ascend nearly as events are received. After so many batches in a row without an old
@@ -88,7 +89,7 @@ def _batch_end(connection: Connection, after: int, batch_events: int) -> int | N
 def _purge_batch(connection: Connection, *, due: sa.ColumnElement[bool]) -> int:
     # The state row's lock: two purges must not record the same events, and a rebuild must
     # not compute without some that it has not heard of.
-    connection.execute(sa.select(rollup_state.c.id).with_for_update())
+    read_state(connection, lock=True)
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     lost = sa.func.count().label("events")
     months = sa.select(issued_month.label("month"), lost).where(due).group_by(issued_month)

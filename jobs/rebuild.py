@@ -16,8 +16,9 @@ from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now
+from app.db import Database, database_now, is_citus
 from app.errors import RefusedError
 from app.models import rollup_corrections, rollup_state
 from jobs.buckets import MonthOf
@@ -66,7 +67,8 @@ def rebuild(
 
 def _compute(connection: Connection, *, first: date, last: date, on_step: OnStep) -> int:
     """Leave each table's difference in a temporary one; the number of corrections so far."""
-    before: int = read_state(connection).corrections
+    # A cluster has no one snapshot: there, runs wait.
+    before: int = read_state(connection, lock=is_citus(connection)).corrections
     months = _rebuildable(connection, first, last)
     for done, rollup in enumerate(ROLLUPS):
         on_step(done, STEPS)
@@ -90,6 +92,7 @@ def _apply(connection: Connection, before: int, *, first: date, last: date) -> R
     for rollup in ROLLUPS:
         deltas = _deltas(rollup)
         buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
+        _add_empty(connection, rollup, deltas)
         _write_journal(connection, rollup, deltas, before + 1)
         _add_deltas(connection, rollup, deltas)
     if not buckets:
@@ -114,22 +117,32 @@ def _deltas(rollup: Rollup) -> Table:
     return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
 
 
+def _add_empty(connection: Connection, rollup: Rollup, deltas: Table) -> None:
+    """The buckets that are missing, as zero."""
+    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    # SQLite would take the ON of ON CONFLICT for a join's, were there no WHERE before it.
+    empty = sa.select(*(deltas.c[name] for name in rollup.keys), sa.literal(0)).where(sa.true())
+    missing = upsert(rollup.table).from_select([*rollup.keys, "issued"], empty)
+    connection.execute(missing.on_conflict_do_nothing())
+
+
 def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number: int) -> None:
-    """One row for each tenant and month whose total changes, written before it does."""
+    """One row for each tenant and month whose total changes, written before it does.
+
+    Each has a bucket by now, if an empty one.
+    """
     table, month = rollup.table, _month(rollup, deltas).label("month")
     changed = (
         sa.select(deltas.c.tenant_id, month, sa.func.sum(deltas.c.delta).label("delta"))
         .group_by(deltas.c.tenant_id, month)
         .subquery("changed")
     )
-    old = (
-        sa.select(sa.func.coalesce(sa.func.sum(table.c.issued), 0))
-        .where(table.c.tenant_id == changed.c.tenant_id)
-        .where(_month(rollup, table) == changed.c.month)
-        .scalar_subquery()
+    same = sa.and_(
+        table.c.tenant_id == changed.c.tenant_id, _month(rollup, table) == changed.c.month
     )
+    old = sa.func.sum(table.c.issued)
     values = {
-        "tenant_id": changed.c.tenant_id,
+        "tenant_id": table.c.tenant_id,
         "correction": sa.literal(number),
         "table_name": sa.literal(table.name),
         "month": changed.c.month,
@@ -138,21 +151,23 @@ def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number
         "corrected_at": database_now(),
         "corrected_by": sa.literal(_author()),
     }
-    rows = sa.select(*(value.label(name) for name, value in values.items()))
+    rows = (
+        sa.select(*(value.label(name) for name, value in values.items()))
+        .select_from(table.join(changed, same))
+        .group_by(table.c.tenant_id, changed.c.month, changed.c.delta)
+    )
     connection.execute(sa.insert(rollup_corrections).from_select(list(values), rows))
 
 
 def _add_deltas(connection: Connection, rollup: Rollup, deltas: Table) -> None:
-    """Add each difference to its bucket; buckets appear from and disappear at zero."""
+    """Add each difference to its bucket; those that are zero disappear."""
     table, names = rollup.table, rollup.keys
     same = sa.and_(*(table.c[name] == deltas.c[name] for name in names))
-    keys = [deltas.c[name] for name in names]
-    missing = ~sa.exists(sa.select(sa.literal(1)).select_from(table).where(same).correlate(deltas))
-    empty = sa.select(*keys, sa.literal(0)).where(missing)
-    connection.execute(sa.insert(table).from_select([*names, "issued"], empty))
     issued = table.c.issued + deltas.c.delta
     connection.execute(sa.update(table).values(issued=issued).where(same))
-    touched = sa.exists(sa.select(sa.literal(1)).select_from(deltas).where(same).correlate(table))
+    touched = sa.tuple_(*(table.c[name] for name in names)).in_(
+        sa.select(*(deltas.c[name] for name in names))
+    )
     connection.execute(sa.delete(table).where(table.c.issued == 0, touched))
 
 

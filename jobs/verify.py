@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from app.db import Database
+from app.db import Database, is_citus
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS
 from jobs.state import read_state
@@ -41,14 +41,17 @@ def verification(
 ) -> Iterator[Verification]:
     """Recount the months ``first`` to ``last`` (all by default) in one snapshot.
 
-    Ingest, runs and reads go on meanwhile. Months whose raw events were purged cannot be
+    Ingest, runs and reads go on meanwhile; on a cluster, where there is no one snapshot of all
+    nodes, runs wait. Months whose raw events were purged cannot be
     verified and are named in the scope instead.
 
     Args:
         on_table: told how many tables are verified, of how many.
     """
-    with database.snapshot() as connection:
-        watermark = read_state(connection).watermark
+    with database.reading() as connection:
+        spread = is_citus(connection)
+    with database.snapshot(moving=spread) as connection:
+        watermark = read_state(connection, lock=spread).watermark
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:

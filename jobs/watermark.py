@@ -15,6 +15,12 @@ the next transaction on a pooled connection, and which PREPARE TRANSACTION keeps
 ends every transaction but the prepared ones, which come back under a new one, ``-1/xid``:
 these may be anybody's and are always waited for.
 
+With Citus a writer is connected to the coordinator, whose sequence ids are drawn from. It
+prepares its parts at the nodes, commits, and ends here once it has told them, or has failed
+to. So when step 3 is done, no part of those writers can begin any more, but some may be
+prepared yet (see ``jobs.nodes``). Therefore the nodes are asked then, once, which parts there
+are, and these are waited for, too, whoever's they are.
+
 On SQLite there is one writer at a time, so ids commit in order and any committed id is safe.
 """
 
@@ -24,11 +30,15 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.db import is_citus
 from app.errors import RefusedError
 from app.models import issuance_events
+from jobs.nodes import open_parts
 from jobs.sequences import newest_id
 
 RECOVERED = "-1/"
+# Among the writers: the nodes of the cluster are to be asked once nobody is left here.
+NODES = "nodes"
 
 # A writers' lock is one of this mode on the events table of this database.
 _HELD = """
@@ -69,8 +79,15 @@ class Candidate:
     writers: frozenset[str] = frozenset()
 
     def remaining(self, now_open: frozenset[str]) -> "Candidate":
-        """The same candidate, waiting only for those who are still open."""
-        waiting = (w for w in now_open if w in self.writers or w.startswith(RECOVERED))
+        """The same candidate, waiting only for those who are still open.
+
+        Args:
+            now_open: what :func:`open_writers` has just said.
+        """
+        waiting = {w for w in now_open if w in self.writers or RECOVERED in w}
+        if NODES in self.writers:
+            parts = {w for w in now_open if _is_part(w)}
+            waiting = waiting - parts if waiting - parts > {NODES} else parts
         return Candidate(self.upto, frozenset(waiting))
 
 
@@ -86,6 +103,8 @@ class Writer:
     def __str__(self) -> str:
         if self.gid is not None:
             return f"prepared transaction {self.gid!r} since {self.since}"
+        if self.pid is None and self.application is not None:
+            return f"a part of a transaction at the cluster's node {self.application}"
         if self.pid is None:
             return "a prepared transaction (see pg_prepared_xacts)"
         since = self.since or "a time this role may not see (needs pg_read_all_stats)"
@@ -114,10 +133,15 @@ def newest_candidate(connection: Connection, watermark: int) -> Candidate:
 
 
 def open_writers(connection: Connection) -> frozenset[str]:
-    """Virtual transaction ids of all who may have drawn an id and not ended."""
+    """Virtual transaction ids of all who may have drawn an id and not ended; with Citus also
+    those of parts at its nodes, and ``NODES``."""
     if connection.dialect.name == "sqlite":
         return frozenset()
-    return frozenset(connection.scalars(_OPEN_WRITERS))
+    here = frozenset(connection.scalars(_OPEN_WRITERS))
+    if not is_citus(connection):
+        return here
+    # In this order: who is not here any more has left all its parts behind.
+    return here | {NODES} | open_parts(connection, [issuance_events])
 
 
 def describe_writers(connection: Connection, candidate: Candidate) -> list[Writer]:
@@ -129,7 +153,11 @@ def describe_writers(connection: Connection, candidate: Candidate) -> list[Write
         Writer(row.pid, row.application, row.since, row.gid)
         for row in rows
         if row.virtualtransaction in candidate.writers
-    ]
+    ] + [Writer(None, part, None, None) for part in sorted(filter(_is_part, candidate.writers))]
+
+
+def _is_part(writer: str) -> bool:
+    return ":" in writer
 
 
 def _refuse_unordered_ids(connection: Connection) -> None:

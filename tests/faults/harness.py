@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.citus import Cluster
 from tests.faults.jobs import Keeper, Operator, Victims, count_the_rest
 from tests.faults.ledger import Drift, drift_at
 from tests.faults.processes import Workshop
@@ -23,7 +24,10 @@ REDELIVERERS = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What must have happened before a run is over; ``naive``: count to the newest visible id."""
+    """What must have happened before a run is over.
+
+    ``naive``: count to the newest visible id; ``prepared``: writers prepare some transactions.
+    """
 
     events: int
     kills: int
@@ -34,6 +38,7 @@ class Plan:
     window_ids: int = 200
     kill_pause: float = 0.5
     naive: bool = False
+    prepared: bool = True
     seconds: float = 300
 
 
@@ -85,9 +90,9 @@ class Report:
 
 
 class Harness:
-    """One run on ``server``, against a fresh migrated database at ``url``."""
+    """One run on ``server``, or a cluster, against a fresh migrated database at ``url``."""
 
-    def __init__(self, plan: Plan, server: Server, url: str, folder: Path) -> None:
+    def __init__(self, plan: Plan, server: Server | Cluster, url: str, folder: Path) -> None:
         self.plan, self.server, self.restarts = plan, server, 0
         port = free_port()
         self.workshop = Workshop(
@@ -100,7 +105,7 @@ class Harness:
                 "ROLLUP_WINDOW_IDS": str(plan.window_ids),
             },
         )
-        self.crew = Crew(self.workshop, port, plan.seed, plan.batch)
+        self.crew = Crew(self.workshop, port, plan.seed, plan.batch, prepared=plan.prepared)
         # In the naive run nobody else may count: it shall show what the naive way alone does.
         several = () if plan.naive else range(2)
         ledger, seed = self.crew.ledger, plan.seed

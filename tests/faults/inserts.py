@@ -39,9 +39,12 @@ class Direct:
     raised; whether the transaction committed may then be unknown.
     """
 
-    def __init__(self, conninfo: str, dice: random.Random, name: str) -> None:
+    def __init__(
+        self, conninfo: str, dice: random.Random, name: str, *, prepared: bool = True
+    ) -> None:
         self.done: Counter[str] = Counter()
         self._conninfo, self._dice, self._name = conninfo, dice, name
+        self._prepared = PREPARED if prepared else 0
         self._connection: psycopg.Connection | None = None
         self._undecided: tuple[str, str] | None = None
 
@@ -100,7 +103,7 @@ class Direct:
         return self._connection
 
     def _end(self, connection: psycopg.Connection, verdict: str, *, preparable: bool) -> None:
-        if not preparable or self._dice.random() > PREPARED:
+        if not preparable or self._dice.random() >= self._prepared:
             connection.execute(verdict)
             return
         self._undecided = (verdict, f"{self._name}-{self._dice.getrandbits(64):x}")

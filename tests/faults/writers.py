@@ -29,7 +29,13 @@ class NotAcknowledged(Exception):  # noqa: N818 - not an error here: the deliver
     """Whether the events were stored is unknown."""
 
 
-ABSENT = (NotAcknowledged, OSError, http.client.HTTPException, psycopg.OperationalError)
+ABSENT = (
+    NotAcknowledged,
+    OSError,
+    http.client.HTTPException,
+    psycopg.OperationalError,
+    psycopg.errors.InternalError_,  # of a cluster that has lost a node
+)
 
 
 class Http:
@@ -83,7 +89,8 @@ class Writer:
         self.dice = random.Random(f"{crew.seed}-{self.name}")
         # Each begins with another channel, so that even a short run has all of them.
         self.planned = [list(WEIGHTS)[number % len(WEIGHTS)]]
-        self.direct = Direct(conninfo(crew.workshop.url), self.dice, self.name)
+        url = conninfo(crew.workshop.url)
+        self.direct = Direct(url, self.dice, self.name, prepared=crew.prepared)
         self.channels: dict[str, Callable[[Sequence[Event]], None]] = {
             "http": Http(crew.port, self.dice),
             "direct": self.direct.commit,
@@ -151,8 +158,11 @@ class Writer:
 class Crew:
     """What the writers share."""
 
-    def __init__(self, workshop: Workshop, port: int, seed: int, batch: int) -> None:
+    def __init__(
+        self, workshop: Workshop, port: int, seed: int, batch: int, *, prepared: bool
+    ) -> None:
         self.workshop, self.port, self.seed, self.batch = workshop, port, seed, batch
+        self.prepared = prepared
         self.ledger = Ledger()
         self.enough = threading.Event()
         self.again: queue.Queue[list[Event] | None] = queue.Queue()

@@ -1,0 +1,240 @@
+"""The service on a cluster of Citus: its tables, and where the work of its statements is done."""
+
+import re
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event as hooks
+
+from app import directory, queries
+from app.db import Database
+from app.events import Event
+from app.ingest import record_events
+from app.shards import distribute
+from jobs.copying import copy_database
+from jobs.purge import purge_events
+from jobs.rebuild import rebuild
+from jobs.rollup import run_rollup
+from jobs.verify import verification
+from tests.citus import SHARDS, citus_database, required_url, spread
+from tests.conftest import conninfo, make_settings, migrate
+from tests.recount import assert_exact
+
+TENANTS = [f"org-{number}" for number in range(12)]
+DAY = date(2026, 4, 1)
+SPREAD = "SELECT table_name::text, citus_table_type, shard_count FROM citus_tables"
+
+
+@pytest.fixture(scope="module")
+def citus_url():
+    with citus_database(required_url()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def database(citus_url):
+    spread(citus_url)
+    database = Database(make_settings(citus_url).database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def bare_url():
+    with citus_database(required_url()) as url:
+        yield url
+
+
+def issue(database, prefix):
+    events = [
+        Event(tenant, f"{prefix}-{number}", f"agent-{number % 3}", at, "a name")
+        for tenant in TENANTS
+        for number, at in enumerate([datetime(2026, 4, day, day, tzinfo=UTC) for day in (1, 2, 9)])
+    ]
+    return record_events(database, events)
+
+
+def roll_up(database):
+    return run_rollup(database, window_ids=1_000, wait_seconds=5)
+
+
+def drifts(database):
+    with verification(database) as found:
+        return list(found.drift)
+
+
+@contextmanager
+def plans(database):
+    """How the statements within are planned that touch a spread table: text and plan."""
+    found = []
+
+    def explain(connection, _cursor, text, values, *_):
+        if text.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            driver = connection.connection.driver_connection
+            with psycopg.ClientCursor(driver) as cursor:
+                lines = cursor.execute(f"EXPLAIN (VERBOSE, COSTS OFF) {text}", values).fetchall()
+            plan = "\n".join(line for (line,) in lines)
+            if "Citus" in plan:
+                found.append((text, plan))
+
+    hooks.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        hooks.remove(database.engine, "before_cursor_execute", explain)
+
+
+def tasks(plan):
+    """How many shards are asked; of several steps the last."""
+    return int(re.findall(r"Task Count: (\d+)", plan)[-1])
+
+
+def of_events(found):
+    """Those that read what was issued, by the table that they write to."""
+    return {
+        text.split()[2] if text.startswith("INSERT") else text.split()[0]: plan
+        for text, plan in found
+        if "FROM issuance_events" in text
+    }
+
+
+def test_tenants_tables_are_spread_and_the_state_is_at_every_node(database):
+    with database.reading() as connection:
+        found = {row[0]: row[1:] for row in connection.execute(sa.text(SPREAD))}
+    assert found == {
+        "issuance_events": ("distributed", SHARDS),
+        "daily_issuance": ("distributed", SHARDS),
+        "dow_hour_activity": ("distributed", SHARDS),
+        "monthly_agent_issuance": ("distributed", SHARDS),
+        "rollup_corrections": ("distributed", SHARDS),
+        "agents": ("distributed", SHARDS),
+        "rollup_state": ("reference", 1),
+    }
+
+
+def test_tables_that_hold_rows_already_are_spread_with_them(bare_url):
+    migrate(bare_url)
+    database = Database(make_settings(bare_url).database_url)
+    issue(database, "before")
+    for _ in range(2):
+        database.write(lambda connection: distribute(connection, SHARDS))
+    issue(database, "after")
+    assert roll_up(database).events == 6 * len(TENANTS)
+    assert_exact(database)
+    database.dispose()
+
+
+def test_tables_of_a_later_version_are_spread_when_they_come(bare_url):
+    database = Database(make_settings(bare_url).database_url)
+    for revision in ("0001", "head"):
+        migrate(bare_url, revision)
+        database.write(lambda connection: distribute(connection, SHARDS))
+    with database.reading() as connection:
+        found = {row[0]: row[2] for row in connection.execute(sa.text(SPREAD))}
+    assert found["agents"] == SHARDS
+    database.dispose()
+
+
+def test_an_event_is_kept_once_and_duplicates_are_told(database):
+    assert issue(database, "twice").accepted == 3 * len(TENANTS)
+    assert issue(database, "twice").duplicates == 3 * len(TENANTS)
+    roll_up(database)
+    assert_exact(database)
+
+
+def test_a_run_counts_in_every_shard_and_pulls_nothing_to_the_coordinator(database):
+    issue(database, "run")
+    with plans(database) as found:
+        assert roll_up(database).outcome == "done"
+    counted = of_events(found)
+    assert set(counted) == {
+        "SELECT", "daily_issuance", "dow_hour_activity", "monthly_agent_issuance"
+    }  # fmt: skip
+    for plan in counted.values():
+        assert tasks(plan) == SHARDS
+        assert "pull to coordinator" not in plan
+        assert "Subplan" not in plan
+    assert_exact(database)
+
+
+def test_a_read_asks_one_shard_once(database):
+    roll_up(database)
+    with plans(database) as found, database.reading() as connection:
+        tenant = TENANTS[0]
+        queries.token_trend(connection, tenant, last=DAY, days=30)
+        queries.agent_activity(connection, tenant, since=None, until=DAY)
+        queries.agent_activity(connection, tenant, since=DAY, until=DAY)
+        queries.agent_usage(connection, tenant, month=DAY, limit=None)
+        queries.agent_usage(connection, tenant, month=DAY, limit=5)
+        queries.named_usage(connection, tenant, month=DAY)
+        directory.agents_page(connection, tenant, after="", limit=5, text=None)
+        directory.agents_page(connection, tenant, after="", limit=5, text="a")
+    assert len(found) == 8
+    for _, plan in found:
+        assert tasks(plan) == 1
+        assert "Subplan" not in plan
+
+
+def test_verify_recounts_in_every_shard_and_rebuild_repairs(database):
+    issue(database, "verify")
+    roll_up(database)
+    harm = sa.text("UPDATE daily_issuance SET issued = issued + 5 WHERE tenant_id < 'org-5'")
+    lose = sa.text("DELETE FROM monthly_agent_issuance WHERE tenant_id = 'org-1'")
+    for statement in (harm, lose):
+        database.write(lambda connection, statement=statement: connection.execute(statement))
+    with plans(database) as found:
+        assert drifts(database)
+    recounts = [plan for text, plan in found if "FROM issuance_events" in text]
+    assert [tasks(plan) for plan in recounts] == [SHARDS] * 3
+    assert rebuild(database, DAY, DAY).buckets
+    assert drifts(database) == []
+    assert rebuild(database, DAY, DAY).buckets == 0
+    assert_exact(database)
+
+
+def test_a_purge_deletes_in_every_shard(bare_url):
+    spread(bare_url)
+    database = Database(make_settings(bare_url).database_url)
+    issue(database, "old")
+    roll_up(database)
+    aged = sa.text("UPDATE issuance_events SET received_at = now() - interval '9 days'")
+    database.write(lambda connection: connection.execute(aged))
+    issue(database, "young")
+    with plans(database) as found:
+        assert purge_events(database, retention_days=8).events == 3 * len(TENANTS)
+    (deleted,) = (plan for text, plan in found if text.startswith("DELETE FROM issuance_events"))
+    assert tasks(deleted) == SHARDS
+    assert roll_up(database).events == 3 * len(TENANTS)
+    database.dispose()
+
+
+def test_a_copy_fills_a_cluster_and_none_is_taken_from_one(bare_url, sqlite_url):
+    source = Database(make_settings(sqlite_url).database_url)
+    target = Database(make_settings(bare_url).database_url)
+    spread(bare_url)
+    issue(source, "copied")
+    roll_up(source)
+    assert copy_database(source, target, wait_seconds=1).events == 3 * len(TENANTS)
+    issue(target, "next")
+    assert roll_up(target).events == 3 * len(TENANTS)
+    assert_exact(target)
+    with pytest.raises(Exception, match="the source is a cluster"):
+        copy_database(target, source, wait_seconds=1)
+    source.dispose()
+    target.dispose()
+
+
+def test_an_open_writer_at_the_coordinator_is_waited_for(database, citus_url):
+    roll_up(database)
+    with psycopg.connect(conninfo(citus_url)) as writer:
+        writer.execute(
+            "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+            " VALUES ('org-0', 'slow', 'a', '2026-04-01Z')"
+        )
+        issue(database, "beside")
+        assert run_rollup(database, window_ids=1_000, wait_seconds=0.2).outcome == "held_up"
+    assert roll_up(database).outcome == "done"
+    assert_exact(database)
