@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Dialect
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app import fence
-from app.errors import RefusedError, UnavailableError
+from app.errors import RefusedError
+from app.outages import is_conflict
 from app.pool import replace_the_dead
 
 S = TypeVar("S")
@@ -30,14 +31,6 @@ T = TypeVar("T")
 # Seconds a SQLite connection waits for another writer before it gives up.
 SQLITE_BUSY_SECONDS = 30
 ATTEMPTS = 6
-_DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
-_READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
-_FROZEN_TOO_LONG = "25P03"
-# A standby before its promotion, a database before its migration, a connection that the
-# server has given up.
-_NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
-# Of a cluster that has lost a node, or has just moved a shard: internal errors, all in words.
-_NODES_CHANGED = ("connection", "for shard")
 # Whatever the role's or the database's defaults are: dates that the driver can read, and no
 # acknowledgement before the commit is safe. And no lock for a process that froze, or whose
 # host vanished, in the middle of a transaction.
@@ -212,7 +205,7 @@ class Database:
             try:
                 return self._write_once(work)
             except DBAPIError as error:
-                if not _is_conflict(error):
+                if not is_conflict(error):
                     raise
                 # S311: jitter, not a secret.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
@@ -243,23 +236,9 @@ def _check_text(
         fence.check_text(statement)
 
 
-def _is_conflict(error: DBAPIError) -> bool:
-    return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
-
-
 def is_citus(connection: Connection) -> bool:
     """Whether the database had the extension Citus when the session began."""
     return bool(connection.info.get(_CITUS))
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """Whether the database is away, full or busy, rather than the statement wrong."""
-    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
-        return True
-    if isinstance(error, sa.exc.InternalError):
-        return any(words in str(error.orig) for words in _NODES_CHANGED)
-    away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
-    return isinstance(error, away)
 
 
 def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:

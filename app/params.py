@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from datetime import date
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from werkzeug.datastructures import MultiDict
 
@@ -96,9 +96,10 @@ def zone(args: Args) -> ZoneInfo | None:
     text = _single(args, "zone")
     if text is None:
         return None
-    if text not in available_timezones():
-        raise _wrong("zone", "must be the name of a time zone, as Europe/Berlin")
-    return ZoneInfo(text)
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # unknown, no name at all, or a folder of zones
+        raise _wrong("zone", "must be the name of a time zone, as Europe/Berlin") from None
 
 
 def one_of(args: Args, name: str, words: Sequence[str]) -> str:

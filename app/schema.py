@@ -13,8 +13,9 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
-from app.db import Database, is_unavailable
+from app.db import Database
 from app.errors import RefusedError, SettingsError
+from app.outages import is_unavailable
 from app.shards import distribute
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"

@@ -18,9 +18,10 @@ from sqlalchemy import Connection
 from app import __version__, exporter, logs, tracing
 from app import metrics as app_metrics
 from app.config import Settings
-from app.db import Database, database_now, is_unavailable
+from app.db import Database, database_now
 from app.errors import ServiceError
 from app.models import rollup_state
+from app.outages import is_unavailable
 from app.periods import utc_now
 from jobs import metrics
 from jobs.purge import purge_events

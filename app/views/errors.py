@@ -12,8 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app import metrics
-from app.db import is_unavailable
 from app.errors import CODES, ServiceError, UnavailableError
+from app.outages import is_unavailable
 from app.views.answers import Problem
 from app.views.bodies import too_large
 from app.views.web import json_response, page_response, services

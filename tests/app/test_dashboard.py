@@ -145,7 +145,17 @@ def test_a_field_left_empty_is_as_good_as_left_out(browser, busy):
 
 @pytest.mark.parametrize(
     "query",
-    ["days=0", "days=91", "months=25", "month=2026-13", "zone=Mars", "zone=../etc", "sort=x"],
+    [
+        "days=0",
+        "days=91",
+        "months=25",
+        "month=2026-13",
+        "zone=Mars",
+        "zone=../etc",
+        "zone=Europe",
+        "zone=%00",
+        "sort=x",
+    ],
 )
 def test_a_wrong_choice_is_told_on_a_page(browser, query):
     answer = browser.get(f"{DASHBOARD}?{query}")

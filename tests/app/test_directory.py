@@ -151,7 +151,7 @@ def test_a_batch_has_one_name_for_each_agent_ordered_by_key():
 def test_batches_that_name_the_same_agents_in_opposite_order_do_not_deadlock(
     database, monkeypatch, names
 ):
-    monkeypatch.setattr(db, "_is_conflict", lambda _error: False)  # a deadlock would be raised
+    monkeypatch.setattr(db, "is_conflict", lambda _error: False)  # a deadlock would be raised
     numbers, turns = range(300), 24
 
     def store(turn):

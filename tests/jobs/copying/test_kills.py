@@ -16,9 +16,9 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import DBAPIError
 
 from app.config import ROOT
-from app.db import is_unavailable
 from app.errors import RefusedError
 from app.models import rollup_runs
+from app.outages import is_unavailable
 from jobs import copying
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
