@@ -82,7 +82,9 @@ class Cluster:
     IMMEDIATE = Server.IMMEDIATE
 
     def __init__(self, workers: int = 2) -> None:
-        self.coordinator, *self.workers = (Server(CITUS) for _ in range(1 + workers))
+        self.coordinator, *nodes = (Server(CITUS) for _ in range(1 + workers))
+        # In Citus' order: at the first one it keeps the locks of tables that are at every node.
+        self.workers = sorted(nodes, key=lambda node: str(node.folder))
         self.url = self.coordinator.url("postgres")
         self._victims = [*self.workers, self.coordinator]
 

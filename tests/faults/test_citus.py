@@ -63,7 +63,7 @@ def roll_up(database):
 
 
 @contextmanager
-def dying_before_the_second_phase(cluster, admin, work):
+def dying_before_the_second_phase(worker, admin, work):
     """Commit ``work``, but kill a worker when its part is prepared and the commit under way.
 
     What makes it wait in between is a standby of the coordinator that does not exist.
@@ -79,11 +79,11 @@ def dying_before_the_second_phase(cluster, admin, work):
     try:
         thread.start()
         eventually(lambda: admin.execute(waiting).fetchone())
-        cluster.workers[0].stop(Server.IMMEDIATE)
+        worker.stop(Server.IMMEDIATE)
     finally:
         standby("")
     thread.join()
-    cluster.workers[0].start()
+    worker.start()
     yield
 
 
@@ -102,7 +102,7 @@ def visible(admin):
 def test_an_event_that_is_committed_but_not_at_its_node_yet_is_waited_for(
     cluster, url, database, admin
 ):
-    with dying_before_the_second_phase(cluster, admin, insert(url, "early")):
+    with dying_before_the_second_phase(cluster.workers[0], admin, insert(url, "early")):
         insert(url, "late")()
         assert visible(admin) < 2 * len(TENANTS)
         held_up = roll_up(database)
@@ -119,11 +119,7 @@ def test_a_run_that_is_not_counted_at_every_node_yet_is_neither_drift_nor_rebuil
     monkeypatch.setattr(state, "PATIENCE_SECONDS", 0.5)
     insert(url, "e")()
 
-    def count():
-        with suppress(SQLAlchemyError, UnavailableError):  # after the window, at its next step
-            run_rollup(database, window_ids=1_000, wait_seconds=0)
-
-    with dying_before_the_second_phase(cluster, admin, count):
+    with dying_before_the_second_phase(cluster.workers[-1], admin, counting(database)):
         for attempt in (drifts, lambda database: rebuild(database, NOW.date(), NOW.date())):
             with pytest.raises(UnavailableError, match="still prepared"):
                 attempt(database)
@@ -132,6 +128,28 @@ def test_a_run_that_is_not_counted_at_every_node_yet_is_neither_drift_nor_rebuil
     assert rebuild(database, NOW.date(), NOW.date()).buckets == 0
     roll_up(database)
     assert_exact(database)
+
+
+def test_where_locks_are_kept_such_a_run_is_waited_for(cluster, url, database, admin):
+    insert(url, "e")()
+    with dying_before_the_second_phase(cluster.workers[0], admin, counting(database)):
+        later = threading.Timer(2, recover, [url])
+        later.start()
+        assert drifts(database) == []
+        later.join()
+    assert rebuild(database, NOW.date(), NOW.date()).buckets == 0
+    roll_up(database)
+    assert_exact(database)
+
+
+def counting(database):
+    """A run, of one window."""
+
+    def count():
+        with suppress(SQLAlchemyError, UnavailableError):  # after the window, at its next step
+            run_rollup(database, window_ids=1_000, wait_seconds=0)
+
+    return count
 
 
 def drifts(database):
