@@ -191,3 +191,29 @@ def test_nothing_is_lost_or_doubled_while_jobs_and_nodes_are_killed(cluster, url
     assert report.exact, report.explain()
     assert report.restarts == 3
     print(report.explain())
+
+
+def test_writers_that_never_pause_keep_no_run_from_counting(url, database):
+    stopped = threading.Event()
+
+    def write(number):
+        with psycopg.connect(conninfo(url)) as writer:
+            while not stopped.is_set():
+                row = (TENANTS[number], f"e{number}-{time.monotonic_ns()}", "a", NOW)
+                writer.execute(INSERT, row)
+                stopped.wait(0.4)
+                writer.commit()
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.13)  # one of them is in a transaction at every moment
+    try:
+        watermarks = set()
+        eventually(lambda: watermarks.add(roll_up(database).watermark) or len(watermarks) > 4)
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    eventually(lambda: roll_up(database).outcome == "done")
+    assert_exact(database)
