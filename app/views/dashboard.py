@@ -116,6 +116,7 @@ def _ranking(chosen: Choices, agents: Report[NamedUsage]) -> dict[str, object]:
     matching = insights.ordered(insights.found(shares, chosen.search or ""), chosen.sort)
     return {
         "agents": matching if chosen.everyone else matching[:TOP_AGENTS],
+        "top": TOP_AGENTS,
         "matching": len(matching),
         "all_agents": len(shares),
         "heavy": [agent for agent in shares if agent.heavy],

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import select
 
+from app.db import Database
 from app.factory import create_app
+from app.models import agents
 from tests.app.pages import Browser
 from tests.conftest import NOW, make_settings
 from tests.idp import Issuer
@@ -35,3 +38,15 @@ def issuer(request: pytest.FixtureRequest) -> Iterator[Issuer]:
     """An identity provider; its algorithm may be a parameter."""
     with Issuer(getattr(request, "param", "RS256")) as issuer:
         yield issuer
+
+
+@pytest.fixture
+def names(database: Database) -> Callable[[], dict[tuple[str, str], str | None]]:
+    """Every stored name, by tenant and agent."""
+
+    def names() -> dict[tuple[str, str], str | None]:
+        with database.reading() as connection:
+            rows = connection.execute(select(agents)).all()
+        return {(row.tenant_id, row.agent_id): row.name for row in rows}
+
+    return names

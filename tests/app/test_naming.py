@@ -34,18 +34,6 @@ def put(client):
     return put
 
 
-@pytest.fixture
-def names(database):
-    """Every stored name, by tenant and agent."""
-
-    def names():
-        with database.reading() as connection:
-            rows = connection.execute(select(agents)).all()
-        return {(row.tenant_id, row.agent_id): row.name for row in rows}
-
-    return names
-
-
 def check(answer, status, code):
     assert (answer.status_code, answer.mimetype) == (status, "application/json"), answer.data
     assert answer.json["code"] == code

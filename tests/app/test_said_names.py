@@ -4,10 +4,8 @@ import io
 import json
 
 import pytest
-from sqlalchemy import select
 
 from app.importer import Importer
-from app.models import agents
 from tests.app.test_agents_api import HOSTILE
 from tests.conftest import NOW, TENANT, bearer
 
@@ -29,18 +27,6 @@ def post(client):
         )
 
     return post
-
-
-@pytest.fixture
-def names(database):
-    """Every stored name, by tenant and agent."""
-
-    def names():
-        with database.reading() as connection:
-            rows = connection.execute(select(agents)).all()
-        return {(row.tenant_id, row.agent_id): row.name for row in rows}
-
-    return names
 
 
 @pytest.fixture
