@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Dialect
@@ -45,8 +45,6 @@ _SESSION = """
            EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
 """
 _CITUS = "citus"
-
-_TENANT = "tenant_id"
 _POOLED = (
     "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
     " transaction mode"
@@ -59,6 +57,30 @@ _NAME_TENANT = sa.select(
 _NAME_WRITTEN = sa.select(
     sa.func.set_config("analytics.written", sa.bindparam("names", type_=sa.Text), True)
 )
+
+
+class _Beginnings(NamedTuple):
+    """What begins a transaction of each kind; neither driver does so, or commits, by itself."""
+
+    reading: str | None
+    moving: str
+    snapshot: str
+    writing: str
+
+
+_BEGINNINGS = {
+    # A read is one statement: it needs no BEGIN and ROLLBACK around it. The rollup's argument
+    # needs a fresh snapshot per statement, whatever the database's or the role's default is.
+    "postgresql": _Beginnings(
+        None,
+        "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL READ COMMITTED",
+    ),
+    # A writer takes its lock at once. Begun as a reader it would fail when it turns writer, or
+    # read a watermark that another run is about to move.
+    "sqlite": _Beginnings("BEGIN", "BEGIN", "BEGIN", "BEGIN IMMEDIATE"),
+}
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
@@ -116,14 +138,13 @@ class Database:
         postgresql = url.get_backend_name() == "postgresql"
         pool = {"pool_size": pool_size, "max_overflow": overflow}
         self.engine = _postgresql(url, pool) if postgresql else _sqlite(url, pool)
-        # A read is one statement: on PostgreSQL it needs no BEGIN and ROLLBACK around it.
-        options = {"isolation_level": "AUTOCOMMIT"} if postgresql else {}
-        self._reader = self.engine.execution_options(**options)
-        self._fenced = self._reader.execution_options()
-        sa.event.listen(self._fenced, "before_execute", _check_fence)
-        sa.event.listen(self._fenced, "before_cursor_execute", _check_text)
+        self._begin = _BEGINNINGS[self.engine.dialect.name]
+        self.engine.update_execution_options(begin=self._begin.moving)
+        sa.event.listen(self.engine, "begin", _begin)
+        self._reader = self.engine.execution_options(begin=self._begin.reading)
+        self._fenced = fence.around(self._reader)
+        self._writer = self.engine.execution_options(begin=self._begin.writing)
         self._row_security = row_security and postgresql
-        self._writer = self.engine.execution_options(writes=True)
 
     @property
     def is_postgresql(self) -> bool:
@@ -146,7 +167,7 @@ class Database:
         A statement that could show another tenant's rows raises ``fence.FenceError``.
         """
         with self._fenced.connect() as connection:
-            connection.info[_TENANT] = tenant_id  # its options would cost more than its checks
+            fence.admit(connection, tenant_id)
             if self._row_security:
                 # For the session: a read is a statement without a transaction around it, and
                 # the next reader on this connection says its own.
@@ -159,9 +180,9 @@ class Database:
 
         ``moving``: on PostgreSQL each sees the newest commits, and rows may be locked.
         """
-        repeatable = self.is_postgresql and not moving
-        level = {"isolation_level": "REPEATABLE READ"} if repeatable else {}
-        with self.engine.execution_options(**level).connect() as connection, connection.begin():
+        begin = self._begin.moving if moving else self._begin.snapshot
+        engine = self.engine.execution_options(begin=begin)
+        with engine.begin() as connection:
             if self.is_postgresql:
                 # It holds nobody up, and its reader may stand still as a pager does.
                 connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
@@ -181,7 +202,7 @@ class Database:
             try:
                 with connection.begin():
                     session, found = self._session(connection), read(connection)
-                with connection.execution_options(writes=True).begin():
+                with connection.execution_options(begin=self._begin.writing).begin():
                     if self._session(connection) != session:
                         raise RefusedError(_POOLED)
                     return write(connection, found)
@@ -221,19 +242,9 @@ class Database:
             return work(connection)
 
 
-def _check_fence(
-    connection: Connection, statement: Any, many: Any, parameters: dict[str, Any], _options: Any
-) -> None:
-    if many:
-        raise fence.FenceError("a read has one set of parameters")
-    fence.check(statement, parameters, connection.info[_TENANT])
-
-
-def _check_text(
-    _connection: Connection, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
-) -> None:
-    if context.compiled is None:  # not one that _check_fence has seen
-        fence.check_text(statement)
+def _begin(connection: Connection) -> None:
+    if statement := connection.get_execution_options()["begin"]:
+        connection.exec_driver_sql(statement)
 
 
 def is_citus(connection: Connection) -> bool:
@@ -246,9 +257,7 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
         url,
         **pool,
         hide_parameters=True,  # a tenant's data does not belong in a log
-        # The rollup's argument needs a fresh snapshot per statement, whatever the
-        # database's or role's default isolation is.
-        isolation_level="READ COMMITTED",
+        isolation_level="AUTOCOMMIT",  # the driver's
         connect_args={
             "connect_timeout": 5,
             "client_encoding": "utf8",
@@ -259,7 +268,6 @@ def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
         record.info[_CITUS] = connection.execute(_SESSION).fetchone()[-1]
-        connection.commit()
 
     replace_the_dead(engine)
     return engine
@@ -275,17 +283,9 @@ def _sqlite(url: URL, pool: dict[str, Any]) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
-        # The driver must not begin or commit by itself: `begin` below does.
-        connection.isolation_level = None
+        connection.isolation_level = None  # so that the driver neither begins nor commits
         connection.execute("PRAGMA journal_mode = WAL")
         # An acknowledged event survives a power cut.
         connection.execute("PRAGMA synchronous = FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A writer takes its lock at once. Begun as a reader it would fail when it
-        # turns writer, or read a watermark that another run is about to move.
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

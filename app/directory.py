@@ -101,8 +101,8 @@ def agents_page(
     else:
         found = read_report(connection, _SEARCH, **parameters, pattern=_pattern(text))
     points = [
-        Agent(row.agent_id, row.name, _month(row.first), _month(row.last), row.issued)
-        for row in found.points
+        Agent(agent_id, name, _month(first), _month(last), count)
+        for _, agent_id, name, first, last, count in found.points
     ]
     return Report(points, found.counted_at)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, FromClause, Select
+from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
@@ -19,10 +19,49 @@ COLUMN = "tenant_id"
 # Tables that are nobody's; any other has to be read by its tenant.
 SHARED = ("rollup_state", "alembic_version")
 CATALOG = "pg_catalog"
+_FENCED = "fenced"
 
 
 class FenceError(AssertionError):
     """A statement that might show one tenant another's rows: a bug, never sent."""
+
+
+def around(engine: Engine) -> Engine:
+    """The engine with the fence around its connections, each of which a tenant is admitted to."""
+    fenced = engine.execution_options(**{_FENCED: True})
+    sa.event.listen(fenced, "before_execute", _check_execution)
+    sa.event.listen(fenced, "before_cursor_execute", _check_cursor)
+    return fenced
+
+
+def admit(connection: Connection, tenant_id: str | None) -> None:
+    """Say whose reads a connection is for from now on."""
+    connection.info[COLUMN] = tenant_id  # its options would cost more than its checks
+
+
+def check_read(connection: Connection, statement: object, parameters: Mapping[str, Any]) -> None:
+    """As :func:`check`, for whoever a fenced connection is for; nothing on any other one.
+
+    Raises:
+        FenceError: the statement might show another's rows.
+    """
+    if connection.get_execution_options().get(_FENCED):
+        check(statement, parameters, connection.info[COLUMN])
+
+
+def _check_execution(
+    connection: Connection, statement: Any, many: Any, parameters: dict[str, Any], _options: Any
+) -> None:
+    if many:
+        raise FenceError("a read has one set of parameters")
+    check_read(connection, statement, parameters)
+
+
+def _check_cursor(
+    _connection: Connection, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
+) -> None:
+    if context.compiled is None:  # not one that _check_execution has seen
+        check_text(statement)
 
 
 def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | None) -> None:

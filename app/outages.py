@@ -1,6 +1,9 @@
 """Errors of the database that are nobody's mistake: it is away, full or busy, or two met in it."""
 
+from typing import Any
+
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.errors import UnavailableError
@@ -28,3 +31,22 @@ def is_unavailable(error: BaseException) -> bool:
         return any(words in str(error.orig) for words in _NODES_CHANGED)
     away = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
     return isinstance(error, away)
+
+
+def as_sqlalchemys(connection: Connection, statement: str, error: Any) -> Exception:
+    """An error of the driver, to which a statement went past SQLAlchemy, as SQLAlchemy would
+    raise it: without values, and with the connection given up if that is what broke."""
+    dialect = connection.dialect
+    broken = dialect.is_disconnect(error, connection.connection.driver_connection, None)
+    if broken:
+        connection.invalidate(error)
+    raised: Exception = DBAPIError.instance(
+        statement,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=broken,
+        dialect=dialect,
+    )
+    return raised

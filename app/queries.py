@@ -12,11 +12,12 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row, Select
+from sqlalchemy import Connection, Select
 
 from app.db import as_utc
 from app.errors import UnavailableError
 from app.events import Id
+from app.fetching import Reading, fetch
 from app.models import (
     agents,
     daily_issuance,
@@ -87,7 +88,7 @@ def token_trend(
     """Tokens per UTC day for the ``days`` days up to ``last``, oldest first, silent days as 0."""
     wanted = days_until(last, days)
     found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
-    issued = {row.date: row.issued for row in found.points}
+    issued = {day: count for _, day, count in found.points}
     return Report([DayCount(day, issued.get(day, 0)) for day in wanted], found.counted_at)
 
 
@@ -106,7 +107,7 @@ def agent_activity(
         found = read_report(
             connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until
         )
-    points = [HourCount(row.dow, row.hour, row.issued) for row in found.points]
+    points = [HourCount(dow, hour, count) for _, dow, hour, count in found.points]
     return Report(points, found.counted_at)
 
 
@@ -118,52 +119,56 @@ def agent_usage(
         found = read_report(connection, _USAGE, tenant_id=tenant_id, month=month)
     else:
         found = read_report(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
-    points = [AgentCount(row.agent_id, row.issued) for row in found.points]
+    points = [AgentCount(agent_id, count) for _, agent_id, count in found.points]
     return Report(points, found.counted_at)
 
 
 def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Report[NamedUsage]:
     """As :func:`agent_usage` for all agents, with their names."""
     found = read_report(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
-    points = [NamedUsage(row.agent_id, row.name, row.issued) for row in found.points]
+    points = [NamedUsage(agent_id, name, count) for _, agent_id, count, name in found.points]
     return Report(points, found.counted_at)
 
 
-def read_report(
-    connection: Connection, statement: Select[*tuple[Any, ...]], **parameters: Any
-) -> Report[Row[Any]]:
-    """The rows of a statement that :func:`with_state` made, none of which lacks ``issued``.
+def read_report(connection: Connection, statement: Reading, **parameters: Any) -> Report[Any]:
+    """The rows of a statement that :func:`with_state` made, each with an empty column first.
 
     Raises:
         UnavailableError: there is no state, hence nothing to read yet.
     """
-    result = connection.execute(statement, parameters).all()
-    if not result:
+    found = fetch(connection, statement, parameters)
+    if not found or found[0][1] is not None:
         raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
-    # Without a match the outer join leaves one row, with nothing in it but the state.
-    counted = list(result) if result[0].issued is not None else []
-    return Report(counted, as_utc(result[0].last_finished))
+    return Report(list(found[1:]), as_utc(found[0][0]))
 
 
-def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Select[*tuple[Any, ...]]:
-    """``rows``, and the job's state along with each.
+def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
+    """A row with the job's state and nothing else, then ``rows`` with an empty column in front.
 
-    ``order`` names columns, with ``-`` in front for descending.
+    With the state in each row it would be sent, and read, as often as there are rows.
+
+    Args:
+        rows: their first column is never empty.
+        order: names of columns, with ``-`` in front for descending.
     """
     found = rows.subquery("found")
-    # As the driver reads it: it comes with every row, and is looked at once.
-    finished = sa.type_coerce(rollup_state.c.last_finished, sa.types.NullType())
-    return (
-        sa.select(finished.label("last_finished"), *found.c)
-        .select_from(rollup_state.outerjoin(found, sa.true()))
-        .order_by(*_ordering(found, order))
-    )
+    finished = rollup_state.c.last_finished
+    state = sa.select(finished, *(_nothing(column).label(column.name) for column in found.c))
+    both = sa.union_all(state, sa.select(_nothing(finished), *found.c))
+    return both.order_by(*_ordering(both.selected_columns, order))
 
 
-def _ordering(found: sa.Subquery, names: tuple[str, ...]) -> Iterator[sa.ColumnElement[Any]]:
+def _nothing(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.type_coerce(sa.null(), column.type)
+
+
+def _ordering(
+    columns: sa.ColumnCollection[str, sa.ColumnElement[Any]], names: tuple[str, ...]
+) -> Iterator[sa.ColumnElement[Any]]:
     for name in names:
-        column = found.c[name.removeprefix("-")]
-        yield column.desc() if name.startswith("-") else column.asc()
+        column = columns[name.removeprefix("-")]
+        ordered = column.desc() if name.startswith("-") else column.asc()
+        yield ordered.nulls_first()  # the state's row
 
 
 def _days() -> Select[*tuple[Any, ...]]:
@@ -211,7 +216,7 @@ def _named_agents() -> Select[*tuple[Any, ...]]:
     return _agents().add_columns(names.c.name).select_from(joined)
 
 
-_TREND = with_state(_days())
+_TREND = with_state(_days(), "date")
 _ACTIVITY = with_state(_cells(), "dow", "hour")
 _RECENT_ACTIVITY = with_state(_recent_cells(), "dow", "hour")
 _USAGE = with_state(_agents(), "-issued", "agent_id")

@@ -84,6 +84,11 @@ def stop() -> None:
         _tracing = None
 
 
+def is_on() -> bool:
+    """Whether spans are made, of each statement, too."""
+    return _tracing is not None
+
+
 def span(
     name: str, headers: Mapping[str, str] | None = None, **attributes: Any
 ) -> AbstractContextManager[Any]:

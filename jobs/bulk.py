@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
-from sqlalchemy.exc import DBAPIError
+
+from app.outages import as_sqlalchemys
 
 BATCH_ROWS = 10_000
 
@@ -107,10 +108,7 @@ def _copy_in(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> 
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
-        # What SQLAlchemy does for its own statements.
-        raise DBAPIError.instance(
-            statement, None, error, psycopg.Error, hide_parameters=True, dialect=connection.dialect
-        ) from error
+        raise as_sqlalchemys(connection, statement, error) from error
 
 
 def differences(

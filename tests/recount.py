@@ -1,10 +1,8 @@
-"""An independent count of the raw events, in plain Python, and what a database was asked."""
+"""An independent count of the raw events, in plain Python."""
 
 from collections import Counter
-from contextlib import contextmanager
 from datetime import UTC
 
-from sqlalchemy import event as hooks
 from sqlalchemy import select
 
 from app.db import Database
@@ -49,18 +47,3 @@ def assert_exact(database: Database, *, counted_only: bool = False) -> int:
     for table, expected in recount(events).items():
         assert stored(database, table) == expected, table.name
     return len(events)
-
-
-@contextmanager
-def statements(database: Database):
-    """The texts of the statements executed within."""
-    executed = []
-
-    def note(_connection, _cursor, text, *_):
-        executed.append(text)
-
-    hooks.listen(database.engine, "before_cursor_execute", note)
-    try:
-        yield executed
-    finally:
-        hooks.remove(database.engine, "before_cursor_execute", note)

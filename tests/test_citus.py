@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 import psycopg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import event as hooks
 
 from app import directory, queries
 from app.db import Database
@@ -22,6 +21,7 @@ from jobs.verify import verification
 from tests.citus import SHARDS, citus_database, required_url, spread
 from tests.conftest import conninfo, make_settings, migrate
 from tests.recount import assert_exact
+from tests.statements import watched
 
 TENANTS = [f"org-{number}" for number in range(12)]
 DAY = date(2026, 4, 1)
@@ -71,20 +71,16 @@ def plans(database):
     """How the statements within are planned that touch a spread table: text and plan."""
     found = []
 
-    def explain(connection, _cursor, text, values, *_):
+    def explain(driver, text, values):
         if text.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-            driver = connection.connection.driver_connection
             with psycopg.ClientCursor(driver) as cursor:
                 lines = cursor.execute(f"EXPLAIN (VERBOSE, COSTS OFF) {text}", values).fetchall()
             plan = "\n".join(line for (line,) in lines)
             if "Citus" in plan:
                 found.append((text, plan))
 
-    hooks.listen(database.engine, "before_cursor_execute", explain)
-    try:
+    with watched(database, explain):
         yield found
-    finally:
-        hooks.remove(database.engine, "before_cursor_execute", explain)
 
 
 def tasks(plan):

@@ -12,6 +12,7 @@ from app import directory, queries
 from app.db import Database
 from jobs.rollups import ROLLUPS, Window, add_window
 from tests.conftest import TENANT, bearer, make_settings
+from tests.statements import statements
 
 READS = [
     "tokens?days=30",
@@ -24,26 +25,10 @@ EVENT = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T00:00:00Z"}
 
 
 @pytest.fixture
-def statements():
-    """What is sent to a database while it is watched, but for SQLite's own bookkeeping."""
-
-    def watch(engine):
-        sent = []
-
-        @sa.event.listens_for(engine, "before_cursor_execute")
-        def note(_connection, _cursor, statement, *_):
-            if not statement.startswith(("BEGIN", "PRAGMA")):
-                sent.append(statement)
-
-        return sent
-
-    return watch
-
-
-@pytest.fixture
-def sent_for(client, statements):
-    """What the service sends from now on."""
-    return statements(client.application.extensions["analytics"].database.engine)
+def sent_for(client):
+    """What the service sends."""
+    with statements(client.application.extensions["analytics"].database) as sent:
+        yield sent
 
 
 @pytest.mark.parametrize("read", READS)
@@ -85,23 +70,21 @@ def test_a_batch_is_one_statement_whatever_its_size(client, sent_for, events):
     assert len(sent_for) == 1
 
 
-def test_a_run_has_as_many_statements_for_many_events_as_for_few(
-    database, statements, issue, roll_up
-):
-    sent, counts = statements(database.engine), []
+def test_a_run_has_as_many_statements_for_many_events_as_for_few(database, issue, roll_up):
+    counts = []
     for events in (5, 2_000):
         issue("2026-04-01T00:00:00Z", times=events)
-        before = len(sent)
-        assert roll_up().events == events
-        counts.append(len(sent) - before)
+        with statements(database) as sent:
+            assert roll_up().events == events
+        counts.append(len(sent))
     assert counts[0] == counts[1] < 20
 
 
-def test_a_run_without_anything_to_do_counts_nothing(database, statements, issue, roll_up):
+def test_a_run_without_anything_to_do_counts_nothing(database, issue, roll_up):
     issue("2026-04-01T00:00:00Z")
     roll_up()
-    sent = statements(database.engine)
-    roll_up()
+    with statements(database) as sent:
+        roll_up()
     assert not [one for one in sent if "INSERT" in one or "GROUP BY" in one]
 
 

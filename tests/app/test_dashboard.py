@@ -11,6 +11,7 @@ from app.directory import set_names
 from app.models import rollup_state
 from tests.app.pages import DASHBOARD, SIGNIN, Browser, place
 from tests.conftest import NOW, TENANT, bearer
+from tests.statements import statements
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 MOST_BYTES, MOST_QUERIES = 40_000, 3
@@ -71,10 +72,8 @@ def test_the_page_costs_three_queries_and_few_bytes(browser, issue, roll_up):
         for hour in range(24):
             issue(day.replace(hour=hour, minute=0), agent=f"00000000-0000-4000-8000-{hour:012}")
     roll_up()
-    sent = []
-    engine = browser.app.extensions["analytics"].database.engine
-    sa.event.listen(engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
-    page = browser.get(f"{DASHBOARD}?days=90")
+    with statements(browser.app.extensions["analytics"].database) as sent:
+        page = browser.get(f"{DASHBOARD}?days=90")
     assert page.status_code == 200
     assert len([one for one in sent if one.startswith(("SELECT", "WITH"))]) == MOST_QUERIES
     assert 20_000 < len(page.data) < MOST_BYTES
