@@ -75,7 +75,7 @@ logger_class = Log
 
 
 def when_ready(server: Any) -> None:
-    """Before the first worker: a folder for what they count, and who serves it.
+    """Before the first worker: a folder for what they count.
 
     The library chooses when it is first imported whether numbers are shared, so nothing of it
     may be imported in this process before this.
@@ -83,25 +83,39 @@ def when_ready(server: Any) -> None:
     if server.cfg.threads > settings.web_threads:
         server.log.warning("more threads than WEB_THREADS: some will wait for a connection")
     os.environ.pop(SHARED, None)
-    if settings.metrics_bind is None:
-        return
-    folder = _emptied(settings.metrics_folder)
-    os.environ[SHARED] = str(folder)
-    words = [*map(str, settings.metrics_bind), str(folder)]
-    # S603: this program, and an address that was checked.
-    server.exporter = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "app.exporter", *words], cwd=ROOT, stdin=subprocess.PIPE
-    )
+    if settings.metrics_bind is not None:
+        os.environ[SHARED] = str(_emptied(settings.metrics_folder))
 
 
 def _emptied(given: Path | None) -> Path:
     """The folder that was given, without what an earlier process left there; or a new one."""
-    if given is None:
-        return Path(tempfile.mkdtemp(prefix="agentidp-analytics-"))
-    given.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in given.glob("*.db"):
-        file.unlink(missing_ok=True)
+    try:
+        if given is None:
+            return Path(tempfile.mkdtemp(prefix="agentidp-analytics-"))
+        given.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in given.glob("*.db"):
+            file.unlink(missing_ok=True)
+        tempfile.TemporaryFile(dir=given).close()  # workers have to be able to, too
+    except OSError as error:
+        sys.exit(f"error: {SettingsError(SHARED, f'cannot be used: {error.strerror}')}")
     return given
+
+
+def pre_fork(server: Any, _worker: Any) -> None:
+    """Before each worker: who serves what they count, unless it is there.
+
+    One that was killed comes back so with the next worker, as a reload starts them.
+    """
+    exporter = getattr(server, "exporter", None)
+    if settings.metrics_bind is None or (exporter and exporter.poll() is None):
+        return
+    if exporter:
+        exporter.stdin.close()
+    words = [*map(str, settings.metrics_bind), os.environ[SHARED]]
+    # S603: this program, and an address that was checked.
+    server.exporter = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "app.exporter", *words], cwd=ROOT, stdin=subprocess.PIPE
+    )
 
 
 def post_fork(server: Any, _worker: Any) -> None:
