@@ -90,7 +90,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode(errors="replace")
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # half of a pair, which a token may have and UTF-8 may not
+            return json.dumps(msgspec.to_builtins(line, enc_hook=str))
 
 
 class TextLines(logging.Formatter):

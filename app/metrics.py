@@ -7,11 +7,12 @@ Under gunicorn the workers share their numbers through files (see ``app.serving`
 scrape reaches one process only.
 """
 
+import sys
 from http import HTTPMethod
 from typing import Any
 
 import sqlalchemy as sa
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, values
 
 from app import __version__
 
@@ -19,6 +20,10 @@ from app import __version__
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset(HTTPMethod)
 
+if "app.serving" not in sys.modules:
+    # Not gunicorn's: the folder may be named in everybody's environment, which is all that the
+    # library goes by, and it belongs to the workers.
+    values.ValueClass = values.MutexValue
 disable_created_metrics()  # type: ignore[no-untyped-call]  # its own gap
 _requests = Counter("analytics_http_requests", "Requests answered", ["method", "route", "status"])
 _durations = Histogram(

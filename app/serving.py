@@ -6,13 +6,19 @@ In a checkout ``gunicorn.conf.py`` hands them on; an installed package is served
 
 import os
 import shutil
+import socket
+import struct
 import subprocess  # nosec B404  # its call gives its reason, to S603
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import ThreadWorker
 
 from app import logs, tracing
 from app.config import ROOT, Settings
@@ -26,7 +32,7 @@ except SettingsError as error:
     sys.exit(f"error: {error}")
 
 bind = settings.address
-worker_class = "gthread"
+worker_class = "app.serving.Worker"
 workers = settings.web_workers
 threads = settings.web_threads
 timeout = 60
@@ -45,11 +51,41 @@ forwarder_headers = ""
 # sign-in's code, in the referrer anything.
 access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"'
 
+# How long a client may be silent in the middle of a request, or not take its answer: it holds a
+# thread, and by itself gunicorn would wait for ever for one whose network is gone.
+SILENT_SECONDS = 30
+
+# A body that is read to its end is known to be at once.
+READ_SECONDS = 0.01
+
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 EXPORTER_SECONDS = 5
 # How long a thread may go on while another one, whose answer has come from the database, waits
 # for the interpreter. Python's 5 ms are as long as several requests take.
 TURN_SECONDS = 1e-4
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
+    """gthread, which lets clients go that have their answer.
+
+    By itself it waits up to two seconds for each of them to hang up as well, in the one thread
+    that accepts everybody else.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        keep = super().handle(conn)
+        if keep is False:
+            with suppress(OSError, NotImplementedError):  # it has gone, or speaks TLS
+                if not _is_read(conn.parser):
+                    # Closing now would cut the answer off: wait, but in the client's own thread.
+                    close_graceful(conn.sock.dup())
+                conn.sock.shutdown(socket.SHUT_RD)  # so that nothing is left to wait for
+        return keep
+
+
+def _is_read(parser: Any) -> bool:
+    """Whether nothing of a request is still on its way."""
+    return bool(parser.mesg and parser.finish_body(deadline=time.monotonic() + READ_SECONDS))
 
 
 class Log(Logger):  # type: ignore[misc]  # it has no types
@@ -66,6 +102,9 @@ class Log(Logger):  # type: ignore[misc]  # it has no types
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: object, **kwargs: Any) -> None:
+        if isinstance(sys.exception(), BlockingIOError):  # see SILENT_SECONDS
+            self.info("A client was silent for too long")
+            return
         if msg.startswith("Error handling request"):
             msg, args = "Error handling a request", ()
         super().exception(msg, *args, **kwargs)
@@ -75,33 +114,52 @@ logger_class = Log
 
 
 def when_ready(server: Any) -> None:
-    """Before the first worker: a folder for what they count, and who serves it.
+    """Before the first worker: how long clients are waited for, and a folder for the numbers.
 
     The library chooses when it is first imported whether numbers are shared, so nothing of it
     may be imported in this process before this.
     """
     if server.cfg.threads > settings.web_threads:
         server.log.warning("more threads than WEB_THREADS: some will wait for a connection")
+    # Connections have it from who accepts them.
+    patience = struct.pack("ll", SILENT_SECONDS, 0)
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
     os.environ.pop(SHARED, None)
-    if settings.metrics_bind is None:
-        return
-    folder = _emptied(settings.metrics_folder)
-    os.environ[SHARED] = str(folder)
-    words = [*map(str, settings.metrics_bind), str(folder)]
-    # S603: this program, and an address that was checked.
-    server.exporter = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "app.exporter", *words], cwd=ROOT, stdin=subprocess.PIPE
-    )
+    if settings.metrics_bind is not None:
+        os.environ[SHARED] = str(_emptied(settings.metrics_folder))
 
 
 def _emptied(given: Path | None) -> Path:
     """The folder that was given, without what an earlier process left there; or a new one."""
-    if given is None:
-        return Path(tempfile.mkdtemp(prefix="agentidp-analytics-"))
-    given.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in given.glob("*.db"):
-        file.unlink(missing_ok=True)
+    try:
+        if given is None:
+            return Path(tempfile.mkdtemp(prefix="agentidp-analytics-"))
+        given.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in given.glob("*.db"):
+            file.unlink(missing_ok=True)
+        tempfile.TemporaryFile(dir=given).close()  # workers have to be able to, too
+    except OSError as error:
+        sys.exit(f"error: {SettingsError(SHARED, f'cannot be used: {error.strerror}')}")
     return given
+
+
+def pre_fork(server: Any, _worker: Any) -> None:
+    """Before each worker: who serves what they count, unless it is there.
+
+    One that was killed comes back so with the next worker, as a reload starts them.
+    """
+    exporter = getattr(server, "exporter", None)
+    if settings.metrics_bind is None or (exporter and exporter.poll() is None):
+        return
+    if exporter:
+        exporter.stdin.close()
+    words = [*map(str, settings.metrics_bind), os.environ[SHARED]]
+    # S603: this program, and an address that was checked.
+    server.exporter = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "app.exporter", *words], cwd=ROOT, stdin=subprocess.PIPE
+    )
 
 
 def post_fork(server: Any, _worker: Any) -> None:

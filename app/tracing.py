@@ -23,10 +23,10 @@ HEADER = "traceparent"
 HEADERS = (HEADER, "tracestate")
 NAME = "agentidp-analytics"
 
-# W3C Trace Context, version 00; a later one may go on after its flags.
+# W3C Trace Context, version 00; a later one may go on after its flags, but not for ever.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-    r"((?<!^00.{53})-.*)?"
+    r"((?<!^00.{53})-[!-~]{0,200})?"
 )
 
 

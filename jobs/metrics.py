@@ -1,5 +1,6 @@
 """What Prometheus is told about runs and purges, and about where the rollup stands."""
 
+import threading
 from collections.abc import Iterator
 
 from prometheus_client import Counter, Histogram
@@ -50,20 +51,28 @@ class StandingCollector(Collector):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._turn = threading.Lock()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        try:
-            with self._database.reading() as connection:
-                found = standing(connection)
-        except (SQLAlchemyError, ServiceError):
-            yield _gauge("database_up", "Whether the last scrape could ask the database", 0)
-            return
-        yield _gauge("database_up", "Whether the last scrape could ask the database", 1)
-        yield from _gauges(found)
+        # In turn: scrapes pile up when counting takes longer than Prometheus waits, and would
+        # leave the run without a connection.
+        with self._turn:
+            found = self._standing()
+        up = found is not None
+        yield _gauge("database_up", "Whether the last scrape could ask the database", up)
+        if found is not None:
+            yield from _gauges(found)
 
     def describe(self) -> list[GaugeMetricFamily]:
         """Nothing beforehand: registering must not ask the database."""
         return []
+
+    def _standing(self) -> Standing | None:
+        try:
+            with self._database.reading() as connection:
+                return standing(connection)
+        except (SQLAlchemyError, ServiceError):
+            return None
 
 
 def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import REGISTRY
 from sqlalchemy import Connection
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import __version__, exporter, logs, tracing
 from app import metrics as app_metrics
@@ -106,7 +107,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
-    _observe(database, settings)
+    _observe(database, settings, stop)
     scheduler = _scheduled(database, settings, stop)
     scheduler.start()
     interval = settings.rollup_interval_seconds
@@ -140,15 +141,15 @@ def _scheduled(
     return scheduler
 
 
-def _observe(database: Database, settings: Settings) -> None:
+def _observe(database: Database, settings: Settings, stop: threading.Event) -> None:
     app_metrics.describe_process("jobs")
     app_metrics.watch_pool(database.engine, POOL_SIZE)
     tracing.follow_statements(database.engine)
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         REGISTRY.register(metrics.StandingCollector(database))
-        # Not for want of a scrape: without the address, numbers are counted all the same.
-        exporter.serve(bind)
+        # By the way: while somebody else has the address, events are counted all the same.
+        threading.Thread(target=exporter.serve, args=(bind, stop.wait), daemon=True).start()
 
 
 def _log_run(run: Run) -> None:
@@ -166,6 +167,8 @@ def _log_run(run: Run) -> None:
 
 
 def _log_failure(work: str, error: Exception) -> None:
+    if isinstance(error, PoolTimeoutError):
+        app_metrics.count_timeout()
     away = is_unavailable(error)
     reason = "database unavailable" if away else "unexpected error"
     fields = {"outcome": "failed", "reason": reason}

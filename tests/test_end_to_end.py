@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.config import ROOT
@@ -120,6 +121,20 @@ def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
         check, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60
     )
     assert re.search(r"^bind\s+= \['127\.0\.0\.1:\d+'\]", shown.stdout, re.MULTILINE), shown.stdout
+
+
+def test_gunicorn_takes_no_commands_from_a_socket_and_tells_no_version(sqlite_url):
+    port = free_port()
+    with process(
+        "gunicorn", "wsgi:app", environ=child_environ(sqlite_url, PORT=str(port))
+    ) as server:
+        poll(lambda: call(f"http://127.0.0.1:{port}/ready"), lambda answer: answer[0] == 200)
+        master = psutil.Process(server.pid)
+        for one in (master, *master.children()):
+            assert [c.laddr for c in one.net_connections("unix") if c.laddr] == []
+        for path in ("/health", "/ready"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+                assert answer.headers["Server"] == "gunicorn"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)

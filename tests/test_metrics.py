@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from app.config import ROOT
-from tests.conftest import bearer, child_environ
+from tests.conftest import Flasks, bearer, child_environ
 from tests.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
 
 ALERTS = ROOT / "docs" / "alerts.yml"
@@ -28,6 +28,8 @@ QUERIES = [
     for panel in json.loads(DASHBOARD.read_text())["panels"]
     for target in panel["targets"]
 ]
+# What gunicorn gives the exporter to end.
+EXPORTER_SECONDS = 5
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
 
@@ -84,12 +86,34 @@ def test_alerts_and_dashboard_use_names_that_are_scraped(postgresql_url):
         call(f"{ports.base}/api/v1/analytics/tokens", bearer())
         finished = ("analytics_rollup_last_finished_timestamp_seconds", "")
         ran = poll(lambda: scrape(ports.jobs), lambda samples: finished in samples)
-        names = {name for name, _ in [*ports.scraped(bool), *ran]}
+        samples = [*ports.scraped(bool), *ran]
+    names = {name for name, _ in samples}
     used = " ".join([*(rule["expr"] for rule in RULES), *QUERIES])
     assert set(re.findall(r"analytics_\w+", used)) <= names
+    assert sorted(values_used(used) - values_shown(samples)) == []
     page = (ROOT / "docs" / "operations.md").read_text()
     shown = {re.sub("_(bucket|sum|count)$", "", name) for name in names}
-    assert [n for n in shown if n.startswith("analytics_") and f"`{n}" not in page] == []
+    ours = {name for name in shown if name.startswith("analytics_")}
+    assert set(re.findall(r"`(analytics_\w+)`", page)) == ours
+
+
+def values_used(queries):
+    """Each value that a query selects by; but statuses, which come with their errors."""
+    return {
+        (name, label, value)
+        for name, selector in re.findall(r"(analytics_\w+)\{([^}]*)\}", queries)
+        for label, values in re.findall(r'(\w+)=~?"([^"]*)"', selector)
+        if label != "status"
+        for value in values.split("|")
+    }
+
+
+def values_shown(samples):
+    return {
+        (name, label, value)
+        for name, labels in samples
+        for label, value in re.findall(r'(\w+)="([^"]*)"', labels)
+    }
 
 
 def test_each_alert_has_its_section_in_the_runbook():
@@ -145,6 +169,30 @@ def test_the_folder_that_is_given_is_emptied_at_the_start(sqlite_url, tmp_path):
         Path(folder / "counter_1.db").write_bytes(b"")  # as left by a process that was killed
 
 
+def test_a_folder_that_cannot_be_used_is_refused_by_name(sqlite_url, tmp_path):
+    (tmp_path / "file").touch()
+    ports = Ports(sqlite_url, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=ports.environ, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    refusal, *_ = done.stderr.splitlines()  # of warnings, that gunicorn has not closed its own
+    assert refusal == b"error: PROMETHEUS_MULTIPROC_DIR cannot be used: File exists"
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_folder_is_the_webs_though_everybody_is_told_of_it(sqlite_url, tmp_path):
+    folder = tmp_path / "shared"
+    ports = Ports(sqlite_url, PROMETHEUS_MULTIPROC_DIR=str(folder))
+    status = Flasks(ports.environ)("rollup", "status")
+    assert (status.returncode, status.stderr) == (0, "")
+    with process("jobs", environ=ports.environ):
+        runs = ("analytics_rollup_runs_total", 'outcome="done"')
+        poll(lambda: scrape(ports.jobs), lambda samples: samples[runs] > 0)
+    assert not folder.exists()
+
+
 def test_metrics_are_served_nowhere_else_and_by_default_not_at_all(sqlite_url):
     port = free_port()
     environ = child_environ(sqlite_url, PORT=str(port))
@@ -171,6 +219,19 @@ def exporters(ports):
         for one in psutil.process_iter(["cmdline"])
         if "app.exporter" in (one.info["cmdline"] or []) and words in one.info["cmdline"]
     ]
+
+
+def test_an_exporter_that_was_killed_comes_back_with_a_reload(ports):
+    with process("gunicorn", "wsgi:app", environ=ports.environ) as server:
+        ports.wait()
+        call(f"{ports.base}/health")
+        ports.scraped(of_health)
+        (exporter,) = exporters(ports)
+        exporter.kill()
+        poll(lambda: [exporters(ports)], lambda found: found == [[]])
+        assert call(f"{ports.base}/health")[0] == 200
+        server.send_signal(signal.SIGHUP)
+        assert of_health(ports.scraped(of_health)) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
@@ -200,19 +261,37 @@ def test_an_address_that_is_taken_ends_nothing_and_is_used_once_it_is_free(ports
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.metrics))
         taken.listen()
-        with process("gunicorn", "wsgi:app", environ=ports.environ):
+        with process("gunicorn", "wsgi:app", environ=ports.environ) as server:
             ports.wait()
-            time.sleep(1)
+            time.sleep(2)
+            said = [json.loads(line) for line in server.log.read_text().splitlines()]
+            (line,) = [line for line in said if line["logger"] == "app.exporter"]
+            assert (line["level"], "Address already in use" in line["message"]) == ("error", True)
             taken.close()
             ports.scraped(
                 lambda samples: ("analytics_events_total", 'outcome="accepted"') in samples
             )
 
 
-def test_the_jobs_go_on_without_their_address(ports):
+def test_an_exporter_that_waits_for_its_address_ends_with_gunicorn_too(ports):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports.metrics))
+        taken.listen()
+        with process("gunicorn", "wsgi:app", environ=ports.environ) as server:
+            ports.wait()
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            server.wait(PATIENCE_SECONDS)
+            assert time.monotonic() - began < EXPORTER_SECONDS
+        assert exporters(ports) == []
+
+
+def test_the_jobs_go_on_without_their_address_and_use_it_once_it_is_free(ports):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.jobs))
         taken.listen()
         with process("jobs", environ=ports.environ) as jobs:
-            poll(jobs.log.read_text, lambda text: "scheduler started" in text)
-            assert "Address already in use" in jobs.log.read_text()
+            poll(jobs.log.read_text, lambda text: text.count('"rollup"') > 1)
+            assert jobs.log.read_text().count("Address already in use") == 1
+            taken.close()
+            poll(lambda: scrape(ports.jobs), bool)

@@ -41,6 +41,8 @@ def service_error(error: ServiceError) -> Response:
 def http_error(error: HTTPException) -> Response:
     """An error that Flask or Werkzeug raised."""
     status = error.code or 500
+    if isinstance(error.__context__, BlockingIOError):  # see app.serving.SILENT_SECONDS
+        status = HTTPStatus.REQUEST_TIMEOUT
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase

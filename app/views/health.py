@@ -2,6 +2,7 @@
 
 from flask import Blueprint, Response
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import UnavailableError
 from app.queries import has_numbers
@@ -29,6 +30,8 @@ def ready() -> Response:
     try:
         current = is_current(connection())
         whole = current and has_numbers(connection())
+    except PoolTimeoutError:
+        raise  # 503, too, and counted
     except SQLAlchemyError:
         raise UnavailableError("the database is unreachable") from None
     if not current:

@@ -76,7 +76,13 @@ def test_no_value_can_pass_for_another_line_or_field(written, hostile):
 
 def test_values_that_json_cannot_hold_are_written_as_text(written):
     assert as_json(written(logs.JsonLines(), where=ROOT))["where"] == str(ROOT)
+
+
+def test_half_a_character_costs_no_line(written):
     assert "\\ud800" in written(logs.TextLines(), agent="\ud800")
+    line = as_json(written(logs.JsonLines(), agent="\ud800"))
+    assert line["agent"] == "\ud800"
+    assert datetime.fromisoformat(line["time"]).tzinfo is UTC
 
 
 def test_text_is_for_people(written):

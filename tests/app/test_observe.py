@@ -4,16 +4,15 @@ import io
 import json
 import logging
 import re
+from contextlib import ExitStack
 from functools import partial
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import logs, pool
 from app.factory import create_app
-from app.views import health
 from tests.conftest import NOW, bearer, make_settings
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -138,13 +137,15 @@ def test_a_bug_is_a_line_and_a_number_and_its_traceback_has_the_requests_id(app,
 
 
 def test_waiting_in_vain_for_a_connection_is_counted(app, client, counted, monkeypatch):
-    def exhausted(_connection):
-        raise PoolTimeoutError("no connection")
-
-    monkeypatch.setattr(health, "is_current", exhausted)
-    monkeypatch.setattr(health, "SQLAlchemyError", ZeroDivisionError)
-    assert client.get("/ready").status_code == 503
-    assert counted("analytics_database_connection_timeouts_total") == 1
+    services = app.extensions["analytics"]
+    monkeypatch.setattr(services.database.engine.pool, "_timeout", 0.1)
+    with ExitStack() as taken:
+        for _ in range(services.settings.web_threads):
+            taken.enter_context(services.database.reading())
+        for path in (TOKENS, "/ready"):
+            assert client.get(path, headers=bearer()).status_code == 503
+    assert counted("analytics_database_connection_timeouts_total") == 2
+    assert client.get("/ready").status_code == 200
 
 
 def test_connections_in_use_are_given_back(app, client, counted):
@@ -201,6 +202,9 @@ def test_a_callers_trace_is_passed_on(client):
         "ff" + PARENT[2:],
         "nonsense",
         PARENT + ", " + PARENT,
+        "01" + PARENT[2:] + "-a b",
+        "01" + PARENT[2:] + "-\x85",
+        "01" + PARENT[2:] + "-" + "a" * 8000,
     ],
 )
 def test_a_malformed_trace_is_not(client, malformed):
