@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ Id = Annotated[
     ),
 ]
 
-
+_Short = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _PRINTABLE = re.compile(ID_PATTERN)
 
 
@@ -133,15 +133,15 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
         InvalidEvent: it is refused.
         ForbiddenError: it names another organization.
     """
-    value = decode_event(item)
-    event = check_event(value, tenant_id, now)
-    refuse_nul(item)
-    return event
+    return make_event(read_members(item), tenant_id, now)
 
 
-def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
-    """Check one event's members. Arguments and errors as for :func:`parse_event`."""
-    members = _plain_members(value) or _checked_members(value)
+# An event's id, agent and instant, its organization and its agent's name if it says them.
+Members = tuple[str, str, datetime, str | None, str | None]
+
+
+def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
+    """An event of checked members. Arguments and errors as for :func:`parse_event`."""
     event_id, agent_id, issued_at, named, agent_name = members
     if tenant_id is None:
         if named is None:
@@ -149,41 +149,50 @@ def check_event(value: Any, tenant_id: str | None, now: datetime) -> Event:
         tenant_id = named
     elif named is not None and named != tenant_id:
         raise ForbiddenError("an event names an organization other than the token's")
-    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now), agent_name)
+    if issued_at < EPOCH:
+        raise InvalidEvent("issuedAt", "is before 1970")
+    if issued_at > now + FUTURE:
+        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
+    return Event(tenant_id, event_id, agent_id, issued_at, agent_name)
 
 
-# An event's id, agent and instant, its organization and its agent's name if it says them.
-_Members = tuple[str, str, str, str | None, str | None]
+def read_members(item: bytes) -> Members:
+    """The members of an event's JSON text.
+
+    Raises:
+        InvalidEvent: it is not JSON that can be kept, or a member is missing or wrong.
+    """
+    # Raw control characters are refused by the decoder, but for this one.
+    plain = item.isascii() and b"\\" not in item and b"\x7f" not in item
+    members = check_members(decode_event(item), plain=plain)
+    refuse_nul(item)
+    return members
 
 
-def _plain_members(value: Any) -> _Members | None:
-    """The members when all are short texts of ASCII, as nearly always: told at a glance, in a
-    fifth of the time that a check against the pattern takes. ``None``: look closer."""
-    if type(value) is not dict:
-        return None
-    members = (value.get("id"), value.get("agentId"), value.get("issuedAt"))
-    named = value.get("organizationId")
-    if named is None and "organizationId" in value:
-        return None
-    if not (all(map(_is_plain, members)) and (named is None or _is_plain(named))):
-        return None
-    agent_name = value.get("agentName")
-    if agent_name is not None and not (_is_plain(agent_name) and agent_name.strip()):
-        return None
-    return cast("_Members", (*members, named, agent_name))
+class _PlainBody(EventBody):
+    """The same without the patterns, which take five times as long as all the rest."""
+
+    id: _Short
+    agent_id: _Short
+    organization_id: _Short | msgspec.UnsetType = msgspec.UNSET
 
 
-def _is_plain(text: Any) -> bool:
-    return type(text) is str and 0 < len(text) <= 255 and text.isascii() and text.isprintable()
+def check_members(value: Any, *, plain: bool) -> Members:
+    """The members of an event that is decoded.
 
+    Args:
+        plain: every character in it is printable ASCII, as nearly always: not looked at again.
 
-def _checked_members(value: Any) -> _Members:
+    Raises:
+        InvalidEvent: a member is missing or wrong.
+    """
     try:
-        body = msgspec.convert(value, EventBody)
+        body = msgspec.convert(value, _PlainBody if plain else EventBody)
     except msgspec.ValidationError as error:
         raise wrong_member(error) from None
     named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
-    return body.id, body.agent_id, body.issued_at, named, _agent_name(body.agent_name)
+    name = _agent_name(body.agent_name)
+    return body.id, body.agent_id, _instant(body.issued_at), named, name
 
 
 def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
@@ -194,16 +203,11 @@ def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
     return text
 
 
-def _issued_at(text: str, now: datetime) -> datetime:
+def _instant(text: str) -> datetime:
     try:
-        issued_at = parse_instant(text)
+        return parse_instant(text)
     except ValueError as error:
         raise InvalidEvent("issuedAt", str(error)) from None
-    if issued_at < EPOCH:
-        raise InvalidEvent("issuedAt", "is before 1970")
-    if issued_at > now + FUTURE:
-        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
-    return issued_at
 
 
 # An escaped NUL; a backslash before it would be escaped itself.

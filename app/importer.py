@@ -16,11 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.db import Database
 from app.errors import ForbiddenError, ValidationError
-from app.events import Event, InvalidEvent, check_event, decode_event, refuse_nul
+from app.events import (
+    Event,
+    InvalidEvent,
+    Members,
+    check_members,
+    make_event,
+    read_members,
+)
 from app.ingest import Recorded, prepare_recording
 
 CHUNK_EVENTS = 10_000
@@ -34,7 +41,7 @@ _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f"
 
 # A line's number and its members; a line that cannot be read has the reason instead.
-Record = tuple[int, Any | InvalidEvent]
+Record = tuple[int, Members | InvalidEvent]
 
 
 class Refused(NamedTuple):
@@ -109,12 +116,14 @@ class Importer:
             self._store(chunk)
             self._settle()
 
-    def _take(self, source: str, number: int, members: Any, chunk: list[Event]) -> None:
+    def _take(
+        self, source: str, number: int, members: Members | InvalidEvent, chunk: list[Event]
+    ) -> None:
         self.totals.received += 1
         try:
             if isinstance(members, InvalidEvent):
                 raise members
-            chunk.append(check_event(members, self.tenant_id, self.clock()))
+            chunk.append(make_event(members, self.tenant_id, self.clock()))
         except (InvalidEvent, ForbiddenError) as problem:
             self.totals.refused += 1
             self.on_refused(Refused(source, number, str(problem)))
@@ -189,9 +198,7 @@ def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
         try:
             if len(text) >= MAX_LINE_BYTES:
                 raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
-            members = decode_event(text)
-            refuse_nul(text)
-            yield number, members
+            yield number, read_members(text)
         except InvalidEvent as problem:
             yield number, problem
 
@@ -216,7 +223,15 @@ def _csv(lines: Iterator[bytes]) -> Iterator[Record]:
         except csv.Error as error:
             yield number, InvalidEvent("", str(error))
         else:
-            yield number, {name: cell for name, cell in row.items() if name and cell}
+            yield number, _cells({name: cell for name, cell in row.items() if name and cell})
+
+
+def _cells(row: dict[str, str]) -> Members | InvalidEvent:
+    text = "".join(row.values())
+    try:
+        return check_members(row, plain=text.isascii() and text.isprintable())
+    except InvalidEvent as problem:
+        return problem
 
 
 FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Record]]] = {
