@@ -24,6 +24,9 @@ EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
 # What is being done, how much of it is, and of how much; None: nobody knows.
 OnProgress = Callable[[str, int, int | None], None]
 
+# Until Ctrl-C that Python has dropped is raised once more.
+_AGAIN_SECONDS = 0.01
+
 # Nothing but the beginning of the line, cleared: where a bar may stand.
 _CLEAR_LINE = "\r\033[K"
 
@@ -54,7 +57,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _no_ctrl_c_dropped():
+                return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if _is_interruption(error):
                 # All is rolled back by now. One more Ctrl-C would only spoil the way out.
@@ -81,6 +85,32 @@ class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+@contextmanager
+def _no_ctrl_c_dropped() -> Iterator[None]:
+    """Raise Ctrl-C again, a moment later, that met a destructor or a weak reference's callback.
+
+    No exception leaves those, so Python prints and forgets it. Each connection that is given back
+    calls some: of the Ctrl-Cs that hit a run of many windows one in forty came to nothing.
+    """
+    usual = sys.unraisablehook
+
+    def press_again(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            usual(dropped)
+            return
+        # A timer and not a thread: whoever is interrupted here may hold any lock.
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
+    sys.unraisablehook = press_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+        if signal.getsignal(signal.SIGALRM) is signal.default_int_handler:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the work is over
 
 
 def _is_interruption(error: BaseException | None) -> bool:
