@@ -50,7 +50,9 @@ def test_1_is_what_a_command_looks_for(sqlite_flask: Flasks, sqlite_url: str) ->
     database.dispose()
     drift = sqlite_flask("rollup", "verify", "--json")
     assert (drift.returncode, len(json.loads(drift.stdout)["drift"])) == (1, 1)
-    assert sqlite_flask("db", "check").returncode == 1
+    schema = sqlite_flask("db", "check", "--json")
+    assert (schema.returncode, json.loads(schema.stdout)["differs"]) == (1, True)
+    assert "rollup_runs" in sqlite_flask("db", "check").stdout
 
 
 WRONG = {
