@@ -1,6 +1,7 @@
 """What all commands share: help that ends with examples, errors and Ctrl-C as one line on
 stderr, results for people or as JSON, and what only a terminal shows: progress and colours."""
 
+import errno
 import logging
 import signal
 import sys
@@ -34,7 +35,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class Command(click.Command):
-    """A command that never ends in a traceback for bad input, an absent database or Ctrl-C.
+    """A command that never ends in a traceback for bad input, a full disk, an absent database or
+    Ctrl-C.
 
     Args:
         examples: whole lines that work, for the end of the help.
@@ -69,6 +71,8 @@ class Command(click.Command):
                 raise click.ClickException(error.message) from error
             if isinstance(error, DBAPIError) or is_unavailable(error):
                 raise click.ClickException(database_problem(error)) from error
+            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # a reader may go away
+                raise click.ClickException(str(error)) from error
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
