@@ -45,6 +45,18 @@ def test_up_down_up_leaves_the_same_schema(database_url, flask):
     assert checked.returncode == 0, checked.stderr
 
 
+def test_an_upgrade_that_breaks_off_changes_nothing(database_url, flask):
+    migrate(database_url, "base")
+    database = Database(make_settings(database_url).database_url)
+    database.write(lambda connection: connection.execute(text("CREATE TABLE agents (x integer)")))
+    assert "already exists" in flask("db", "upgrade").stderr
+    assert tables(database) == {"agents"}
+    database.write(lambda connection: connection.execute(text("DROP TABLE agents")))
+    assert flask("db", "upgrade").returncode == 0
+    assert tables(database) == set(metadata.tables)
+    database.dispose()
+
+
 def described(database):
     """Each table's columns: type, whether null is refused, whether a value may be left out."""
     found = inspect(database.engine)
