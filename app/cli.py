@@ -1,6 +1,7 @@
 """What all commands share: help that ends with examples, errors and Ctrl-C as one line on
 stderr, results for people or as JSON, and what only a terminal shows: progress and colours."""
 
+import errno
 import logging
 import signal
 import sys
@@ -24,6 +25,9 @@ EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
 # What is being done, how much of it is, and of how much; None: nobody knows.
 OnProgress = Callable[[str, int, int | None], None]
 
+# Until Ctrl-C that Python has dropped is raised once more.
+_AGAIN_SECONDS = 0.01
+
 # Nothing but the beginning of the line, cleared: where a bar may stand.
 _CLEAR_LINE = "\r\033[K"
 
@@ -31,7 +35,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class Command(click.Command):
-    """A command that never ends in a traceback for bad input, an absent database or Ctrl-C.
+    """A command that never ends in a traceback for bad input, a full disk, an absent database or
+    Ctrl-C.
 
     Args:
         examples: whole lines that work, for the end of the help.
@@ -54,7 +59,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _no_ctrl_c_dropped():
+                return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if _is_interruption(error):
                 # All is rolled back by now. One more Ctrl-C would only spoil the way out.
@@ -65,6 +71,8 @@ class Command(click.Command):
                 raise click.ClickException(error.message) from error
             if isinstance(error, DBAPIError) or is_unavailable(error):
                 raise click.ClickException(database_problem(error)) from error
+            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # a reader may go away
+                raise click.ClickException(str(error)) from error
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,6 +89,32 @@ class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+@contextmanager
+def _no_ctrl_c_dropped() -> Iterator[None]:
+    """Raise Ctrl-C again, a moment later, that met a destructor or a weak reference's callback.
+
+    No exception leaves those, so Python prints and forgets it. Each connection that is given back
+    calls some: of the Ctrl-Cs that hit a run of many windows one in forty came to nothing.
+    """
+    usual = sys.unraisablehook
+
+    def press_again(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            usual(dropped)
+            return
+        # A timer and not a thread: whoever is interrupted here may hold any lock.
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
+    sys.unraisablehook = press_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+        if signal.getsignal(signal.SIGALRM) is signal.default_int_handler:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the work is over
 
 
 def _is_interruption(error: BaseException | None) -> bool:

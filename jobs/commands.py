@@ -178,7 +178,7 @@ def _status_lines(found: Status) -> Iterable[str]:
     yield f"watermark      {found.watermark}"
     yield f"pending        {found.pending} events"
     yield f"lag            {found.lag_seconds:.1f} s"
-    yield f"last started   {found.last_started or 'never'}"
+    yield f"last tick      {found.last_started or 'never'}"
     yield f"last finished  {found.last_finished or 'never'}"
     if found.candidate is not None:
         yield f"waiting        to count up to {found.candidate}"

@@ -38,6 +38,7 @@ EARLY = 0.1
 # A run, a purge and a scrape.
 POOL_SIZE = 3
 FIRST_PURGE_SECONDS, PURGE_SECONDS = 60, 3600
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
@@ -103,8 +104,9 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
 def serve(settings: Settings) -> None:
     """Tick until SIGTERM or SIGINT, then let a transaction that is under way finish."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Waited for, below, and not handled: a handler might find the lock of `stop` taken by the
+    # code that it interrupts.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
     _observe(database, settings, stop)
@@ -114,7 +116,8 @@ def serve(settings: Settings) -> None:
     logs.write(
         log, logging.INFO, "scheduler started", version=__version__, interval_seconds=interval
     )
-    stop.wait()
+    signal.sigwait(STOPPING)
+    stop.set()
     scheduler.shutdown(wait=True)
     database.dispose()
     tracing.stop()

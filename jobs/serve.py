@@ -6,7 +6,7 @@ Production starts the two by themselves, under a supervisor.
 import signal
 import subprocess  # nosec B404  # each call gives its reason, to S603
 import sys
-import threading
+import time
 from types import FrameType
 
 from app.config import ROOT
@@ -18,10 +18,11 @@ POLL_SECONDS = 0.2
 
 def main() -> int:
     """Run both until a signal comes or one of them ends; exit as that one did."""
-    stop = threading.Event()
+    # No Event: the code that a signal interrupts may hold its lock.
+    told: list[int] = []
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
@@ -30,8 +31,8 @@ def main() -> int:
         subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, process_group=0)  # noqa: S603 - fixed commands
         for command in COMMANDS
     ]
-    while not stop.wait(POLL_SECONDS) and all(child.poll() is None for child in children):
-        pass
+    while not told and all(child.poll() is None for child in children):
+        time.sleep(POLL_SECONDS)
     ended = [child.returncode for child in children if child.returncode is not None]
     for child in children:
         child.terminate()

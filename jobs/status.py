@@ -21,8 +21,9 @@ class Status:
 
     ``pending``: committed events not counted yet. ``lag_seconds``: how long ago the oldest
     of them was received; 0 without any. ``candidate``: the id that a run could not reach,
-    and ``writers``: whose open transactions still hold it up. ``runs`` and ``corrections``:
-    the newest rows of the history and of the journal.
+    and ``writers``: whose open transactions still hold it up. ``last_started``: when a scheduler
+    last began a run; one by hand is nobody's tick. ``runs`` and ``corrections``: the newest rows
+    of the history and of the journal.
     """
 
     watermark: int

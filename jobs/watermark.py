@@ -30,7 +30,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import is_citus
+from app.db import as_utc, is_citus
 from app.errors import RefusedError
 from app.models import issuance_events
 from jobs.nodes import open_parts
@@ -150,7 +150,7 @@ def describe_writers(connection: Connection, candidate: Candidate) -> list[Write
         return []
     rows = connection.execute(_DESCRIBED_WRITERS)
     return [
-        Writer(row.pid, row.application, row.since, row.gid)
+        Writer(row.pid, row.application, as_utc(row.since), row.gid)
         for row in rows
         if row.virtualtransaction in candidate.writers
     ] + [Writer(None, part, None, None) for part in sorted(filter(_is_part, candidate.writers))]

@@ -41,9 +41,9 @@ def test_a_dump_restored_into_a_new_cluster_goes_on_exactly(postgresql_url, seco
     run(source)
     issue_on(source, ["not counted yet"])
     source.dispose()
-    dump = second_server.tool("pg_dump", conninfo(postgresql_url))
+    dump = second_server.tool("pg_dump", "--format=custom", conninfo(postgresql_url))
     target = second_server.url("postgres")
-    second_server.tool("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", conninfo(target), stdin=dump)
+    second_server.tool("pg_restore", f"--dbname={conninfo(target)}", stdin=dump)
     restored = Database(make_url(target))
     assert issue_on(restored, ["counted", "new"]).duplicates == 1
     assert run(restored).events == 2

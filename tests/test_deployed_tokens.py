@@ -5,13 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import psycopg
 
 from app.config import ROOT
 from tests.conftest import bearer, child_environ, conninfo, token
-from tests.test_end_to_end import PATIENCE_SECONDS, free_port, poll
+from tests.keys import signer
+from tests.test_end_to_end import PATIENCE_SECONDS, free_port, poll, process
 
 READ = "/api/v1/analytics/tokens"
 
@@ -90,6 +92,40 @@ def test_a_token_is_nowhere_in_the_log_of_an_internal_error(postgresql_url, tmp_
     shown = log.read_text()
     assert "Traceback" in shown
     assert all(part not in shown for part in text.split("."))
+
+
+def test_a_reload_takes_the_new_key_of_a_file_and_refuses_no_connection(sqlite_url, tmp_path):
+    before, after = signer("ES256", "before"), signer("ES256", "after")
+    file, port = tmp_path / "key.pem", free_port()
+    file.write_text(before.pem)
+    environ = child_environ(sqlite_url, PORT=str(port), JWT_PUBLIC_KEY_FILE=str(file))
+
+    def statuses():
+        headers = [key.bearer()["Authorization"] for key in (before, after)]
+        return [get(port, READ, header)[0] for header in headers]
+
+    with process("gunicorn", "wsgi:app", environ=environ) as server:
+        poll(lambda: get(port, "/ready"), lambda answer: answer[0] == 200)
+        assert statuses() == [200, 401]
+        file.write_text(after.pem)
+        server.send_signal(signal.SIGHUP)
+        give_up, new_ones = time.monotonic() + PATIENCE_SECONDS, 0
+        while new_ones < 20:  # in a row, so that no worker has the old key
+            assert time.monotonic() < give_up
+            new_ones = new_ones + 1 if statuses() == [401, 200] else 0
+
+
+def test_a_key_that_is_none_is_noticed_before_a_reload(sqlite_url, tmp_path):
+    (tmp_path / "key.pem").write_text("nonsense")
+    environ = child_environ(sqlite_url, JWT_PUBLIC_KEY_FILE=str(tmp_path / "key.pem"))
+    check = [sys.executable, "-m", "gunicorn", "--check-config", "wsgi:app"]
+    done = subprocess.run(
+        check, cwd=ROOT, env=environ, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert b"JWT_PUBLIC_KEY_FILE is not" in done.stderr
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert "`gunicorn --check-config wsgi:app`" in page
 
 
 MALFORMED = {

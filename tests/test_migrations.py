@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.db import Database
 from app.models import agents, issuance_events, metadata
+from app.schema import MIGRATIONS
 from tests.conftest import make_settings, migrate
 
 INSERT = text(
@@ -41,6 +43,52 @@ def test_up_down_up_leaves_the_same_schema(database_url, flask):
     database.dispose()
     checked = flask("db", "check")
     assert checked.returncode == 0, checked.stderr
+
+
+def test_an_upgrade_that_breaks_off_changes_nothing(database_url, flask):
+    migrate(database_url, "base")
+    database = Database(make_settings(database_url).database_url)
+    database.write(lambda connection: connection.execute(text("CREATE TABLE agents (x integer)")))
+    assert "already exists" in flask("db", "upgrade").stderr
+    assert tables(database) == {"agents"}
+    database.write(lambda connection: connection.execute(text("DROP TABLE agents")))
+    assert flask("db", "upgrade").returncode == 0
+    assert tables(database) == set(metadata.tables)
+    database.dispose()
+
+
+def described(database):
+    """Each table's columns: type, whether null is refused, whether a value may be left out."""
+    found = inspect(database.engine)
+    return {
+        table: {
+            column["name"]: (str(column["type"]), not column["nullable"], may_be_left_out(column))
+            for column in found.get_columns(table)
+        }
+        for table in tables(database)
+    }
+
+
+def may_be_left_out(column):
+    return bool(column["nullable"] or column["default"] or column.get("identity"))
+
+
+def test_each_migration_leaves_what_the_version_before_reads_and_writes(database_url):
+    """They expand; what contracts comes with a later release, and is let through here by name."""
+    migrate(database_url, "base")
+    database = Database(make_settings(database_url).database_url)
+    before = {}
+    steps = [step.revision for step in ScriptDirectory(MIGRATIONS).walk_revisions()]
+    for revision in reversed(steps):
+        migrate(database_url, revision)
+        after = described(database)
+        for table, columns in before.items():
+            assert columns.items() <= after[table].items(), revision
+            added = after[table].keys() - columns.keys()
+            assert all(after[table][name][2] for name in added), revision
+        before = after
+    assert before.keys() == set(metadata.tables)
+    database.dispose()
 
 
 def test_columns_and_keys_are_those_of_the_models(database):

@@ -127,16 +127,9 @@ def _let_interrupt() -> None:
 
 
 def interrupt(child: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
-    """What Ctrl-C makes of it: exit code, stdout and stderr.
-
-    Once more if need be: Python itself drops one that meets a destructor or a weak reference's
-    callback.
-    """
-    for _ in range(3):
-        child.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=20)
-            break
+    """What Ctrl-C makes of it: exit code, stdout and stderr."""
+    child.send_signal(signal.SIGINT)
+    child.wait(timeout=60)
     stdout, stderr = child.communicate()
     return child.returncode, stdout.decode(), stderr.decode()
 

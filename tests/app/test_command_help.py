@@ -45,6 +45,13 @@ def test_every_command_is_one_of_ours(every: dict[str, click.Command]) -> None:
     assert len(every) > 15
 
 
+def test_every_command_that_prints_a_result_prints_it_as_json_too(
+    every: dict[str, click.Command],
+) -> None:
+    options = {name: {option.name for option in command.params} for name, command in every.items()}
+    assert {name for name, of in options.items() if "as_json" not in of} == {"python -m jobs"}
+
+
 def test_every_help_ends_with_examples_that_are_understood(
     every: dict[str, click.Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

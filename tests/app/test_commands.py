@@ -115,6 +115,10 @@ COMMANDS = {
     "db check": ["db", "check"],
     "db upgrade": ["db", "upgrade"],
     "db downgrade": ["db", "downgrade"],
+    "db copy": ["db", "copy", "--to", "sqlite:////dev/null/copy.db"],
+    "rollup verify": ["rollup", "verify", "--json"],
+    "rollup rebuild": ["rollup", "rebuild", "--from", "2026-04", "--to", "2026-04", "--json"],
+    "events purge": ["events", "purge", "--json"],
 }
 
 

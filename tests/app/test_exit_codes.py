@@ -1,8 +1,10 @@
 """Exit codes as the README lists them; 130 is in ``test_interruptions``."""
 
 import json
+import os
 import subprocess
 import sys
+from typing import IO
 
 import psycopg
 import pytest
@@ -50,7 +52,36 @@ def test_1_is_what_a_command_looks_for(sqlite_flask: Flasks, sqlite_url: str) ->
     database.dispose()
     drift = sqlite_flask("rollup", "verify", "--json")
     assert (drift.returncode, len(json.loads(drift.stdout)["drift"])) == (1, 1)
-    assert sqlite_flask("db", "check").returncode == 1
+    schema = sqlite_flask("db", "check", "--json")
+    assert (schema.returncode, json.loads(schema.stdout)["differs"]) == (1, True)
+    assert "rollup_runs" in sqlite_flask("db", "check").stdout
+
+
+def status_into(stdout: IO[bytes], url: str) -> tuple[int, bytes]:
+    """The exit code and stderr of a command that has something to print."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "rollup", "status"],
+        cwd=ROOT,
+        env=child_environ(url),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_1_is_a_result_that_finds_no_room(sqlite_url: str) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = status_into(full, sqlite_url)
+    assert ended == (1, b"Error: [Errno 28] No space left on device\n")
+
+
+def test_a_reader_that_has_seen_enough_is_told_nothing(sqlite_url: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "wb") as nobody:
+        assert status_into(nobody, sqlite_url) == (1, b"")
 
 
 WRONG = {

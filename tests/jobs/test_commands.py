@@ -1,6 +1,7 @@
 """The job's commands as an operator runs them."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -132,9 +133,18 @@ def test_status_names_the_writer_that_holds_things_up(postgresql_url):
         assert f"pid {writer.info.backend_pid} (slow idp)" in held_up.stderr
         status = json.loads(flask("rollup", "status", "--json").stdout)
         assert status["writers"][0]["application"] == "slow idp"
-        assert f"held up by pid {writer.info.backend_pid}" in flask("rollup", "status").stdout
+        (named,) = re.findall(r"held up by (.*)", flask("rollup", "status").stdout)
+        assert re.fullmatch(rf"pid {writer.info.backend_pid} \(slow idp\) since .*\+00:00", named)
         assert [run["outcome"] for run in status["runs"]] == ["held_up"]
     assert flask("rollup", "run").returncode == 0
+
+
+def test_a_run_by_hand_is_no_tick_of_the_scheduler(issue, roll_up, flask):
+    issue("2026-04-01T00:00:00Z")
+    roll_up()
+    shown = flask("rollup", "status").stdout
+    assert "last tick      never\n" in shown
+    assert "last finished  never" not in shown
 
 
 def test_status_counts_pending_events_and_their_age(issue, database, flask):

@@ -20,6 +20,7 @@ from app.errors import RefusedError
 from app.models import rollup_runs
 from app.outages import is_unavailable
 from jobs import copying
+from tests.app.command_line import interrupt, result, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, copy, fill, issue, purge, roll_up
@@ -223,4 +224,23 @@ def test_the_command_killed_again_and_again_is_gone_on_with(open_new, to):
         assert copies.is_half(target)
     done = Flasks(child_environ(source_url))("db", "copy", "--to", url)
     assert done.returncode == 0, done.stderr
+    assert copies.without_mark(target) == copies.as_copied(source)
+
+
+@pytest.mark.parametrize("to", KINDS)
+def test_ctrl_c_says_that_what_was_copied_is_kept_and_it_is(open_new, to):
+    source, target = open_new("sqlite"), open_new(to)
+    issue(source, *map(str, range(EVENTS)))
+    roll_up(source)
+    source_url, url = (d.engine.url.render_as_string() for d in (source, target))
+    environ = child_environ(source_url)
+    with started(environ, "flask", "db", "copy", "--to", url) as child:
+        wait_until(lambda: copied_upto(target) > 0)
+        ended = interrupt(child)
+    state = "what was copied is kept; run it again, it goes on from there"
+    assert ended == (130, "", f"Interrupted: {state}\n")
+    assert copies.is_half(target)
+    kept = copied_upto(target)
+    again = result(Flasks(environ)("db", "copy", "--to", url, "--json"))
+    assert again["copied"] <= EVENTS - kept
     assert copies.without_mark(target) == copies.as_copied(source)

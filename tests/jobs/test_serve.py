@@ -1,0 +1,48 @@
+"""``python -m jobs.serve`` ends when it is told to, whatever it is doing just then."""
+
+import signal
+import threading
+
+import pytest
+
+from jobs import serve
+
+
+class Child:
+    """One that goes on until it is told to end."""
+
+    returncode = None
+
+    def __init__(self, *_arguments, **_options):
+        pass
+
+    def poll(self):
+        return None
+
+    def terminate(self):
+        pass
+
+    def wait(self, _seconds):
+        pass
+
+
+@pytest.fixture
+def handlers():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.timeout(30)
+def test_a_signal_is_taken_at_any_moment(monkeypatch):
+    monkeypatch.setattr(serve.subprocess, "Popen", Child)
+    monkeypatch.setattr(serve, "POLL_SECONDS", 0)
+    main = threading.main_thread().ident
+    for number in range(100):
+        press = threading.Timer(0.01 + number / 10_000, signal.pthread_kill, (main, signal.SIGINT))
+        press.start()
+        assert serve.main() == 0
+        press.join()
