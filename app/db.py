@@ -154,25 +154,28 @@ class Database:
         """Close the pooled connections."""
         self.engine.dispose()
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection for reads; on PostgreSQL every statement sees the newest commits."""
-        with self._reader.connect() as connection:
-            yield connection
+    def reading(self) -> Connection:
+        """A connection for reads, for ``with``; on PostgreSQL every statement sees the newest
+        commits."""
+        return self._reader.connect()
 
-    @contextmanager
-    def reading_for(self, tenant_id: str | None) -> Iterator[Connection]:
-        """A connection for one tenant's reads, or for none that touch a tenant's table.
+    def reading_for(self, tenant_id: str | None) -> Connection:
+        """A connection for one tenant's reads, or for none that touch a tenant's table; to be
+        closed, as by ``with``.
 
         A statement that could show another tenant's rows raises ``fence.FenceError``.
         """
-        with self._fenced.connect() as connection:
-            fence.admit(connection, tenant_id)
-            if self._row_security:
-                # For the session: a read is a statement without a transaction around it, and
-                # the next reader on this connection says its own.
+        connection = self._fenced.connect()
+        fence.admit(connection, tenant_id)
+        if self._row_security:
+            # For the session: a read is a statement without a transaction around it, and the
+            # next reader on this connection says its own.
+            try:
                 connection.execute(_NAME_TENANT, {"name": tenant_id or ""})
-            yield connection
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     @contextmanager
     def snapshot(self, *, moving: bool = False) -> Iterator[Connection]:

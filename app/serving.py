@@ -62,7 +62,7 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 EXPORTER_SECONDS = 5
 # How long a thread may go on while another one, whose answer has come from the database, waits
 # for the interpreter. Python's 5 ms are as long as several requests take.
-TURN_SECONDS = 1e-4
+TURN_SECONDS = 1e-3
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
