@@ -11,19 +11,16 @@ import struct
 import subprocess  # nosec B404  # its call gives its reason, to S603
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import ThreadWorker
 
 from app import logs, tracing
 from app.config import ROOT, Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema_once
+from app.worker import forget
 
 try:
     settings = Settings.from_environ()
@@ -32,7 +29,7 @@ except SettingsError as error:
     sys.exit(f"error: {error}")
 
 bind = settings.address
-worker_class = "app.serving.Worker"
+worker_class = "app.worker.Worker"
 workers = settings.web_workers
 threads = settings.web_threads
 timeout = 60
@@ -55,37 +52,11 @@ access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"
 # thread, and by itself gunicorn would wait for ever for one whose network is gone.
 SILENT_SECONDS = 30
 
-# A body that is read to its end is known to be at once.
-READ_SECONDS = 0.01
-
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 EXPORTER_SECONDS = 5
 # How long a thread may go on while another one, whose answer has come from the database, waits
 # for the interpreter. Python's 5 ms are as long as several requests take.
 TURN_SECONDS = 1e-3
-
-
-class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
-    """gthread, which lets clients go that have their answer.
-
-    By itself it waits up to two seconds for each of them to hang up as well, in the one thread
-    that accepts everybody else.
-    """
-
-    def handle(self, conn: Any) -> Any:
-        keep = super().handle(conn)
-        if keep is False:
-            with suppress(OSError, NotImplementedError):  # it has gone, or speaks TLS
-                if not _is_read(conn.parser):
-                    # Closing now would cut the answer off: wait, but in the client's own thread.
-                    close_graceful(conn.sock.dup())
-                conn.sock.shutdown(socket.SHUT_RD)  # so that nothing is left to wait for
-        return keep
-
-
-def _is_read(parser: Any) -> bool:
-    """Whether nothing of a request is still on its way."""
-    return bool(parser.mesg and parser.finish_body(deadline=time.monotonic() + READ_SECONDS))
 
 
 class Log(Logger):  # type: ignore[misc]  # it has no types
@@ -193,6 +164,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Take a worker that ended out of what is added up over those that live."""
+    forget(worker)
     if SHARED in os.environ:
         from prometheus_client import multiprocess  # noqa: PLC0415 - see when_ready()
 

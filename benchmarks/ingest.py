@@ -52,12 +52,8 @@ class Poster:
 
     def post(self, running: Service, for_seconds: float) -> Load:
         """Requests with a batch each, on as many connections as the service has threads."""
-
-        def once() -> Load:
-            self._runs += 1
-            return running.post(self._file, BATCH, self._runs, CONNECTIONS, for_seconds)
-
-        return running.shared(once)
+        self._runs += 1
+        return running.post(self._file, BATCH, self._runs, CONNECTIONS, for_seconds)
 
 
 def create_rival(connection: Connection) -> None:

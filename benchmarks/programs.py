@@ -69,12 +69,6 @@ def peak_memory(pid: int) -> float:
     return int(next(kilobytes, "0")) / 1024
 
 
-def processor_seconds(pid: int) -> float:
-    """The processor time that a process has taken so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def children(pid: int) -> list[int]:
     """The processes that a process started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -8,18 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import ROOT
 from benchmarks.figures import BenchmarkError
-from benchmarks.programs import children, environment, processor_seconds
+from benchmarks.programs import children, environment
 
 CONNECTIONS = 16
 START_SECONDS = 60
-TRIES = 5
 SCRIPT = Path(__file__).with_name("load.lua")
 
 
@@ -73,7 +72,7 @@ class Service:
 
     def load(self, reads: Sequence[Read], seconds: float) -> Load:
         """Sixteen connections that send ``reads`` in turns."""
-        return self.shared(lambda: self.end_load(self.begin_load(reads, seconds)))
+        return self.end_load(self.begin_load(reads, seconds))
 
     def begin_load(self, reads: Sequence[Read], seconds: float) -> "subprocess.Popen[bytes]":
         """As :meth:`load`, without waiting for its end."""
@@ -88,17 +87,6 @@ class Service:
     def post(self, file: Path, size: int, run: int, connections: int, seconds: float) -> Load:
         """Connections that post batches of ``size`` new events; see ``load.lua``."""
         return self.end_load(self._wrk(connections, seconds, "post", file, size, run))
-
-    def shared(self, measure: Callable[[], Load]) -> Load:
-        """A load that both workers share. A worker keeps the connections that it was the first
-        to accept, now and then all of them, and then it is one worker that is measured."""
-        for _ in range(TRIES):
-            before = {pid: processor_seconds(pid) for pid in self.workers}
-            load = measure()
-            took = [processor_seconds(pid) - seconds for pid, seconds in before.items()]
-            if min(took) > max(took) / 2:
-                break
-        return load
 
     def end_load(self, wrk: "subprocess.Popen[bytes]", now: bool = False) -> Load:
         """Wait for the end of a load, or bring it about.
