@@ -14,6 +14,7 @@ CODES = {
     403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
     404: ("NOT_FOUND", "there is no such route"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
+    408: ("VALIDATION_ERROR", "nothing came for too long in the middle of the request"),
     409: ("CONFLICT", "it would do harm here"),
     413: ("PAYLOAD_TOO_LARGE", "the body or the batch is too large"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not one that is read"),

@@ -32,7 +32,7 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 REF = "#/components/schemas/{name}"
 
 READ_ERRORS = (400, 401, 403, 429, 500, 503)
-WRITE_ERRORS = (400, 401, 403, 413, 415, 429, 500, 503)
+WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 # Sent along with a status, and what they are.
 HEADERS = {
     401: {"WWW-Authenticate": "The challenge, RFC 6750."},
