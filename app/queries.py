@@ -149,7 +149,8 @@ def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
 
     Args:
         rows: their first column is never empty.
-        order: names of columns, with ``-`` in front for descending.
+        order: names of columns, with ``-`` in front for descending; the first one puts the
+            state's row before the others.
     """
     found = rows.subquery("found")
     finished = rollup_state.c.last_finished

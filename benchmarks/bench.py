@@ -94,18 +94,17 @@ class Bench:
         return name
 
     def _counted(self, count: int) -> str:
-        return self._count(self.cluster.keep_copy(self.raw(count)))
-
-    def _readable(self, count: int) -> str:
-        # Of its own: nobody else wants these sizes, and to copy the largest takes long.
-        name = self._count(self._raw(count))
-        with self.cluster.connect(name) as connection:
-            data.add_readers(connection, utc_now().date())
-        return name
-
-    def _count(self, name: str) -> str:
+        name = self.cluster.keep_copy(self.raw(count))
         with self.cluster.database(name) as database:
             self.roll_up(database)
         with self.cluster.connect(name) as connection:
             data.settle(connection)
+        return name
+
+    def _readable(self, count: int) -> str:
+        name = self._raw(count)  # its own: nobody else wants these sizes, and copies take long
+        with self.cluster.database(name) as database:
+            self.roll_up(database)
+        with self.cluster.connect(name) as connection:
+            data.add_readers(connection, utc_now().date())
         return name

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Figure, Rival, at_most, interleaved, seconds
 from benchmarks.ingest import BATCH, Poster
 from benchmarks.programs import flask
-from benchmarks.reads import API, HISTORY, TREND, readable_service, reads, slowest
+from benchmarks.reads import API, HISTORY, TREND, reads, slowest, writable_service
 from benchmarks.service import Load, Read, Service, service
 from tests.conftest import bearer
 
@@ -86,7 +86,7 @@ class Ingest:
 def under_load(bench: Bench) -> Iterator[Figure]:
     """S4: the trend while events come in and a million is rolled up."""
     poster = Poster(bench)
-    with readable_service(bench) as running:
+    with writable_service(bench) as running:
         most = poster.post(running, bench.seconds).rate * BATCH
         ingest = Ingest(running, poster, most / 2)
         turns = (

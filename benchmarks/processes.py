@@ -6,14 +6,14 @@ from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Rival, Samples, at_most, below, interleaved, seconds
 from benchmarks.ingest import Poster
 from benchmarks.programs import environment, flask, peak_memory, run
-from benchmarks.reads import AGENTS, HEATMAP, TREND, readable_service, reads
+from benchmarks.reads import AGENTS, HEATMAP, TREND, reads, writable_service
 from benchmarks.rollups import HISTORY
 
 REQUESTS = 100_000
 LIMIT_MB = 120
 FEW = 20  # of the readers ask for what takes longer
 IMPORTS = "import flask, sqlalchemy, psycopg, alembic"
-STARTS = 3  # starts are short: so many times the repetitions
+STARTS = 2  # starts are short: so many times the repetitions
 
 
 def memory(bench: Bench) -> Iterator[Figure]:
@@ -27,7 +27,7 @@ def memory(bench: Bench) -> Iterator[Figure]:
         yield below(f"M1{letter}", work, Samples((peak,), "MB"), LIMIT_MB)
     done, wanted = 0, bench.scaled(REQUESTS)
     mixed = reads(TREND) + reads(HEATMAP, FEW) + reads(AGENTS, FEW)
-    with readable_service(bench) as running:
+    with writable_service(bench) as running:
         Poster(bench).post(running, bench.seconds)
         while done < wanted:
             done += running.load(mixed, bench.seconds).requests

@@ -36,13 +36,20 @@ def reads(report: str, readers: int = data.READERS, who: str = "reader") -> list
 
 @contextmanager
 def readable_service(bench: Bench) -> Iterator[Service]:
-    """The service with what is read; its constant route answers as many bytes as the trend."""
-    with bench.cluster.copy(bench.readable(bench.scaled(HISTORY))) as name:
-        url = bench.cluster.url(name)
-        with service(url, bench.folder) as probe:
-            size = len(answers(probe, reads(TREND))[0])
-        with service(url, bench.folder, size) as running:
-            yield running
+    """The service with what is read."""
+    url = bench.cluster.url(bench.readable(bench.scaled(HISTORY)))
+    with service(url, bench.folder) as running:
+        yield running
+
+
+@contextmanager
+def writable_service(bench: Bench) -> Iterator[Service]:
+    """The same on a copy, to which events may come."""
+    with (
+        bench.cluster.copy(bench.readable(bench.scaled(HISTORY))) as name,
+        service(bench.cluster.url(name), bench.folder) as running,
+    ):
+        yield running
 
 
 def answers(running: Service, wanted: Sequence[Read], status: int = 200) -> list[bytes]:
@@ -78,7 +85,8 @@ def slowest(found: Sequence[Load]) -> Samples:
 def trend(bench: Bench) -> Iterator[Figure]:
     """S1: the trend of 30 days, read on 16 connections."""
     with readable_service(bench) as running:
-        constant = [Read("/benchmark/constant", {})]
+        size = len(answers(running, reads(TREND))[0])
+        constant = [Read(f"/benchmark/{size}", {})]
         ours, rival = loads(bench, running, reads(TREND), constant)
     work, name = f"GET {TREND}", "a constant body"
     yield more("S1a", work, rates(ours), Rival(name, rates(rival)), 0.45)

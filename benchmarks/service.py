@@ -126,19 +126,18 @@ def needed_wrk() -> str:
 
 
 @contextmanager
-def service(url: str, folder: Path, body_bytes: int = 0) -> Iterator[Service]:
-    """The service on a database, for a time; its constant route answers ``body_bytes``."""
+def service(url: str, folder: Path) -> Iterator[Service]:
+    """The service on a database, for a time."""
     needed_wrk()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    variables = {"PORT": str(port), "BENCHMARK_BODY_BYTES": str(body_bytes)}
     path = folder / f"gunicorn-{port}.log"
     with path.open("wb") as log:
         gunicorn = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "benchmarks.wsgi:app"],
             cwd=ROOT,
-            env=environment(url, **variables),
+            env=environment(url, PORT=str(port)),
             stdout=log,
             stderr=log,
         )

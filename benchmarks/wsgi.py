@@ -1,6 +1,6 @@
 """The service, with one route more: a body without authentication or database behind it."""
 
-import os
+from functools import lru_cache
 
 from flask import Response
 
@@ -8,10 +8,13 @@ from wsgi import app
 
 __all__ = ["app"]
 
-_BODY = b"0" * int(os.environ["BENCHMARK_BODY_BYTES"])
 
-
-@app.get("/benchmark/constant")
-def constant() -> Response:
+@app.get("/benchmark/<int:size>")
+def constant(size: int) -> Response:
     """As many bytes as the answer that it is compared with."""
-    return Response(_BODY, mimetype="application/json")
+    return Response(_body(size), mimetype="application/json")
+
+
+@lru_cache
+def _body(size: int) -> bytes:
+    return b"0" * size

@@ -19,9 +19,18 @@ def csv_response(
     name: str, kind: type[msgspec.Struct], points: Sequence[msgspec.Struct]
 ) -> Response:
     """Points of one kind as a file called ``name``."""
-    columns = kind.__struct_encode_fields__
+    return csv_file(name, csv_points(kind, points))
+
+
+def csv_points(kind: type[msgspec.Struct], points: Sequence[msgspec.Struct]) -> bytes:
+    """Points of one kind, below the names of their members."""
     rows = (msgspec.structs.astuple(point) for point in points)
-    response = Response(csv_text(columns, rows), mimetype=MIMETYPE)
+    return csv_text(kind.__struct_encode_fields__, rows).encode()
+
+
+def csv_file(name: str, data: bytes) -> Response:
+    """A file called ``name``, to be saved."""
+    response = Response(data, mimetype=MIMETYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     response.headers["Cache-Control"] = "no-store"
     return response
