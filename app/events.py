@@ -133,11 +133,13 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
         InvalidEvent: it is refused.
         ForbiddenError: it names another organization.
     """
-    return make_event(read_members(item), tenant_id, now)
+    event = make_event(read_members(item), tenant_id, now)
+    refuse_nul(item)
+    return event
 
 
 # An event's id, agent and instant, its organization and its agent's name if it says them.
-Members = tuple[str, str, datetime, str | None, str | None]
+Members = tuple[str, str, str, str | None, str | None]
 
 
 def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
@@ -149,24 +151,18 @@ def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
         tenant_id = named
     elif named is not None and named != tenant_id:
         raise ForbiddenError("an event names an organization other than the token's")
-    if issued_at < EPOCH:
-        raise InvalidEvent("issuedAt", "is before 1970")
-    if issued_at > now + FUTURE:
-        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
-    return Event(tenant_id, event_id, agent_id, issued_at, agent_name)
+    return Event(tenant_id, event_id, agent_id, _issued_at(issued_at, now), agent_name)
 
 
 def read_members(item: bytes) -> Members:
-    """The members of an event's JSON text.
+    """The members of an event's JSON text; :func:`refuse_nul` looks at all of it.
 
     Raises:
-        InvalidEvent: it is not JSON that can be kept, or a member is missing or wrong.
+        InvalidEvent: it is not JSON, or a member is missing or wrong.
     """
     # Raw control characters are refused by the decoder, but for this one.
     plain = item.isascii() and b"\\" not in item and b"\x7f" not in item
-    members = check_members(decode_event(item), plain=plain)
-    refuse_nul(item)
-    return members
+    return check_members(decode_event(item), plain=plain)
 
 
 class _PlainBody(EventBody):
@@ -191,8 +187,7 @@ def check_members(value: Any, *, plain: bool) -> Members:
     except msgspec.ValidationError as error:
         raise wrong_member(error) from None
     named = None if isinstance(body.organization_id, msgspec.UnsetType) else body.organization_id
-    name = _agent_name(body.agent_name)
-    return body.id, body.agent_id, _instant(body.issued_at), named, name
+    return body.id, body.agent_id, body.issued_at, named, _agent_name(body.agent_name)
 
 
 def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
@@ -203,11 +198,16 @@ def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
     return text
 
 
-def _instant(text: str) -> datetime:
+def _issued_at(text: str, now: datetime) -> datetime:
     try:
-        return parse_instant(text)
+        issued_at = parse_instant(text)
     except ValueError as error:
         raise InvalidEvent("issuedAt", str(error)) from None
+    if issued_at < EPOCH:
+        raise InvalidEvent("issuedAt", "is before 1970")
+    if issued_at > now + FUTURE:
+        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
+    return issued_at
 
 
 # An escaped NUL; a backslash before it would be escaped itself.

@@ -27,6 +27,7 @@ from app.events import (
     check_members,
     make_event,
     read_members,
+    refuse_nul,
 )
 from app.ingest import Recorded, prepare_recording
 
@@ -198,7 +199,9 @@ def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
         try:
             if len(text) >= MAX_LINE_BYTES:
                 raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
-            yield number, read_members(text)
+            members = read_members(text)
+            refuse_nul(text)
+            yield number, members
         except InvalidEvent as problem:
             yield number, problem
 
