@@ -51,7 +51,7 @@ load: .venv/test
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
-# What it costs beside its rivals, into docs/performance.md: about 15 minutes. Needs wrk.
+# What it costs beside its rivals, into docs/performance.md: about a quarter of an hour. Needs wrk.
 bench: .venv/test
 	$(BIN)/python -m benchmarks --write docs/performance.md
 
