@@ -42,7 +42,7 @@ def test_rows_are_those_of_sqlalchemy(database):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_traced_read_has_its_span(database, monkeypatch):
+def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, monkeypatch):
     monkeypatch.setattr(tracing, "_tracing", object())
     seen = []
     sa.event.listen(database.engine, "after_cursor_execute", lambda *given: seen.append(given[2]))
