@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from app.errors import ForbiddenError
 from app.periods import EPOCH, parse_instant
+
+S = TypeVar("S", bound=type[msgspec.Struct])
 
 FUTURE = timedelta(minutes=5)
 SHOWN_ERRORS = 100
@@ -37,6 +39,17 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
 
 
+def prepared(struct: S) -> S:
+    """Have the decoder describe a struct to itself now, as the class is made.
+
+    By itself it does so at the first use, and lets another thread that comes meanwhile work with
+    what is described so far: with requests in several threads, the process crashed.
+    """
+    msgspec.json.Decoder(struct)
+    return struct
+
+
+@prepared
 class EventBody(msgspec.Struct, rename="camel"):
     """One event as callers write it; unknown members are ignored."""
 
@@ -165,6 +178,7 @@ def read_members(item: bytes) -> Members:
     return check_members(decode_event(item), plain=plain)
 
 
+@prepared
 class _PlainBody(EventBody):
     """The same without the patterns, which take five times as long as all the rest."""
 

@@ -15,6 +15,7 @@ from app.events import (
     Id,
     InvalidEvent,
     decode_event,
+    prepared,
     refuse_nul,
     wrong_member,
 )
@@ -36,12 +37,14 @@ Name = Annotated[
 ]
 
 
+@prepared
 class NameBody(msgspec.Struct, rename="camel"):
     """What an agent is called; null takes its name back. Other members are ignored."""
 
     name: Name | None
 
 
+@prepared
 class AgentBody(msgspec.Struct, rename="camel"):
     """An agent, and what it is called; null takes its name back. Other members are ignored."""
 
