@@ -8,6 +8,7 @@ an interrupted import is simply run again.
 import csv
 import gzip
 import io
+import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.db import Database
 from app.errors import ForbiddenError, ValidationError
@@ -37,6 +38,8 @@ CHUNK_EVENTS = 10_000
 SQLITE_CHUNK_EVENTS = 50_000
 MAX_LINE_BYTES = 1024 * 1024
 TURN_SECONDS = 1e-5
+READ_BYTES = 128 * 1024
+WAIT_MILLISECONDS = 100
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f"
@@ -107,7 +110,7 @@ class Importer:
         chunk: list[Event] = []
         enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
         try:
-            for number, members in FORMATS[self.file_format](_lines(_plain(file))):
+            for number, members in FORMATS[self.file_format](_lines(_plain(_interruptible(file)))):
                 self._take(source, number, members, chunk)
                 if len(chunk) >= enough:
                     self._store(chunk)
@@ -172,6 +175,35 @@ def _aside(store: Callable[[], Recorded]) -> "Future[Recorded]":
 
     Thread(target=run, daemon=True).start()
     return future
+
+
+class _Interruptible(io.RawIOBase):
+    """What a file has, as it comes.
+
+    Ctrl-C ends a read that waits, but not one that begins just after it came: the process would
+    wait for more of a pipe and then end. So it is not in a read that anybody waits here.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._ready = select.poll()
+        self._ready.register(file, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready.poll(WAIT_MILLISECONDS):
+            pass
+        return self._file.readinto1(buffer)
+
+
+def _interruptible(file: io.BufferedReader) -> io.BufferedReader:
+    try:
+        file.fileno()
+    except OSError:  # it is in memory
+        return file
+    return io.BufferedReader(_Interruptible(file), READ_BYTES)
 
 
 def _plain(file: io.BufferedReader) -> io.BufferedIOBase:

@@ -1,23 +1,14 @@
 """Ctrl-C: one line that is true, exit code 130, and numbers that are exact."""
 
-import signal
 import socket
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
 import psycopg
 import pytest
 import sqlalchemy as sa
-from click.testing import CliRunner, Result
 from flask import Flask
-from sqlalchemy import event as hooks
-from sqlalchemy.exc import OperationalError
 
-from app.cli import Command, open_database
-from app.config import Settings
 from app.db import Database
 from app.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.models import issuance_events, purged_months, rollup_state
@@ -68,9 +59,8 @@ def test_every_command_ends_with_a_line_on_the_state(
     with started(environ, *(url if word == "URL" else word for word in words)) as child:
         child.stdin.write(line() * CHUNK_EVENTS if "import" in words else b"")
         child.stdin.flush()
-        connection, _ = silent_server.accept()
-        ended = interrupt(child)
-        connection.close()
+        with silent_server.accept()[0]:
+            ended = interrupt(child)
     state = commands(service)[name].interrupted
     assert ended == (130, "", f"Interrupted: {state}\n")
 
@@ -212,93 +202,3 @@ def test_the_scheduler_stops_as_it_is_asked_to(sqlite_url: str) -> None:
         code, stdout, stderr = interrupt(child)
     assert (code, stderr) == (0, "")
     assert "scheduler stopped" in stdout
-
-
-# What Ctrl-C may hit, at its worst moments
-
-
-@pytest.fixture
-def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Result]]:
-    """Run a command with a database, in this process."""
-
-    def run(work: Callable[[Database], None]) -> Result:
-        @click.command(cls=Command, examples=["none"])
-        def command() -> None:
-            work(open_database(Settings.from_environ({"DATABASE_URL": sqlite_url})))
-
-        return CliRunner().invoke(command)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def test_a_connection_that_is_just_given_back_is_no_matter_for_a_traceback(
-    run: Callable[..., Result], caplog: pytest.LogCaptureFixture
-) -> None:
-    def interrupted_reset(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def work(database: Database) -> None:
-        hooks.listen(database.engine, "reset", interrupted_reset)
-        with database.reading() as connection:
-            connection.execute(sa.select(1))
-
-    assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")
-    assert caplog.text == ""
-
-
-def test_what_fails_because_of_it_is_an_interruption_too(run: Callable[..., Result]) -> None:
-    def work(_: Database) -> None:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise OperationalError("ROLLBACK", None, Exception("torn out of its work"))
-
-    assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")
-
-
-def test_another_one_is_too_late_to_spoil_the_way_out(run: Callable[..., Result]) -> None:
-    def work(_: Database) -> None:
-        raise KeyboardInterrupt
-
-    run(work)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-class Dying:
-    """Ctrl-C comes while this is destroyed: Python lets no exception out of there."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_one_that_python_drops_comes_again(run: Callable[..., Result]) -> None:
-    def work(_: Database) -> None:
-        Dying()
-        time.sleep(20)
-
-    assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")
-
-
-def test_one_that_is_dropped_at_the_very_end_is_too_late(run: Callable[..., Result]) -> None:
-    assert outcome(run(lambda _: Dying() and None)) == (0, "")
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-
-
-def test_what_else_python_drops_is_told_as_ever(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def __del__(self) -> None:
-            raise ValueError
-
-    told: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
-    assert run(lambda _: Broken() and None).exit_code == 0
-    assert told == [ValueError]
-
-
-def outcome(result: Result) -> tuple[int, str]:
-    return result.exit_code, result.output
