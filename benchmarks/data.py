@@ -22,6 +22,15 @@ COLUMNS = "tenant_id, event_id, agent_id, issued_at"
 # Of those who read: days, an agent's months and cells of the week are there up to today.
 READERS, OLD_READERS, READER_AGENTS = 200, 20, 1000
 
+# Worked out once for each statement, which for each row would take longer than all the rest.
+_ORGS = f"""(
+    SELECT array_agg(md5('org' || n)::uuid ORDER BY n) FROM generate_series(0, {TENANTS - 1}) AS n
+)"""
+_ALL_AGENTS = f"""(
+    SELECT array_agg(md5('agent' || org || '-' || n)::uuid ORDER BY org, n)
+    FROM generate_series(0, {TENANTS - 1}) AS org, generate_series(0, {AGENTS - 1}) AS n
+)"""
+
 
 def events(
     count: int, *, after: int = 0, first: datetime = FIRST, period: timedelta = PERIOD
@@ -29,9 +38,9 @@ def events(
     """A SELECT of events number ``after + 1`` and on, evenly over a period, in its order."""
     step = period / timedelta(microseconds=1) / count
     return f"""
-        SELECT 'org-' || md5('org' || org)::uuid AS tenant_id,
+        SELECT 'org-' || ({_ORGS})[org + 1] AS tenant_id,
                md5('event' || n)::uuid::text AS event_id,
-               md5('agent' || org || '-' || agent)::uuid::text AS agent_id,
+               ({_ALL_AGENTS})[org * {AGENTS} + agent + 1]::text AS agent_id,
                timestamptz '{first.isoformat()}'
                    + (n - {after} - 1 + chance) * {step} * interval '1 microsecond' AS issued_at
         FROM (
