@@ -6,6 +6,7 @@ an interrupted import is simply run again.
 """
 
 import csv
+import gc
 import gzip
 import io
 import select
@@ -67,14 +68,18 @@ class Imported:
 
 
 @contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Have threads take turns every 10 µs. At the usual 5 ms the one that stores would wait as
-    long for the one that reads, each time that the database has taken some of its batch."""
+def _undisturbed() -> Iterator[None]:
+    """Have threads take turns every 10 µs: at the usual 5 ms the one that stores would wait as
+    long for the one that reads, each time that the database has taken some of its batch. And have
+    the garbage collector leave alone what is there already: with every chunk it would go through
+    all of that anew."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(TURN_SECONDS)
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         sys.setswitchinterval(usual)
 
 
@@ -99,7 +104,7 @@ class Importer:
     totals: Imported = field(default_factory=Imported)
     _under_way: "Future[Recorded] | None" = field(default=None, init=False)
 
-    @_quick_turns()
+    @_undisturbed()
     def load(self, source: str, file: io.BufferedReader) -> None:
         """Store the events of one file, gzip-compressed or not.
 

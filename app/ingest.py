@@ -75,7 +75,7 @@ def _each(events: list[Event]) -> Insert:
 
 def _sqlite_text(instant: datetime) -> str:
     """As ``UTCDateTime`` stores it; the column's own conversion costs more than the insert."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return instant.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _unnested(events: list[Event]) -> Insert:
