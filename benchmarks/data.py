@@ -46,7 +46,7 @@ def events(
         FROM (
             SELECT n, (hashint8extended(n, 1) & 1048575) % {TENANTS} AS org,
                    (hashint8extended(n, 2) & 1048575) % {AGENTS} AS agent,
-                   (hashint8extended(n, 3) & 1048575) / 1048576.0 AS chance
+                   (hashint8extended(n, 3) & 1048575) / 1048576.0::float8 AS chance
             FROM generate_series({after + 1}, {after + count}) AS n
         ) AS drawn
     """
@@ -58,18 +58,24 @@ def insert(connection: Connection, selected: str) -> None:
 
 
 def load(connection: Connection, selected: str) -> None:
-    """Store many events in an empty table: its indexes are made afterwards, which is quicker."""
-    key, index = connection.execute("""
-        SELECT pg_get_constraintdef(pg_constraint.oid), indexdef FROM pg_constraint, pg_indexes
-        WHERE conrelid = 'issuance_events'::regclass AND contype = 'p'
-        AND tablename = 'issuance_events' AND indexname = 'ix_issuance_events_id'
-    """).fetchone() or ("", "")
-    connection.execute("ALTER TABLE issuance_events DROP CONSTRAINT pk_issuance_events")
+    """Store many events in an empty table: its indexes are made afterwards, and its checks hold
+    for those that come later, which is quicker."""
+    constraints = connection.execute("""
+        SELECT conname, pg_get_constraintdef(oid) || CASE contype WHEN 'c' THEN ' NOT VALID'
+            ELSE '' END FROM pg_constraint
+        WHERE conrelid = 'issuance_events'::regclass AND contype IN ('c', 'p')
+    """).fetchall()
+    (index,) = connection.execute(
+        "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_issuance_events_id'"
+    ).fetchone() or ("",)
+    for name, _ in constraints:
+        connection.execute(f"ALTER TABLE issuance_events DROP CONSTRAINT {name}")
     connection.execute("DROP INDEX ix_issuance_events_id")
     connection.execute("SET maintenance_work_mem = '1GB'")  # for the indexes, in this session
     insert(connection, selected)
-    connection.execute(f"ALTER TABLE issuance_events ADD CONSTRAINT pk_issuance_events {key}")
-    connection.execute(str(index))
+    for name, definition in constraints:
+        connection.execute(f"ALTER TABLE issuance_events ADD CONSTRAINT {name} {definition}")
+    connection.execute(index)
     settle(connection)
 
 
