@@ -23,9 +23,16 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now
+from app.db import Database, database_now, is_citus
 from app.models import issuance_events, rollup_state
-from jobs.rollups import ROLLUPS, Window, add_window, in_window, prepare_adding
+from jobs.rollups import (
+    ROLLUPS,
+    Window,
+    add_window,
+    add_window_to_all,
+    in_window,
+    prepare_adding,
+)
 from jobs.runs import Run, record_run
 from jobs.state import read_state
 from jobs.watermark import Candidate, describe_writers, newest_candidate, open_writers
@@ -177,16 +184,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
-    counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
-    events = connection.execute(counted).scalar_one()
-    buckets = 0
-    prepare_adding(connection)
-    for rollup in ROLLUPS if events else ():
-        added = connection.execute(
-            add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
-        )
-        buckets += added.rowcount
+    events, buckets = _add(connection, window)
     candidate = rollup_state.c.candidate
     connection.execute(
         sa.update(rollup_state).values(
@@ -196,6 +194,23 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
         )
     )
     return Counted(window.upto, events, buckets)
+
+
+def _add(connection: Connection, window: Window) -> tuple[int, int]:
+    """Add a window to every summary table; how many events it has, and the buckets touched."""
+    prepare_adding(connection)
+    if connection.dialect.name == "postgresql" and not is_citus(connection):
+        events, buckets = connection.execute(add_window_to_all(window)).one()
+        return events, buckets
+    counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
+    events = connection.execute(counted).scalar_one()
+    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
+    options = {"preserve_rowcount": True}
+    added = (
+        connection.execute(add_window(rollup, upsert, window), execution_options=options)
+        for rollup in ROLLUPS
+    )
+    return events, sum(one.rowcount for one in added) if events else 0
 
 
 def _left_behind(state: Row[Any]) -> Candidate:

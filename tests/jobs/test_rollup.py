@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.models import daily_issuance, issuance_events, rollup_state
+from jobs import rollup
 from jobs.rollups import ROLLUPS
 from jobs.scheduler import claim_tick
 from tests.recount import assert_exact
@@ -65,6 +66,19 @@ def test_a_run_reports_the_events_and_buckets_it_touched(issue, roll_up):
     issue("2026-04-02T00:00:00Z")
     run = roll_up()
     assert (run.events, run.buckets) == (4, 5)  # two days, two cells, one agent's month
+
+
+def test_tables_can_be_added_to_one_by_one_as_citus_needs_it(issue, roll_up, database, monkeypatch):
+    monkeypatch.setattr(rollup, "is_citus", lambda _: True)
+    for agent in "ab":
+        issue("2026-04-01T00:00:00Z", agent=agent, times=3)
+        issue("2026-04-02T07:00:00Z", agent=agent)
+    run = roll_up()
+    assert (run.events, run.buckets) == (8, 6)
+    issue("2026-03-31T23:59:59.999999Z", times=2)
+    run = roll_up()
+    assert (run.events, run.buckets) == (2, 3)
+    assert assert_exact(database) == 10
 
 
 @pytest.mark.parametrize("window_ids", [1, 3, 1000])
