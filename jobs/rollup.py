@@ -205,12 +205,13 @@ def _add(connection: Connection, window: Window) -> tuple[int, int]:
     counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
     events = connection.execute(counted).scalar_one()
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
-    options = {"preserve_rowcount": True}
-    added = (
-        connection.execute(add_window(rollup, upsert, window), execution_options=options)
-        for rollup in ROLLUPS
-    )
-    return events, sum(one.rowcount for one in added) if events else 0
+    buckets = 0
+    for rollup in ROLLUPS if events else ():
+        added = connection.execute(
+            add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
+        )
+        buckets += added.rowcount
+    return events, buckets
 
 
 def _left_behind(state: Row[Any]) -> Candidate:

@@ -135,8 +135,8 @@ def add_window_to_all(window: Window) -> Select[int, int]:
     """Add the window's events to every summary table; selects their number, and that of the
     buckets touched.
 
-    In going once through the events, where :func:`add_window` does so for each table. SQLite
-    has no grouping like that, and Citus cannot spread a statement that writes several tables.
+    It goes through the events once, where :func:`add_window` does so for each table. SQLite has
+    no grouping like that, and Citus cannot spread a statement that writes several tables.
     """
     counted = _count_for_all(window)
     added = [
