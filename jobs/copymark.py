@@ -48,7 +48,11 @@ def find_mark(connection: Connection, *, lock: bool = False) -> Mark | None:
     run = rollup_runs.c
     marked = sa.select(rollup_runs).where(run.outcome.in_([COPYING, COPIED]))
     newest = marked.order_by(run.id.desc()).limit(1)
-    row = connection.execute(newest.with_for_update() if lock else newest).one_or_none()
+    chosen = newest.with_for_update() if lock else newest
+    row = connection.execute(chosen).one_or_none()
+    if row is None and lock:
+        # The one that was waited for may be gone, and another one in its place.
+        row = connection.execute(chosen).one_or_none()
     if row is None:
         _refuse_rows(connection)
         return None
