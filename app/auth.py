@@ -18,9 +18,9 @@ from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
-from app.events import is_id
+from app.ids import is_id
 from app.keys import ALGORITHMS, KeySet
 from app.remembered import Remembered
 

@@ -14,7 +14,7 @@ import click
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
-from app.config import Settings, colours_wanted
+from app.config.settings import Settings, colours_wanted
 from app.db import Database
 from app.errors import ServiceError
 from app.outages import is_unavailable

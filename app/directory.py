@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db import Database
-from app.events import Event, Id
+from app.events import Event
+from app.ids import Id
 from app.models import agents, monthly_agent_issuance
 from app.queries import TENANT, Count, Month, Point, Report, read_report, with_state
 

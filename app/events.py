@@ -9,34 +9,14 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError
-from app.periods import EPOCH, parse_instant
+from app.ids import ID_SCHEMA_PATTERN, Id, is_id
 
 S = TypeVar("S", bound=type[msgspec.Struct])
-
 FUTURE = timedelta(minutes=5)
 SHOWN_ERRORS = 100
-ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z"
-# The same in JSON Schema's dialect, where \Z is a letter and no text has lone surrogates.
-ID_SCHEMA_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-
-Id = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=1,
-        max_length=255,
-        pattern=ID_PATTERN,
-        description="1 to 255 code points without control characters",
-    ),
-]
-
 _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-_PRINTABLE = re.compile(ID_PATTERN)
-
-
-def is_id(value: object) -> bool:
-    """Whether ``value`` is a string of 1..255 code points without control characters."""
-    return isinstance(value, str) and 0 < len(value) <= 255 and bool(_PRINTABLE.match(value))
 
 
 def prepared(struct: S) -> S:

@@ -6,10 +6,11 @@ from datetime import datetime
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth, metrics, tracing
-from app.config import Settings
+from app import auth
+from app.config.settings import Settings
+from app.dates import utc_now
 from app.db import Database
-from app.periods import utc_now
+from app.telemetry import metrics, tracing
 from app.views import (
     agents,
     analytics,

@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Dialect
 
-from app import fence, tracing
+from app import fence
 from app.outages import as_sqlalchemys
+from app.telemetry import tracing
 
 Reading = CompoundSelect[*tuple[Any, ...]]
 

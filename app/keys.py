@@ -9,26 +9,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWK, PyJWKClient
 from jwt.exceptions import PyJWTError
 
 from app.errors import UnavailableError
 
-MIN_RSA_BITS = 2048
 # What a key set may verify with. Never HS256: its "oct" keys are secrets, a key set is public.
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
-
 FETCH_SECONDS = 3.0
 # An unknown kid may be a freshly rotated key or anybody's invention, so it leads to a fetch,
 # but not to a second one within this time. Below the 5 s in which a rotation is noticed.
@@ -36,44 +29,11 @@ REFETCH_SECONDS = 4.0
 # So long a key that the provider has taken back may still be accepted.
 FRESH_SECONDS = 300.0
 MAX_FETCHES = 8  # that a provider keeps hanging
-
 # Whatever a server that is broken, slow or somebody else's may do to a request.
 _FETCH_FAILED = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
 # Whatever may be wrong with a single key.
 _UNUSABLE = (PyJWTError, ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm)
-
 log = logging.getLogger("app")
-
-
-@dataclass(frozen=True)
-class PublicKey:
-    """A parsed public key and the one algorithm that it verifies."""
-
-    key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
-    algorithm: str
-
-
-def parse_public_key(pem: str) -> PublicKey:
-    """A PEM public key (``BEGIN PUBLIC KEY``): RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
-
-    Raises:
-        ValueError: anything else; the message does not repeat the text.
-    """
-    if "PRIVATE KEY" in pem:
-        raise ValueError("holds a private key; give the public one")
-    try:
-        key = load_pem_public_key(pem.encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("is not a PEM public key") from None
-    if isinstance(key, RSAPublicKey):
-        if key.key_size < MIN_RSA_BITS:
-            raise ValueError(f"must have at least {MIN_RSA_BITS} bits")
-        return PublicKey(key, "RS256")
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return PublicKey(key, "ES256")
-    if isinstance(key, Ed25519PublicKey):
-        return PublicKey(key, "EdDSA")
-    raise ValueError("must be an RSA, P-256 or Ed25519 key")
 
 
 class KeySet:

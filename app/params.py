@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 from werkzeug.datastructures import MultiDict
 
+from app.dates import parse_month
 from app.errors import ValidationError
-from app.events import is_id
-from app.periods import parse_month
+from app.ids import is_id
 
 Args = MultiDict[str, str]
 

@@ -14,10 +14,11 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from app.dates import days_until
 from app.db import as_utc
 from app.errors import UnavailableError
-from app.events import Id
 from app.fetching import Reading, fetch
+from app.ids import Id
 from app.models import (
     agents,
     daily_issuance,
@@ -25,7 +26,6 @@ from app.models import (
     monthly_agent_issuance,
     rollup_state,
 )
-from app.periods import days_until
 
 P = TypeVar("P")
 

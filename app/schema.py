@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.db import Database
 from app.errors import RefusedError, SettingsError
 from app.outages import is_unavailable

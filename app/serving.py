@@ -16,10 +16,10 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from app import logs, tracing
-from app.config import ROOT, Settings
+from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema_once
+from app.telemetry import logs, tracing
 from app.worker import forget
 
 try:
@@ -129,7 +129,9 @@ def pre_fork(server: Any, _worker: Any) -> None:
     words = [*map(str, settings.metrics_bind), os.environ[SHARED]]
     # S603: this program, and an address that was checked.
     server.exporter = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "app.exporter", *words], cwd=ROOT, stdin=subprocess.PIPE
+        [sys.executable, "-m", "app.telemetry.metrics_server", *words],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
     )
 
 
@@ -148,7 +150,7 @@ def post_fork(server: Any, _worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """With the application loaded: tell it how it knows that it is to end."""
-    from app import metrics  # noqa: PLC0415 - see when_ready()
+    from app.telemetry import metrics  # noqa: PLC0415 - see when_ready()
 
     metrics.describe_process("web")
     if services := _services(worker):

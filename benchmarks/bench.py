@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from app.config import Settings
+from app.config.settings import Settings
+from app.dates import utc_now
 from app.db import Database
-from app.periods import utc_now
 from benchmarks import data
 from benchmarks.cluster import Cluster
 from benchmarks.figures import BenchmarkError

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from benchmarks.figures import BenchmarkError
 from tests.conftest import KEY
 

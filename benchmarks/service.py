@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from benchmarks.figures import BenchmarkError
 from benchmarks.programs import children, environment
 

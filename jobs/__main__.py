@@ -4,11 +4,11 @@ import sys
 
 import click
 
-from app import logs
 from app.cli import Command
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema
+from app.telemetry import logs
 from jobs.scheduler import serve
 
 

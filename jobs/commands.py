@@ -21,8 +21,8 @@ from app.cli import (
     show,
     warn,
 )
-from app.config import Settings
-from app.periods import parse_month
+from app.config.settings import Settings
+from app.dates import parse_month
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild as rebuild_months
 from jobs.rollup import run_rollup

@@ -7,7 +7,6 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import variables
 from app.cli import (
     Command,
     database_problem,
@@ -17,7 +16,8 @@ from app.cli import (
     show,
     warn,
 )
-from app.config import Settings
+from app.config import parsing as variables
+from app.config.settings import Settings
 from app.db import Database
 from app.errors import RefusedError, SettingsError
 from jobs.commands import EX_TEMPFAIL

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Select
 
+from app.dates import last_day, months_without
 from app.models import issuance_events, purged_months, rollup_state
-from app.periods import last_day, months_without
 from jobs.buckets import issued_month
 from jobs.rollups import Rollup
 

@@ -16,14 +16,16 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Connection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app import __version__, exporter, logs, tracing
-from app import metrics as app_metrics
-from app.config import Settings
+from app import __version__
+from app.config.settings import Settings
+from app.dates import utc_now
 from app.db import Database, database_now
 from app.errors import ServiceError
 from app.models import rollup_state
 from app.outages import is_unavailable
-from app.periods import utc_now
+from app.telemetry import logs, tracing
+from app.telemetry import metrics as app_metrics
+from app.telemetry import metrics_server as exporter
 from jobs import metrics
 from jobs.purge import purge_events
 from jobs.rollup import run_rollup

@@ -9,7 +9,7 @@ import sys
 import time
 from types import FrameType
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 COMMANDS = (["gunicorn", "--config", "python:app.serving", "wsgi:app"], ["jobs"])
 STOP_SECONDS = 40

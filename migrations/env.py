@@ -5,7 +5,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, text
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.db import Database
 from app.models import metadata
 

@@ -18,7 +18,7 @@ from pip_audit._format import ColumnsFormat
 from pip_audit._service import Dependency, PyPIService, ServiceError, VulnerabilityResult
 from requests import RequestException
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 LOCKS = (ROOT / "requirements.txt", ROOT / "requirements-test.txt")
 CACHE = Path(sys.prefix) / "audit-cache"  # goes when the virtualenv goes

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from app.config.parsing import database_url
 from app.db import Database
 from app.shards import distribute
-from app.variables import database_url
 from tests.conftest import conninfo, migrate
 from tests.postgresql import SETTINGS, Server
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from app import queries
-from app.config import KEY_SOURCES, ROOT, Settings
+from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.db import Database
 from app.events import Event
 from app.factory import create_app

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 DEPLOY = ROOT / "deploy"
 HOME = "/opt/agentidp-analytics"

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.db import Database
 from tests.conftest import PostgreSQL, conninfo, migrate
 

@@ -21,7 +21,7 @@ import requests
 from pip_audit._audit import Auditor
 from pip_audit._dependency_source import DependencySourceError
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests import audit
 
 SOUND = json.dumps({"vulnerabilities": []})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from benchmarks.figures import (
     BenchmarkError,
     Failure,

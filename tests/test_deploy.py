@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import ROOT, Settings
+from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.conftest import Flasks, child_environ, make_settings

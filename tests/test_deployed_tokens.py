@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.conftest import bearer, child_environ, conninfo, token
 from tests.keys import signer
 from tests.test_end_to_end import PATIENCE_SECONDS, free_port, poll, process

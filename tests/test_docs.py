@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.views.openapi import path_of
 from tests.app.command_line import commands
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.conftest import bearer, child_environ
 
 PATIENCE_SECONDS = 60

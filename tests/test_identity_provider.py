@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from joserfc import jwt
 
 from app import keys, remembered
-from app.config import ROOT, Settings
+from app.config.settings import ROOT, Settings
 from app.factory import create_app
 from tests.conftest import NOW, child_environ, make_settings
 from tests.idp import Issuer, client_credentials

@@ -2,7 +2,7 @@
 
 import re
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 
 def pins(lock: str) -> dict[str, str]:

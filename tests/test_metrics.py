@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.conftest import Flasks, bearer, child_environ
 from tests.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
 
@@ -143,7 +143,7 @@ def test_the_workers_numbers_are_added_up_and_outlive_them(ports):
         workers = [
             child
             for child in psutil.Process(server.pid).children()
-            if "app.exporter" not in " ".join(child.cmdline())
+            if "app.telemetry.metrics_server" not in " ".join(child.cmdline())
         ]
         workers[0].kill()
         gone = workers[0].pid
@@ -217,7 +217,8 @@ def exporters(ports):
     return [
         one
         for one in psutil.process_iter(["cmdline"])
-        if "app.exporter" in (one.info["cmdline"] or []) and words in one.info["cmdline"]
+        if "app.telemetry.metrics_server" in (one.info["cmdline"] or [])
+        and words in one.info["cmdline"]
     ]
 
 
@@ -265,7 +266,7 @@ def test_an_address_that_is_taken_ends_nothing_and_is_used_once_it_is_free(ports
             ports.wait()
             time.sleep(2)
             said = [json.loads(line) for line in server.log.read_text().splitlines()]
-            (line,) = [line for line in said if line["logger"] == "app.exporter"]
+            (line,) = [line for line in said if line["logger"] == "app.telemetry.metrics_server"]
             assert (line["level"], "Address already in use" in line["message"]) == ("error", True)
             taken.close()
             ports.scraped(

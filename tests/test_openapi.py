@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.config import ROOT
-from app.events import ID_SCHEMA_PATTERN
+from app.config.settings import ROOT
+from app.ids import ID_SCHEMA_PATTERN
 from app.views.openapi import path_of
 from app.views.web import PAGE_POLICY
 from tests.conftest import NOW, bearer, make_settings

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.test_end_to_end import call, free_port, poll, process
 
 # What a build reads, or must not be bothered by.
@@ -133,7 +133,8 @@ def test_the_steps_of_the_readme_work_from_the_wheel(installed, place):
 
 def test_the_installed_code_is_not_the_checkouts(installed, place):
     folder, environ = place
-    show = "import app, wsgi, app.config; print(app.__version__, app.__file__, app.config.ROOT)"
+    show = "import app, wsgi; from app.config.settings import ROOT; "
+    show += "print(app.__version__, app.__file__, ROOT)"
     version, *paths = run(installed, "-c", show, cwd=folder, environ=environ).stdout.split()
     assert version == __version__
     assert all(Path(path).is_relative_to(installed.parents[1]) for path in paths)

@@ -7,7 +7,7 @@ import pytest
 from psycopg.errors import GeneratedAlways, IdleInTransactionSessionTimeout, InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.demo import load_demo
 from app.errors import SettingsError
 from app.schema import refuse_other_schema

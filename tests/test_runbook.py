@@ -7,7 +7,7 @@ import uuid
 import psycopg
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.app.command_line import commands
 from tests.conftest import Flasks, child_environ, conninfo
 

@@ -2,7 +2,7 @@
 
 import re
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 
 def test_every_test_that_the_security_page_names_exists():

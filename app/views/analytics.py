@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, g
 
 from app import auth, params, queries
-from app.periods import month_of, months_back
+from app.dates import month_of, months_back
 from app.views import limits
 from app.views.answers import AgentActivity, AgentUsage, TokenTrend
 from app.views.web import arguments, connection, report_response, services

@@ -7,7 +7,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from app.directory import Agent
-from app.events import EventError, Id
+from app.events import EventError
+from app.ids import Id
 from app.names import Name
 from app.params import MAX_DAYS
 from app.queries import AgentCount, Count, DayCount, HourCount, Month

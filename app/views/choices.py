@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import MultiDict
 
 from app import params
-from app.periods import month_of, months_back
+from app.dates import month_of, months_back
 
 SORTS = ("count", "name", "id")
 PERIODS = (7, 30, 90)

@@ -3,7 +3,7 @@
 from flask import Flask, Response, request
 from flask_cors import CORS
 
-from app.config import Settings
+from app.config.settings import Settings
 
 API = r"/api/v1/.*"
 MAX_AGE_SECONDS = 600

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flask import Blueprint, Response, g
 
 from app import insights, queries
-from app.periods import months_back
+from app.dates import months_back
 from app.queries import DayCount, HourCount, NamedUsage, Report
 from app.views import limits, signin
 from app.views.choices import PERIODS, SORTS, SPANS, Choices, choices

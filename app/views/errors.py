@@ -11,9 +11,9 @@ from msgspec import UNSET
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-from app import metrics
 from app.errors import CODES, ServiceError, UnavailableError
 from app.outages import is_unavailable
+from app.telemetry import metrics
 from app.views.answers import Problem
 from app.views.bodies import too_large
 from app.views.web import json_response, page_response, services

@@ -3,10 +3,11 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from app import auth, metrics, params
+from app import auth, params
 from app.errors import ValidationError
 from app.events import parse_batch
 from app.ingest import record_events
+from app.telemetry import metrics
 from app.views import limits, observe
 from app.views.answers import Receipt
 from app.views.bodies import event_texts

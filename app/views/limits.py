@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, current_app, g
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import RateLimitError
 
 EXTENSION = "analytics_limit"

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
-from app import logs, metrics, tracing
+from app.telemetry import logs, metrics, tracing
 
 log = logging.getLogger("app.request")
 

@@ -11,9 +11,10 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from app import __version__
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import CODES
-from app.events import ID_PATTERN, ID_SCHEMA_PATTERN, EventBody
+from app.events import EventBody
+from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
 from app.names import AgentBody, NameBody
 from app.views.answers import Answer, Problem, Tabular
 from app.views.operations import (

@@ -10,9 +10,10 @@ import msgspec
 
 from app import params
 from app.auth import NAME, WRITE
-from app.config import Settings
+from app.config.settings import Settings
 from app.directory import Agent
-from app.events import ID_SCHEMA_PATTERN, EventBody
+from app.events import EventBody
+from app.ids import ID_SCHEMA_PATTERN
 from app.names import AgentBody, NameBody
 from app.params import cursor_after
 from app.queries import AgentCount, DayCount, HourCount

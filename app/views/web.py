@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.http import generate_etag
 from werkzeug.routing import BaseConverter
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.db import Database
 from app.errors import ValidationError
 from app.views import tables

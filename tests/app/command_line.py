@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 from flask import Flask
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from jobs.__main__ import main
 
 MORNING = "2024-04-01T09:00:00Z"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import SettingsError
 from tests.conftest import KEY
 

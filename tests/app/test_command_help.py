@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app.cli import Command
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.app.command_line import commands
 
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import app.config
-from app.config import ROOT, Settings
+import app.config.settings
+from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from tests.conftest import KEY, child_environ
 
@@ -36,7 +36,7 @@ def refusal(variables: dict[str, str]) -> str:
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own, where the instance folder goes."""
-    monkeypatch.setattr(app.config, "ROOT", tmp_path)
+    monkeypatch.setattr(app.config.settings, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_random_keys_are_made_once_per_instance_folder(
     assert (first.secret_key, first.jwt_secret_key) == (again.secret_key, again.jwt_secret_key)
     assert first.secret_key != first.jwt_secret_key
     assert len(first.jwt_secret_key.encode()) >= 32
-    monkeypatch.setattr(app.config, "ROOT", instance / "elsewhere")
+    monkeypatch.setattr(app.config.settings, "ROOT", instance / "elsewhere")
     (instance / "elsewhere").mkdir()
     assert Settings.from_environ({}).secret_key != first.secret_key
 

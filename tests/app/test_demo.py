@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.db import Database
 from app.demo import NAMES, ORGANIZATION, load_demo
 from app.directory import set_names

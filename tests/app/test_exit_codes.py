@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app import __version__
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.db import Database
 from app.models import daily_issuance
 from tests.app.command_line import assert_one_clear_error, line, result

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
 from app import fence, queries
+from app.dates import month_of
 from app.directory import agents_page
 from app.fence import FenceError
 from app.models import (
@@ -15,7 +16,6 @@ from app.models import (
     monthly_agent_issuance,
     rollup_state,
 )
-from app.periods import month_of
 from tests.conftest import NOW, TENANT, bearer
 
 THEIRS = "org-of-somebody-else"

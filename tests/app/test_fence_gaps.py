@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from app import fence
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.fence import FenceError
 from app.models import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
 from tests.conftest import NOW, TENANT

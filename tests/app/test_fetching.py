@@ -6,12 +6,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from app import queries, tracing
+from app import queries
 from app.db import Database
 from app.fence import FenceError
 from app.fetching import fetch
 from app.models import daily_issuance
 from app.outages import is_unavailable
+from app.telemetry import tracing
 from tests.conftest import TENANT, make_settings
 from tests.statements import statements
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 
 # The description of a struct is made of typing's aliases; here each takes its time, so that all
 # threads are at it at once.

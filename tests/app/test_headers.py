@@ -11,7 +11,7 @@ import pytest
 from flask import request
 
 from app import queries
-from app.config import ROOT, Settings
+from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.conftest import NOW, bearer, child_environ, environment, make_settings

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.importer import SQLITE_CHUNK_EVENTS
 from tests.conftest import child_environ
 

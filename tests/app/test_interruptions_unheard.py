@@ -16,7 +16,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import OperationalError
 
 from app.cli import Command, open_database
-from app.config import Settings
+from app.config.settings import Settings
 from app.db import Database
 from app.importer import Importer
 from tests.conftest import NOW

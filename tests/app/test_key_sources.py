@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-import app.config
+import app.config.settings
 from tests.app.key_settings import every_mode, names, refusal, settings, write
 from tests.conftest import KEY
 from tests.keys import signer
@@ -20,7 +20,7 @@ SOURCES = {"JWT_SECRET_KEY": lambda _: KEY} | PUBLIC
 @pytest.fixture
 def instance(tmp_path, monkeypatch):
     """A checkout of its own, where the instance folder goes."""
-    monkeypatch.setattr(app.config, "ROOT", tmp_path)
+    monkeypatch.setattr(app.config.settings, "ROOT", tmp_path)
     return tmp_path / "instance"
 
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app import logs
-from app.config import ROOT
+from app.config.settings import ROOT
+from app.telemetry import logs
 from tests.conftest import child_environ, make_settings
 
 
@@ -106,8 +106,8 @@ def test_what_is_bound_goes_to_every_line_of_this_thread_until_it_is_unbound(wri
 
 PROGRAM = """
 import logging
-from app import logs
-from app.config import Settings
+from app.telemetry import logs
+from app.config.settings import Settings
 logs.configure(Settings.from_environ())
 logging.getLogger("app").debug("quiet")
 logging.getLogger("app").info("spoken")

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from app import logs, pool
+from app import pool
 from app.factory import create_app
+from app.telemetry import logs
 from tests.conftest import NOW, bearer, make_settings
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from app import keys
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.views import oidc
 from tests.app.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
 from tests.app.pages import DASHBOARD, place

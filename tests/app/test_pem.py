@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.app.key_settings import MODES, every_mode, names, refusal, settings, write
 from tests.conftest import KEY, child_environ
 from tests.keys import MAKERS, signer

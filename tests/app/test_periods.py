@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from app.periods import months_back, months_without
+from app.dates import months_back, months_without
 
 
 def month(text):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.factory import create_app
 from tests.conftest import NOW, bearer, child_environ, make_settings
 
@@ -67,7 +67,7 @@ def test_too_many_bytes_are_413_with_the_limit_declared_chunked_or_packed(post):
 MEASURE = """
 import sys, zlib
 from pathlib import Path
-from app.config import Settings
+from app.config.settings import Settings
 from app.factory import create_app
 from tests.conftest import bearer
 

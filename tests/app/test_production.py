@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.config import KEY_SOURCES, ROOT, Settings
+from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
 from app.schema import refuse_other_schema
 from tests.conftest import child_environ, conninfo, migrate

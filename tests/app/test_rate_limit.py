@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.conftest import NOW, bearer, environment, make_settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from app.config import colours_wanted
+from app.config.settings import colours_wanted
 from app.db import Database
 from app.importer import SQLITE_CHUNK_EVENTS
 from app.models import daily_issuance, issuance_events, rollup_runs

@@ -8,10 +8,10 @@ import threading
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app import tracing
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.errors import SettingsError
 from app.factory import create_app
+from app.telemetry import tracing
 from jobs.scheduler import tick
 from tests.conftest import NOW, bearer, child_environ, make_settings
 from tests.test_end_to_end import call, free_port, poll, process

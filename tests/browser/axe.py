@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.browser.person import Person
 
 AXE = ROOT / "tests" / "data" / "axe.min.js"

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.conftest import child_environ
 
 PATIENCE_SECONDS = 120

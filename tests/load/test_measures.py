@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from tests.faults.ledger import Drift
 from tests.load.measures import (
     MARGIN_SECONDS,

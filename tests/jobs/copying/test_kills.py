@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event as hooks
 from sqlalchemy.exc import DBAPIError
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.errors import RefusedError
 from app.models import rollup_runs
 from app.outages import is_unavailable

@@ -6,7 +6,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from app.config import ROOT
+from app.config.settings import ROOT
 from app.models import monthly_agent_issuance
 from tests.conftest import child_environ
 from tests.jobs.copying.copies import execute, roll_up

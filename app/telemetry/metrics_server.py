@@ -1,8 +1,8 @@
 """Serving metrics to Prometheus, on a bind of their own.
 
-``python -m app.exporter HOST PORT FOLDER`` serves what gunicorn's workers share in a folder,
-until its standard input ends: that is, until gunicorn does, however it does. Then it empties
-the folder.
+``python -m app.telemetry.metrics_server HOST PORT FOLDER`` serves what gunicorn's workers share
+in a folder, until its standard input ends: that is, until gunicorn does, however it does. Then it
+empties the folder.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from pathlib import Path
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app import logs
-from app.config import Settings
-from app.variables import Bind
+from app.config.parsing import Bind
+from app.config.settings import Settings
+from app.telemetry import logs
 
-log = logging.getLogger("app.exporter")
+log = logging.getLogger("app.telemetry.metrics_server")
 
 RETRY_SECONDS = 1.0
 

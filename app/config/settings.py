@@ -14,12 +14,12 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 
-from app import variables
+from app.config import parsing as variables
+from app.config.keys import PublicKey
+from app.config.parsing import Bind, Provider, Variables, integer
 from app.errors import SettingsError
-from app.keys import PublicKey
-from app.variables import Bind, Provider, Variables, integer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("auto", "text", "json")
 KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")

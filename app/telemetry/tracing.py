@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from app import __version__
-from app.config import Settings
+from app.config.settings import Settings
 from app.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.config.keys import PublicKey, parse_public_key
 from app.errors import SettingsError
-from app.keys import PublicKey, parse_public_key
 
 Variables = Mapping[str, str]
 

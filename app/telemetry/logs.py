@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from app.config import Settings
+from app.config.settings import Settings
 
 Fields = Mapping[str, Any]
 

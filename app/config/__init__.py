@@ -1,0 +1,1 @@
+"""Settings: every variable that an operator sets."""

@@ -1,0 +1,45 @@
+"""Public keys for access tokens, parsed from PEM text.
+
+The algorithm follows from the key, never from the token (RFC 8725, 3.1).
+"""
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+MIN_RSA_BITS = 2048
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A parsed public key and the one algorithm that it verifies."""
+
+    key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+    algorithm: str
+
+
+def parse_public_key(pem: str) -> PublicKey:
+    """A PEM public key (``BEGIN PUBLIC KEY``): RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
+
+    Raises:
+        ValueError: anything else; the message does not repeat the text.
+    """
+    if "PRIVATE KEY" in pem:
+        raise ValueError("holds a private key; give the public one")
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is not a PEM public key") from None
+    if isinstance(key, RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise ValueError(f"must have at least {MIN_RSA_BITS} bits")
+        return PublicKey(key, "RS256")
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return PublicKey(key, "ES256")
+    if isinstance(key, Ed25519PublicKey):
+        return PublicKey(key, "EdDSA")
+    raise ValueError("must be an RSA, P-256 or Ed25519 key")
