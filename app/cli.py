@@ -15,9 +15,9 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import Settings, colours_wanted
-from app.db import Database
 from app.errors import ServiceError
-from app.outages import is_unavailable
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
 
 EX_INTERRUPTED = 130
 EXITS = {0: "done", 1: "an error", 2: "wrong usage"}

@@ -19,11 +19,11 @@ from app import demo as demonstration
 from app.cli import Command, Group, json_option, open_database, progress, show, warn
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.db import Database
 from app.errors import RefusedError
 from app.ids import is_id
-from app.schema import MIGRATIONS, current_revision, expected_revision
-from app.shards import distribute
+from app.storage.citus import distribute
+from app.storage.database import Database
+from app.storage.schema import MIGRATIONS, current_revision, expected_revision
 
 SHOWN_REFUSALS = 100
 YEAR_SECONDS = 366 * 24 * 3600

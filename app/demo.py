@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.dates import EPOCH, days_until
-from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.ingest import Recorded, record_events
-from app.models import agents, daily_issuance, issuance_events
+from app.storage.database import Database
+from app.storage.tables import agents, daily_issuance, issuance_events
 
 ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
 DAYS = 90

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database
 from app.events import Event
 from app.ids import Id
-from app.models import agents, monthly_agent_issuance
 from app.queries import TENANT, Count, Month, Point, Report, read_report, with_state
+from app.storage.database import Database
+from app.storage.tables import agents, monthly_agent_issuance
 
 Upsert = TypeVar("Upsert", postgresql.Insert, sqlite.Insert)
 Statements = Mapping[bool, postgresql.Insert | sqlite.Insert]

@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app import auth
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.db import Database
+from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.views import (
     agents,

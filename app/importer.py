@@ -20,7 +20,6 @@ from datetime import datetime
 from threading import Thread
 from typing import Any, NamedTuple
 
-from app.db import Database
 from app.errors import ForbiddenError, ValidationError
 from app.events import (
     Event,
@@ -32,6 +31,7 @@ from app.events import (
     refuse_nul,
 )
 from app.ingest import Recorded, prepare_recording
+from app.storage.database import Database
 
 CHUNK_EVENTS = 10_000
 # SQLite writes every page that a transaction touched, and keys come in any order: more events

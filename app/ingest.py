@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
-from app.db import Database, is_citus
 from app.directory import add_names, newest_names
 from app.events import Event
-from app.models import issuance_events
+from app.storage.citus import is_citus
+from app.storage.database import Database
+from app.storage.tables import issuance_events
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
 _TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))

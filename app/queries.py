@@ -15,17 +15,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from app.dates import days_until
-from app.db import as_utc
 from app.errors import UnavailableError
-from app.fetching import Reading, fetch
 from app.ids import Id
-from app.models import (
+from app.storage.driver import Reading, fetch
+from app.storage.tables import (
     agents,
     daily_issuance,
     dow_hour_activity,
     monthly_agent_issuance,
     rollup_state,
 )
+from app.storage.types import as_utc
 
 P = TypeVar("P")
 

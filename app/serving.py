@@ -18,7 +18,7 @@ from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from app.schema import refuse_other_schema_once
+from app.storage.schema import refuse_other_schema_once
 from app.telemetry import logs, tracing
 from app.worker import forget
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.db import Database
+from app.storage.database import Database
 from benchmarks import data
 from benchmarks.cluster import Cluster
 from benchmarks.figures import BenchmarkError

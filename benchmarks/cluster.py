@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from app.db import Database
-from app.schema import install_schema
+from app.storage.database import Database
+from app.storage.schema import install_schema
 from tests.postgresql import Server
 
 # PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.db import Database
+from app.storage.database import Database
 from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.cluster import Connection

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from app.db import Database
-from app.schema import install_schema
+from app.storage.database import Database
+from app.storage.schema import install_schema
 from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Figure, Rival, faster, interleaved, seconds, timed

@@ -7,7 +7,7 @@ import click
 from app.cli import Command
 from app.config.settings import Settings
 from app.errors import SettingsError
-from app.schema import refuse_other_schema
+from app.storage.schema import refuse_other_schema
 from app.telemetry import logs
 from jobs.scheduler import serve
 

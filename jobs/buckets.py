@@ -14,8 +14,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.db import UTCDateTime
-from app.models import issuance_events
+from app.storage.tables import issuance_events
+from app.storage.types import UTCDateTime
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
 
-from app.outages import as_sqlalchemys
+from app.storage.failures import as_sqlalchemys
 
 BATCH_ROWS = 10_000
 

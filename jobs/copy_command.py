@@ -18,8 +18,8 @@ from app.cli import (
 )
 from app.config import parsing as variables
 from app.config.settings import Settings
-from app.db import Database
 from app.errors import RefusedError, SettingsError
+from app.storage.database import Database
 from jobs.commands import EX_TEMPFAIL
 from jobs.copying import Copied, copy_database
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table
 
 from app.errors import RefusedError
-from app.models import agents, daily_issuance, issuance_events, rollup_corrections
+from app.storage.tables import agents, daily_issuance, issuance_events, rollup_corrections
 from jobs.bulk import Pair, differences, key_getter, read_rows
 from jobs.copymark import Mark
 

@@ -20,9 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
 
-from app.db import Database
 from app.errors import RefusedError
-from app.models import issuance_events, metadata, rollup_runs, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, metadata, rollup_runs, rollup_state
 from jobs import copymark
 from jobs.bulk import (
     Row,

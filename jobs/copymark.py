@@ -15,9 +15,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import database_now
 from app.errors import RefusedError
-from app.models import issuance_events, metadata, rollup_runs, rollup_state
+from app.storage.tables import issuance_events, metadata, rollup_runs, rollup_state
+from app.storage.types import database_now
 from jobs.sequences import advance
 
 COPYING, COPIED = "copying", "copied"

@@ -7,9 +7,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import Database, is_citus
 from app.errors import RefusedError
-from app.schema import current_revision, expected_revision, install_schema
+from app.storage.citus import is_citus
+from app.storage.database import Database
+from app.storage.schema import current_revision, expected_revision, install_schema
 
 
 def require_schema(database: Database, name: str) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Select
 
 from app.dates import last_day, months_without
-from app.models import issuance_events, purged_months, rollup_state
+from app.storage.tables import issuance_events, purged_months, rollup_state
 from jobs.buckets import issued_month
 from jobs.rollups import Rollup
 

@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import Database
 from app.errors import ServiceError
+from app.storage.database import Database
 from jobs.runs import Run
 from jobs.status import Standing, standing
 

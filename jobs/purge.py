@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now
-from app.models import issuance_events, purged_months, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, purged_months, rollup_state
+from app.storage.types import database_now
 from jobs.buckets import issued_month
 from jobs.rollups import Window, in_window
 from jobs.runs import forget_old_runs

@@ -18,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now, is_citus
 from app.errors import RefusedError
-from app.models import rollup_corrections, rollup_state
+from app.storage.citus import is_citus
+from app.storage.database import Database
+from app.storage.tables import rollup_corrections, rollup_state
+from app.storage.types import database_now
 from jobs.buckets import MonthOf
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS, Rollup

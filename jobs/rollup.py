@@ -23,8 +23,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db import Database, database_now, is_citus
-from app.models import issuance_events, rollup_state
+from app.storage.citus import is_citus
+from app.storage.database import Database
+from app.storage.tables import issuance_events, rollup_state
+from app.storage.types import database_now
 from jobs.rollups import (
     ROLLUPS,
     Window,

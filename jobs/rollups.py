@@ -1,6 +1,6 @@
 """The summary tables, described, and the statements that add events to them.
 
-To add a table: its columns in ``app.models``, a migration, and a line in ``ROLLUPS``.
+To add a table: its columns in ``app.storage.tables``, a migration, and a line in ``ROLLUPS``.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Table
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
-from app.models import (
+from app.storage.tables import (
     daily_issuance,
     dow_hour_activity,
     issuance_events,

@@ -13,8 +13,8 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import database_now
-from app.models import rollup_runs
+from app.storage.tables import rollup_runs
+from app.storage.types import database_now
 from jobs.watermark import Writer
 
 KEPT = timedelta(days=30)

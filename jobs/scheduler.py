@@ -19,10 +19,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app import __version__
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.db import Database, database_now
 from app.errors import ServiceError
-from app.models import rollup_state
-from app.outages import is_unavailable
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
+from app.storage.tables import rollup_state
+from app.storage.types import database_now
 from app.telemetry import logs, tracing
 from app.telemetry import metrics as app_metrics
 from app.telemetry import metrics_server as exporter

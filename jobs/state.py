@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from app.errors import RefusedError, UnavailableError
-from app.models import agents, issuance_events, metadata, rollup_state
-from jobs.nodes import open_parts
+from app.storage.citus import open_parts
+from app.storage.tables import agents, issuance_events, metadata, rollup_state
 
 POLL_SECONDS = 0.05
 # Citus recovers by itself every minute.

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
-from app.db import database_now
-from app.models import issuance_events, rollup_corrections, rollup_runs, rollup_state
+from app.storage.tables import issuance_events, rollup_corrections, rollup_runs, rollup_state
+from app.storage.types import database_now
 from jobs.state import no_state
 from jobs.watermark import Candidate, Writer, describe_writers, open_writers
 

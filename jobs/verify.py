@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from app.db import Database, is_citus
+from app.storage.citus import is_citus
+from app.storage.database import Database
 from jobs.difference import Scope, difference, scope
 from jobs.rollups import ROLLUPS
 from jobs.state import read_state

@@ -18,8 +18,8 @@ these may be anybody's and are always waited for.
 With Citus a writer is connected to the coordinator, whose sequence ids are drawn from. It
 prepares its parts at the nodes, commits, and ends here once it has told them, or has failed
 to. So when step 3 is done, no part of those writers can begin any more, but some may be
-prepared yet (see ``jobs.nodes``). Therefore the nodes are asked then, once, which parts there
-are, and these are waited for, too, whoever's they are.
+prepared yet (see ``app.storage.citus``). Therefore the nodes are asked then, once, which parts
+there are, and these are waited for, too, whoever's they are.
 
 On SQLite there is one writer at a time, so ids commit in order and any committed id is safe.
 """
@@ -30,10 +30,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.db import as_utc, is_citus
 from app.errors import RefusedError
-from app.models import issuance_events
-from jobs.nodes import open_parts
+from app.storage.citus import is_citus, open_parts
+from app.storage.tables import issuance_events
+from app.storage.types import as_utc
 from jobs.sequences import newest_id
 
 RECOVERED = "-1/"

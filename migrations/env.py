@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from app.config.settings import Settings
-from app.db import Database
-from app.models import metadata
+from app.storage.database import Database
+from app.storage.tables import metadata
 
 # A migration that cannot have its lock soon gives up; a queue behind it would stop the service.
 LOCK_TIMEOUT = "5s"

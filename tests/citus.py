@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.config.parsing import database_url
-from app.db import Database
-from app.shards import distribute
+from app.storage.citus import distribute
+from app.storage.database import Database
 from tests.conftest import conninfo, migrate
 from tests.postgresql import SETTINGS, Server
 

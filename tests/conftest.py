@@ -25,11 +25,11 @@ from sqlalchemy.engine import make_url
 
 from app import queries
 from app.config.settings import KEY_SOURCES, ROOT, Settings
-from app.db import Database
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
-from app.schema import MIGRATIONS
+from app.storage.database import Database
+from app.storage.schema import MIGRATIONS
 from jobs.rollup import Run, run_rollup
 from tests.postgresql import Server
 

@@ -10,7 +10,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from app.config.settings import ROOT
-from app.db import Database
+from app.storage.database import Database
 from tests.conftest import PostgreSQL, conninfo, migrate
 
 PAGE = ROOT / "docs" / "postgresql.md"

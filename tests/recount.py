@@ -5,8 +5,8 @@ from datetime import UTC
 
 from sqlalchemy import select
 
-from app.db import Database
-from app.models import (
+from app.storage.database import Database
+from app.storage.tables import (
     daily_issuance,
     dow_hour_activity,
     issuance_events,

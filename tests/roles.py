@@ -4,7 +4,7 @@ import uuid
 from datetime import date
 
 from app.factory import create_app
-from app.schema import is_current
+from app.storage.schema import is_current
 from jobs.purge import Purged, purge_events
 from jobs.rebuild import Rebuilt, rebuild
 from jobs.rollup import Run, run_rollup

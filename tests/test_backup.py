@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.ingest import record_events
+from app.storage.database import Database
 from jobs.rollup import run_rollup
 from tests.conftest import conninfo, make_settings
 from tests.postgresql import Server

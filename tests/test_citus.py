@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from app import directory, queries
-from app.db import Database
 from app.events import Event
 from app.ingest import record_events
-from app.shards import distribute
+from app.storage.citus import distribute
+from app.storage.database import Database
 from jobs.copying import copy_database
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
 from app import directory, queries
-from app.db import Database
+from app.storage.database import Database
 from jobs.rollups import ROLLUPS, Window, add_window, add_window_to_all
 from tests.conftest import TENANT, bearer, make_settings
 from tests.statements import statements

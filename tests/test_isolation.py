@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from app.factory import create_app
-from app.models import issuance_events
+from app.storage.tables import issuance_events
 from tests.conftest import bearer, make_settings, token
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"

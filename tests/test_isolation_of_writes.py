@@ -5,7 +5,7 @@ import json
 import pytest
 from sqlalchemy import select
 
-from app.models import agents, issuance_events
+from app.storage.tables import agents, issuance_events
 from tests.conftest import bearer
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"

@@ -8,9 +8,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from app.db import Database
-from app.models import agents, issuance_events, metadata
-from app.schema import MIGRATIONS
+from app.storage.database import Database
+from app.storage.schema import MIGRATIONS
+from app.storage.tables import agents, issuance_events, metadata
 from tests.conftest import make_settings, migrate
 
 INSERT = text(

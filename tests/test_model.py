@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy.engine import make_url
 
-from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.ingest import record_events
-from app.models import agents as named_agents
-from app.models import daily_issuance, issuance_events
+from app.storage.database import Database
+from app.storage.tables import agents as named_agents
+from app.storage.tables import daily_issuance, issuance_events
 from jobs.difference import FIRST_MONTH, LAST_MONTH
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from app.config.settings import ROOT
 from app.demo import load_demo
 from app.errors import SettingsError
-from app.schema import refuse_other_schema
+from app.storage.schema import refuse_other_schema
 from jobs.purge import Purged
 from jobs.rollup import run_rollup
 from tests.app.command_line import assert_one_clear_error, line, result

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models import daily_issuance, dow_hour_activity, monthly_agent_issuance
+from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
 from tests.recount import assert_exact, stored
 
 SAMPLE = Path(__file__).parent / "data" / "sample.ndjson"

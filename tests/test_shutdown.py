@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from app.db import Database
-from app.models import issuance_events
+from app.storage.database import Database
+from app.storage.tables import issuance_events
 from tests.conftest import bearer, child_environ
 from tests.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app.errors import CODES, ServiceError, UnavailableError
-from app.outages import is_unavailable
+from app.storage.failures import is_unavailable
 from app.telemetry import metrics
 from app.views.answers import Problem
 from app.views.bodies import too_large

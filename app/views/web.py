@@ -14,8 +14,8 @@ from werkzeug.http import generate_etag
 from werkzeug.routing import BaseConverter
 
 from app.config.settings import Settings
-from app.db import Database
 from app.errors import ValidationError
+from app.storage.database import Database
 from app.views import tables
 from app.views.answers import Answer, Tabular
 from app.views.tables import csv_file, csv_points

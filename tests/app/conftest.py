@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import select
 
-from app.db import Database
 from app.factory import create_app
-from app.models import agents
+from app.storage.database import Database
+from app.storage.tables import agents
 from tests.app.pages import Browser
 from tests.conftest import NOW, make_settings
 from tests.idp import Issuer

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.directory import set_names
-from app.models import monthly_agent_issuance
+from app.storage.tables import monthly_agent_issuance
 from tests.conftest import TENANT, bearer
 
 AGENTS = "/api/v1/agents"

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
-from app.models import issuance_events
+from app.storage.tables import issuance_events
 from tests.conftest import NOW, bearer
 
 EVENTS = "/api/v1/events"

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.directory import set_names
-from app.models import rollup_state
+from app.storage.tables import rollup_state
 from tests.app.pages import DASHBOARD, SIGNIN, Browser, place
 from tests.conftest import NOW, TENANT, bearer
 from tests.statements import statements

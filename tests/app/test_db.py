@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app import pool
-from app.db import Database
 from app.errors import RefusedError
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
-from app.outages import is_unavailable
+from app.storage import engines as pool
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
 from jobs.rollup import run_rollup
 from tests.conftest import NOW, bearer, conninfo, make_settings
 from tests.recount import assert_exact

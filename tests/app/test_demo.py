@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app.config.settings import ROOT
-from app.db import Database
 from app.demo import NAMES, ORGANIZATION, load_demo
 from app.directory import set_names
 from app.errors import RefusedError
-from app.models import agents, issuance_events
+from app.storage.database import Database
+from app.storage.tables import agents, issuance_events
 from tests.conftest import Flasks, child_environ, migrate
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)

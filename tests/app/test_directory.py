@@ -7,12 +7,13 @@ from itertools import permutations
 import pytest
 import sqlalchemy as sa
 
-from app import db, queries
+from app import queries
 from app.directory import Named, newest_names, set_names
 from app.events import Event
 from app.ingest import Recorded, record_events
-from app.models import agents, issuance_events
 from app.queries import NamedUsage
+from app.storage import database as db
+from app.storage.tables import agents, issuance_events
 from tests.conftest import TENANT
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)

@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 
 from app import __version__
 from app.config.settings import ROOT
-from app.db import Database
-from app.models import daily_issuance
+from app.storage.database import Database
+from app.storage.tables import daily_issuance
 from tests.app.command_line import assert_one_clear_error, line, result
 from tests.conftest import Flasks, child_environ, conninfo
 

@@ -6,16 +6,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
-from app import fence, queries
+from app import queries
 from app.dates import month_of
 from app.directory import agents_page
-from app.fence import FenceError
-from app.models import (
-    daily_issuance,
-    metadata,
-    monthly_agent_issuance,
-    rollup_state,
-)
+from app.storage import tenant_guard as fence
+from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
+from app.storage.tenant_guard import FenceError
 from tests.conftest import NOW, TENANT, bearer
 
 THEIRS = "org-of-somebody-else"

@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from app import fence
 from app.config.settings import ROOT
-from app.fence import FenceError
-from app.models import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
+from app.storage import tenant_guard as fence
+from app.storage.tables import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
+from app.storage.tenant_guard import FenceError
 from tests.conftest import NOW, TENANT
 
 DAY = daily_issuance.c

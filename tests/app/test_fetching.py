@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from app import queries
-from app.db import Database
-from app.fence import FenceError
-from app.fetching import fetch
-from app.models import daily_issuance
-from app.outages import is_unavailable
+from app.storage.database import Database
+from app.storage.driver import fetch
+from app.storage.failures import is_unavailable
+from app.storage.tables import daily_issuance
+from app.storage.tenant_guard import FenceError
 from app.telemetry import tracing
 from tests.conftest import TENANT, make_settings
 from tests.statements import statements

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from app import __version__
-from app.schema import expected_revision
+from app.storage.schema import expected_revision
 
 
 @pytest.mark.parametrize(

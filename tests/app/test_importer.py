@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.db import Database
 from app.errors import ValidationError
 from app.events import Event
 from app.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
 from app.ingest import Recorded
-from app.models import issuance_events
+from app.storage.database import Database
+from app.storage.tables import issuance_events
 from tests.conftest import NOW
 
 MORNING = "2026-04-01T09:00:00Z"

@@ -14,7 +14,7 @@ import gzip, io, resource, sys, zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from sqlalchemy.engine import make_url
-from app.db import Database
+from app.storage.database import Database
 from app.errors import ValidationError
 from app.importer import Importer
 

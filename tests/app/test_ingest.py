@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.events import Event
 from app.ingest import Recorded, record_events
-from app.models import issuance_events
+from app.storage.tables import issuance_events
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 BATCH = [Event("org-a", f"event-{n:05}", "agent-1", AT) for n in range(2_000)]

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from app.db import Database
 from app.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
-from app.models import issuance_events, purged_months, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, purged_months, rollup_state
 from jobs.purge import BATCH_EVENTS
 from jobs.rollups import ROLLUPS
 from tests.app.command_line import commands, interrupt, line, started, wait_until

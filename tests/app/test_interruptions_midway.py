@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from app.db import Database
+from app.storage.database import Database
 from jobs.rollups import ROLLUPS
 from tests.app.command_line import interrupt, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo

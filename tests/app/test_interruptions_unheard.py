@@ -17,8 +17,8 @@ from sqlalchemy.exc import OperationalError
 
 from app.cli import Command, open_database
 from app.config.settings import Settings
-from app.db import Database
 from app.importer import Importer
+from app.storage.database import Database
 from tests.conftest import NOW
 
 

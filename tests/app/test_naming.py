@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import select
 
-from app.models import agents
+from app.storage.tables import agents
 from tests.app.test_agents_api import HOSTILE
 from tests.conftest import NOW, TENANT, bearer
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from app import pool
 from app.factory import create_app
+from app.storage import engines as pool
 from app.telemetry import logs
 from tests.conftest import NOW, bearer, make_settings
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
-from app.models import issuance_events
+from app.storage.tables import issuance_events
 from tests.conftest import bearer
 
 EVENTS = "/api/v1/events"

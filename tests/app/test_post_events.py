@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.models import issuance_events
+from app.storage.tables import issuance_events
 from tests.conftest import NOW, TENANT, bearer
 
 EVENTS = "/api/v1/events"

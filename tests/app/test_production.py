@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
-from app.schema import refuse_other_schema
+from app.storage.schema import refuse_other_schema
 from tests.conftest import child_environ, conninfo, migrate
 from tests.test_end_to_end import call, free_port, poll, process
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import insert
 
-from app.models import daily_issuance, dow_hour_activity, monthly_agent_issuance
+from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
 from tests.conftest import TENANT, bearer
 
 TREND = "/api/v1/analytics/tokens"

@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from app.config.settings import colours_wanted
-from app.db import Database
 from app.importer import SQLITE_CHUNK_EVENTS
-from app.models import daily_issuance, issuance_events, rollup_runs
+from app.storage.database import Database
+from app.storage.tables import daily_issuance, issuance_events, rollup_runs
 from tests.app.command_line import line, on_terminal
 from tests.conftest import Flasks, child_environ
 

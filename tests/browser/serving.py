@@ -12,11 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from app.db import Database
 from app.events import Event
 from app.factory import create_app
 from app.ingest import record_events
-from app.models import rollup_state
+from app.storage.database import Database
+from app.storage.tables import rollup_state
 from jobs.rollup import run_rollup
 from tests.conftest import NOW, TENANT, bearer, make_settings
 

@@ -11,9 +11,9 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from app.db import Database
 from app.events import Event
-from app.models import issuance_events
+from app.storage.database import Database
+from app.storage.tables import issuance_events
 from tests.recount import recount, stored
 
 ZONES = [UTC, *(timezone(timedelta(minutes=m)) for m in (-570, -480, 60, 345, 840))]

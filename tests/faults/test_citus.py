@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import Database
 from app.errors import UnavailableError
+from app.storage.database import Database
 from jobs import state
 from jobs.rebuild import rebuild
 from jobs.rollup import run_rollup

@@ -9,7 +9,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from app.db import Database
+from app.storage.database import Database
 from jobs.rollup import run_rollup
 from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns

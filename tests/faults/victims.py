@@ -16,8 +16,8 @@ import traceback
 
 from sqlalchemy.engine import make_url
 
-from app.db import Database
-from app.outages import is_unavailable
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
 from jobs.rollup import run_rollup
 from tests.jobs.test_watermark import naive_run
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from app.models import daily_issuance, dow_hour_activity, monthly_agent_issuance
+from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
 
 EDGES = [
     "1970-01-01T00:00:00Z",

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text, update
 
-from app.models import daily_issuance, issuance_events, rollup_runs
+from app.storage.tables import daily_issuance, issuance_events, rollup_runs
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.recount import assert_exact
 

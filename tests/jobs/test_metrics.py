@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy import delete, text, update
 from sqlalchemy.engine import make_url
 
-from app.db import Database
-from app.models import issuance_events, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, rollup_state
 from jobs import metrics
 from jobs.scheduler import purge_tick, tick
 from tests.conftest import make_settings

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 from sqlalchemy import update
 
-from app.models import daily_issuance, issuance_events
+from app.storage.tables import daily_issuance, issuance_events
 from jobs import rebuild as rebuilding
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild

@@ -9,7 +9,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy import func, select, update
 
 from app.errors import RefusedError
-from app.models import daily_issuance, issuance_events, purged_months, rollup_runs
+from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_runs
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild
 from jobs.verify import verification

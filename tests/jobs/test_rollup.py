@@ -10,7 +10,7 @@ from sqlalchemy import delete, event, select, update
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
-from app.models import daily_issuance, issuance_events, rollup_state
+from app.storage.tables import daily_issuance, issuance_events, rollup_state
 from jobs import rollup
 from jobs.rollups import ROLLUPS
 from jobs.scheduler import claim_tick

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, text, update
 
-from app.db import Database
-from app.models import issuance_events, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, rollup_state
 from jobs.scheduler import claim_tick, purge_tick, tick
 from tests.conftest import make_settings
 from tests.recount import assert_exact

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import delete
 
-from app.models import rollup_state
+from app.storage.tables import rollup_state
 from tests.app.command_line import assert_one_clear_error
 from tests.conftest import bearer
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from app.errors import RefusedError
-from app.models import (
+from app.storage.tables import (
     daily_issuance,
     dow_hour_activity,
     issuance_events,

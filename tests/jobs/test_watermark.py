@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.engine import make_url
 
-from app.db import Database
 from app.errors import RefusedError
-from app.models import issuance_events, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, rollup_state
 from jobs import rollup
 from jobs.rollup import add_next_window, run_rollup
 from jobs.watermark import Writer

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from app.db import Database
+from app.storage.database import Database
 from tests.conftest import PostgreSQL, token
 from tests.faults.harness import tracebacks
 from tests.faults.jobs import count_the_rest

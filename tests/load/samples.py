@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from app.db import Database
-from app.outages import is_unavailable
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
 from jobs.status import rollup_status
 
 SECONDS = 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.db import Database
+from app.storage.database import Database
 from tests.conftest import PostgreSQL
 from tests.jobs.copying.copies import KINDS, open_url
 

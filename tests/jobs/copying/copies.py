@@ -6,17 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from app.db import Database
 from app.directory import set_names
 from app.events import Event
 from app.ingest import record_events
-from app.models import (
-    daily_issuance,
-    issuance_events,
-    metadata,
-    rollup_runs,
-    rollup_state,
-)
+from app.storage.database import Database
+from app.storage.tables import daily_issuance, issuance_events, metadata, rollup_runs, rollup_state
 from jobs.copying import Copied, copy_database
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild

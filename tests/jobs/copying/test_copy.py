@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
-from app.models import issuance_events, metadata, rollup_runs, rollup_state
+from app.storage.tables import issuance_events, metadata, rollup_runs, rollup_state
 from jobs import copying
 from jobs.sequences import newest_id
 from jobs.verify import verification

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import delete
 
-from app.models import rollup_state
+from app.storage.tables import rollup_state
 from tests.app.command_line import PASSWORD, assert_one_clear_error, on_terminal, result
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies

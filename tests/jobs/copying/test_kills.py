@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import ROOT
 from app.errors import RefusedError
-from app.models import rollup_runs
-from app.outages import is_unavailable
+from app.storage.failures import is_unavailable
+from app.storage.tables import rollup_runs
 from jobs import copying
 from tests.app.command_line import interrupt, result, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.config.settings import ROOT
-from app.models import monthly_agent_issuance
+from app.storage.tables import monthly_agent_issuance
 from tests.conftest import child_environ
 from tests.jobs.copying.copies import execute, roll_up
 
@@ -15,7 +15,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from sqlalchemy.engine import make_url
-from app.db import Database
+from app.storage.database import Database
 from jobs.copying import copy_database
 
 def peak():  # KiB; what getrusage says on Linux includes the parent before exec

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
 
-from app.db import Database
 from app.errors import RefusedError
-from app.models import issuance_events, metadata, rollup_state
+from app.storage.database import Database
+from app.storage.tables import issuance_events, metadata, rollup_state
 from jobs import copymark
 from tests.conftest import conninfo
 from tests.jobs.copying import copies

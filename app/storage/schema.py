@@ -13,12 +13,12 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import Settings
-from app.db import Database
 from app.errors import RefusedError, SettingsError
-from app.outages import is_unavailable
-from app.shards import distribute
+from app.storage.citus import distribute
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
 
-MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.Text))
 

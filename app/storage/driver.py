@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Dialect
 
-from app import fence
-from app.outages import as_sqlalchemys
+from app.storage import tenant_guard as fence
+from app.storage.failures import as_sqlalchemys
 from app.telemetry import tracing
 
 Reading = CompoundSelect[*tuple[Any, ...]]

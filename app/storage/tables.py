@@ -7,7 +7,7 @@ PostgreSQL, SQLite's own order.
 import sqlalchemy as sa
 from sqlalchemy import Column, Named, Table, TypedColumns
 
-from app.db import UTCDateTime
+from app.storage.types import UTCDateTime
 
 metadata = sa.MetaData(
     naming_convention={

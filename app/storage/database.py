@@ -6,45 +6,27 @@ settled here, so that nobody else has to know.
 """
 
 import random
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Dialect
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
-from app import fence
 from app.errors import RefusedError
-from app.outages import is_conflict
-from app.pool import replace_the_dead
+from app.storage import tenant_guard as fence
+from app.storage.engines import postgresql_engine, sqlite_engine
+from app.storage.failures import is_conflict
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-# Seconds a SQLite connection waits for another writer before it gives up.
-SQLITE_BUSY_SECONDS = 30
+
 ATTEMPTS = 6
-# Whatever the role's or the database's defaults are: dates that the driver can read, and no
-# acknowledgement before the commit is safe. And no lock for a process that froze, or whose
-# host vanished, in the middle of a transaction.
-_SESSION = """
-    SELECT set_config('datestyle', 'ISO', false),
-           set_config('idle_in_transaction_session_timeout', '60s', false),
-           set_config('tcp_keepalives_idle', '30', false),
-           set_config('tcp_keepalives_interval', '10', false),
-           set_config('tcp_keepalives_count', '3', false),
-           CASE WHEN current_setting('synchronous_commit') = 'off'
-           THEN set_config('synchronous_commit', 'on', false) END,
-           EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
-"""
-_CITUS = "citus"
+
+
 _POOLED = (
     "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
     " transaction mode"
@@ -83,45 +65,6 @@ _BEGINNINGS = {
 }
 
 
-class UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Aware datetimes in UTC: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff``
-    text on SQLite, which has no zones."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return as_utc(value)
-
-
-def as_utc(value: datetime | str | None) -> datetime | None:
-    """An instant as either driver returns it, aware and in UTC."""
-    if value is None:
-        return None
-    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's now()
-    """The database's clock, to the millisecond or better: hosts' clocks differ."""
-
-    type = UTCDateTime()
-    inherit_cache = True
-
-
-@compiles(database_now)
-def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
-    if compiler.dialect.name == "postgresql":
-        # A cluster refuses clock_timestamp() for its tables: each node would ask its own clock.
-        return "statement_timestamp()"
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-
-
 class Database:
     """One database and its connection pool.
 
@@ -137,7 +80,7 @@ class Database:
     ) -> None:
         postgresql = url.get_backend_name() == "postgresql"
         pool = {"pool_size": pool_size, "max_overflow": overflow}
-        self.engine = _postgresql(url, pool) if postgresql else _sqlite(url, pool)
+        self.engine = postgresql_engine(url, pool) if postgresql else sqlite_engine(url, pool)
         self._begin = _BEGINNINGS[self.engine.dialect.name]
         self.engine.update_execution_options(begin=self._begin.moving)
         sa.event.listen(self.engine, "begin", _begin)
@@ -248,47 +191,3 @@ class Database:
 def _begin(connection: Connection) -> None:
     if statement := connection.get_execution_options()["begin"]:
         connection.exec_driver_sql(statement)
-
-
-def is_citus(connection: Connection) -> bool:
-    """Whether the database had the extension Citus when the session began."""
-    return bool(connection.info.get(_CITUS))
-
-
-def _postgresql(url: URL, pool: dict[str, Any]) -> sa.Engine:
-    engine = sa.create_engine(
-        url,
-        **pool,
-        hide_parameters=True,  # a tenant's data does not belong in a log
-        isolation_level="AUTOCOMMIT",  # the driver's
-        connect_args={
-            "connect_timeout": 5,
-            "client_encoding": "utf8",
-            "application_name": url.query.get("application_name", "agentidp-analytics"),
-        },
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, record: Any) -> None:
-        record.info[_CITUS] = connection.execute(_SESSION).fetchone()[-1]
-
-    replace_the_dead(engine)
-    return engine
-
-
-def _sqlite(url: URL, pool: dict[str, Any]) -> sa.Engine:
-    engine = sa.create_engine(
-        url,
-        **pool,
-        hide_parameters=True,
-        connect_args={"timeout": SQLITE_BUSY_SECONDS},
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # so that the driver neither begins nor commits
-        connection.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged event survives a power cut.
-        connection.execute("PRAGMA synchronous = FULL")
-
-    return engine

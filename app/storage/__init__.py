@@ -1,0 +1,1 @@
+"""Storage: the database. No other package knows which database it is."""

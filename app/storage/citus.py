@@ -1,0 +1,89 @@
+"""Citus: tables distributed over nodes, and transactions that a node still holds prepared.
+
+Without the extension there is nothing to do. All rows of a tenant, in every table, lie in one
+shard: a read asks one node, and a summary is counted beside its events. The job's state row is
+on every node. The run history and the purged months stay at the coordinator.
+
+A transaction that has ended at the coordinator can still have prepared parts at other nodes: the
+connection to a node may break after all parts are prepared. The transaction is then committed and
+its locks at the coordinator are gone, but its part stays invisible until the node recovers it,
+after at most ``citus.recover_2pc_interval``. Such a part still locks the shards it has written to,
+even after a crash of the node.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+from app.errors import UnavailableError
+from app.storage.engines import CITUS
+from app.storage.tables import issuance_events, metadata, rollup_state
+
+
+def is_citus(connection: Connection) -> bool:
+    """Whether the database had the extension Citus when the session began."""
+    return bool(connection.info.get(CITUS))
+
+
+TENANT = "tenant_id"
+
+_SPREAD = [table.name for table in metadata.sorted_tables if TENANT in table.c]
+# Two hosts that upgrade at once take turns.
+_LOCK = 6_021_977_140_052
+_DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")
+
+
+def distribute(connection: Connection, shard_count: int | None = None) -> None:
+    """Spread the tables that are not yet, with the rows they have, in the caller's transaction.
+
+    Args:
+        shard_count: of the first table, which all others follow; by default as
+            ``citus.shard_count`` says.
+    """
+    if not is_citus(connection):
+        return
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    if shard_count is not None:
+        name, count = "citus.shard_count", str(shard_count)
+        connection.execute(sa.select(sa.func.set_config(name, count, True)))
+    # After an upgrade to an earlier version some are not there yet.
+    missing = set(sa.inspect(connection).get_table_names()) - set(connection.scalars(_DISTRIBUTED))
+    beside = "none"
+    for name in sorted(_SPREAD, key=lambda name: name != issuance_events.name):
+        if name in missing:
+            where = sa.text(f"colocate_with => '{beside}'")
+            connection.execute(sa.select(sa.func.create_distributed_table(name, TENANT, where)))
+        beside = issuance_events.name
+    if rollup_state.name in missing:
+        connection.execute(sa.select(sa.func.create_reference_table(rollup_state.name)))
+
+
+# Who holds a writers' lock on a shard of one of the tables, a name with a shard's number.
+_HELD = """
+    SELECT coalesce(string_agg(DISTINCT virtualtransaction, ' '), '')
+    FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
+    AND relname ~ '^({names})_[0-9]+$'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_ASK = sa.text("SELECT nodeid, success, result FROM run_command_on_all_nodes(:command)")
+
+
+def open_parts(connection: Connection, tables: Iterable[Table[Any]]) -> frozenset[str]:
+    """Parts of transactions that have written to ``tables``, as ``node:virtual transaction``.
+
+    Without Citus there are none.
+
+    Raises:
+        UnavailableError: a node does not answer, so nobody knows.
+    """
+    if not is_citus(connection):
+        return frozenset()
+    command = _HELD.format(names="|".join(table.name for table in tables))
+    answers = connection.execute(_ASK, {"command": command}).all()
+    for answer in answers:
+        if not answer.success:
+            raise UnavailableError(f"node {answer.nodeid} of the cluster does not answer")
+    return frozenset(f"{node}:{held}" for node, _, found in answers for held in found.split())

@@ -1,0 +1,110 @@
+"""Engines for SQLite and PostgreSQL: session settings, pools, checks of pooled connections.
+
+A pooled connection that may be dead is tested before it is used. A ping costs a round trip, as long
+as a read itself, so the socket is looked at first. A server that stopped, or ended the session, has
+closed the socket, and that shows at once: there is something to read where nothing should be. A
+connection that a network forgot does not show. Networks forget slowly, so a connection that rested
+for a second is pinged as well.
+"""
+
+import select
+import sqlite3
+import time
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import InvalidatePoolError
+
+# Seconds a SQLite connection waits for another writer before it gives up.
+SQLITE_BUSY_SECONDS = 30
+
+
+# Whatever the role's or the database's defaults are: dates that the driver can read, and no
+# acknowledgement before the commit is safe. And no lock for a process that froze, or whose
+# host vanished, in the middle of a transaction.
+_SESSION = """
+    SELECT set_config('datestyle', 'ISO', false),
+           set_config('idle_in_transaction_session_timeout', '60s', false),
+           set_config('tcp_keepalives_idle', '30', false),
+           set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false),
+           CASE WHEN current_setting('synchronous_commit') = 'off'
+           THEN set_config('synchronous_commit', 'on', false) END,
+           EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+"""
+CITUS = "citus"
+
+
+def postgresql_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        **pool,
+        hide_parameters=True,  # a tenant's data does not belong in a log
+        isolation_level="AUTOCOMMIT",  # the driver's
+        connect_args={
+            "connect_timeout": 5,
+            "client_encoding": "utf8",
+            "application_name": url.query.get("application_name", "agentidp-analytics"),
+        },
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        record.info[CITUS] = connection.execute(_SESSION).fetchone()[-1]
+
+    replace_the_dead(engine)
+    return engine
+
+
+def sqlite_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        **pool,
+        hide_parameters=True,
+        connect_args={"timeout": SQLITE_BUSY_SECONDS},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # so that the driver neither begins nor commits
+        connection.execute("PRAGMA journal_mode = WAL")
+        # An acknowledged event survives a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    return engine
+
+
+IDLE_SECONDS = 1.0
+_SINCE = "idle_since"
+
+
+def replace_the_dead(engine: sa.Engine) -> None:
+    """See to it that who takes a connection of PostgreSQL's from the pool gets a living one."""
+
+    @sa.event.listens_for(engine, "checkin")
+    def rest(_connection: Any, record: Any) -> None:
+        record.info[_SINCE] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def wake(connection: Any, record: Any, _proxy: Any) -> None:
+        since = record.info.get(_SINCE)
+        if since is None:  # made just now
+            return
+        if time.monotonic() - since < IDLE_SECONDS and _is_quiet(connection):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The others are as old: all are replaced, this one first.
+            raise InvalidatePoolError from error
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether nothing came from the server since its last answer, not even the end."""
+    try:
+        socket = select.poll()
+        socket.register(connection.fileno(), select.POLLIN)
+        return not socket.poll(0)
+    except connection.OperationalError:  # closed already
+        return False

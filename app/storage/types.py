@@ -1,0 +1,49 @@
+"""Column types and SQL functions that both databases share."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware datetimes in UTC: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff``
+    text on SQLite, which has no zones."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return as_utc(value)
+
+
+def as_utc(value: datetime | str | None) -> datetime | None:
+    """An instant as either driver returns it, aware and in UTC."""
+    if value is None:
+        return None
+    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's now()
+    """The database's clock, to the millisecond or better: hosts' clocks differ."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(database_now)
+def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+    if compiler.dialect.name == "postgresql":
+        # A cluster refuses clock_timestamp() for its tables: each node would ask its own clock.
+        return "statement_timestamp()"
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
