@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 
 from app.dates import EPOCH, days_until
 from app.errors import RefusedError
-from app.events import Event
-from app.ingest import Recorded, record_events
+from app.intake.events import Event
+from app.intake.store import Recorded, record_events
 from app.storage.database import Database
 from app.storage.tables import agents, daily_issuance, issuance_events
 

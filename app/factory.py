@@ -6,7 +6,7 @@ from datetime import datetime
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth
+from app.auth import tokens as auth
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database

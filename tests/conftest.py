@@ -23,11 +23,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from app import queries
 from app.config.settings import KEY_SOURCES, ROOT, Settings
-from app.events import Event
 from app.factory import create_app
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
+from app.reports import base as queries
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
 from jobs.rollup import Run, run_rollup

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
-from app.events import Event
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
 from app.storage.database import Database
 from jobs.rollup import run_rollup
 from tests.conftest import conninfo, make_settings

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from app import directory, queries
-from app.events import Event
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
+from app.reports import agents as directory
+from app.reports import base as queries
 from app.storage.citus import distribute
 from app.storage.database import Database
 from jobs.copying import copy_database

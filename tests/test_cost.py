@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
-from app import directory, queries
+from app.reports import agents as directory
+from app.reports import base as queries
 from app.storage.database import Database
 from jobs.rollups import ROLLUPS, Window, add_window, add_window_to_all
 from tests.conftest import TENANT, bearer, make_settings

@@ -13,7 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 from joserfc import jwt
 
-from app import keys, remembered
+from app.auth import jwks as keys
+from app.auth import token_cache as remembered
 from app.config.settings import ROOT, Settings
 from app.factory import create_app
 from tests.conftest import NOW, child_environ, make_settings

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
-from app.events import Event
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import agents as named_agents
 from app.storage.tables import daily_issuance, issuance_events

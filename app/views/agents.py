@@ -2,8 +2,10 @@
 
 from flask import Blueprint, Response, g, request
 
-from app import auth, directory, params
-from app.names import parse_name, parse_names
+from app import params
+from app.auth import tokens as auth
+from app.intake.agent_names import parse_name, parse_names
+from app.reports import agents as directory
 from app.views import limits, observe
 from app.views.answers import AgentDirectory, AgentName, NamesReceipt
 from app.views.bodies import agent_texts, json_text

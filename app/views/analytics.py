@@ -2,8 +2,10 @@
 
 from flask import Blueprint, Response, g
 
-from app import auth, params, queries
+from app import params
+from app.auth import tokens as auth
 from app.dates import month_of, months_back
+from app.reports import base as queries
 from app.views import limits
 from app.views.answers import AgentActivity, AgentUsage, TokenTrend
 from app.views.web import arguments, connection, report_response, services

@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.directory import Agent
-from app.events import EventError
 from app.ids import Id
-from app.names import Name
+from app.intake.agent_names import Name
+from app.intake.events import EventError
 from app.params import MAX_DAYS
-from app.queries import AgentCount, Count, DayCount, HourCount, Month
+from app.reports.agents import Agent
+from app.reports.base import AgentCount, Count, DayCount, HourCount, Month
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response, g
 
-from app import insights, queries
 from app.dates import months_back
-from app.queries import DayCount, HourCount, NamedUsage, Report
+from app.reports import base as queries
+from app.reports import trend as insights
+from app.reports.base import DayCount, HourCount, NamedUsage, Report
 from app.views import limits, signin
 from app.views.choices import PERIODS, SORTS, SPANS, Choices, choices
 from app.views.tables import csv_response

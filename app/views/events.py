@@ -3,10 +3,11 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from app import auth, params
+from app import params
+from app.auth import tokens as auth
 from app.errors import ValidationError
-from app.events import parse_batch
-from app.ingest import record_events
+from app.intake.events import parse_batch
+from app.intake.store import record_events
 from app.telemetry import metrics
 from app.views import limits, observe
 from app.views.answers import Receipt

@@ -5,7 +5,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import UnavailableError
-from app.queries import has_numbers
+from app.reports.base import has_numbers
 from app.storage.schema import is_current
 from app.views.answers import Health
 from app.views.web import connection, json_response, services

@@ -18,9 +18,9 @@ from requests import RequestException, TooManyRedirects
 from requests import Response as Answer
 from werkzeug.wrappers import Response
 
+from app.auth.jwks import ALGORITHMS
 from app.config.parsing import Provider
 from app.errors import ForbiddenError, UnavailableError, ValidationError
-from app.keys import ALGORITHMS
 from app.views.observe import note
 from app.views.web import services
 

@@ -13,9 +13,9 @@ from werkzeug.routing import Rule
 from app import __version__
 from app.config.settings import Settings
 from app.errors import CODES
-from app.events import EventBody
 from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
-from app.names import AgentBody, NameBody
+from app.intake.agent_names import AgentBody, NameBody
+from app.intake.events import EventBody
 from app.views.answers import Answer, Problem, Tabular
 from app.views.operations import (
     HEADERS,

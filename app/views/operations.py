@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from app import params
-from app.auth import NAME, WRITE
+from app.auth.tokens import NAME, WRITE
 from app.config.settings import Settings
-from app.directory import Agent
-from app.events import EventBody
 from app.ids import ID_SCHEMA_PATTERN
-from app.names import AgentBody, NameBody
+from app.intake.agent_names import AgentBody, NameBody
+from app.intake.events import EventBody
 from app.params import cursor_after
-from app.queries import AgentCount, DayCount, HourCount
+from app.reports.agents import Agent
+from app.reports.base import AgentCount, DayCount, HourCount
 from app.views.answers import (
     AgentActivity,
     AgentDirectory,

@@ -11,7 +11,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.wrappers import Response as Redirect
 
-from app.auth import Caller, require_tenant
+from app.auth.tokens import Caller, require_tenant
 from app.errors import ValidationError
 
 COOKIE = "analytics_session"

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
-from app import auth
+from app.auth import tokens as auth
 from app.errors import ServiceError, UnauthorizedError, ValidationError
 from app.views import errors, sessions
 from app.views.observe import note

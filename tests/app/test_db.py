@@ -8,9 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
-from app.events import Event
 from app.factory import create_app
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
 from app.storage import engines as pool
 from app.storage.database import Database
 from app.storage.failures import is_unavailable

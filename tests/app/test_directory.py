@@ -7,11 +7,11 @@ from itertools import permutations
 import pytest
 import sqlalchemy as sa
 
-from app import queries
-from app.directory import Named, newest_names, set_names
-from app.events import Event
-from app.ingest import Recorded, record_events
-from app.queries import NamedUsage
+from app.intake.events import Event
+from app.intake.store import Recorded, record_events
+from app.reports import base as queries
+from app.reports.agents import Named, newest_names, set_names
+from app.reports.base import NamedUsage
 from app.storage import database as db
 from app.storage.tables import agents, issuance_events
 from tests.conftest import TENANT

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
-from app import queries
 from app.dates import month_of
-from app.directory import agents_page
+from app.reports import base as queries
+from app.reports.agents import agents_page
 from app.storage import tenant_guard as fence
 from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
 from app.storage.tenant_guard import FenceError

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from app import queries
+from app.reports import base as queries
 from app.storage.database import Database
 from app.storage.driver import fetch
 from app.storage.failures import is_unavailable

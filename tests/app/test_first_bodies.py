@@ -13,8 +13,8 @@ FIRST = """
 import time, typing
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from app.events import read_members
-from app.names import parse_name, parse_names
+from app.intake.events import read_members
+from app.intake.agent_names import parse_name, parse_names
 
 def slowly(alias, usual=typing._AnnotatedAlias.__hash__):
     time.sleep(0.01)

@@ -10,10 +10,10 @@ import urllib.request
 import pytest
 from flask import request
 
-from app import queries
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
+from app.reports import base as queries
 from tests.conftest import NOW, bearer, child_environ, environment, make_settings
 from tests.test_end_to_end import free_port
 

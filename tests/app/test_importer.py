@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from app.errors import ValidationError
-from app.events import Event
-from app.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
-from app.ingest import Recorded
+from app.intake.events import Event
+from app.intake.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
+from app.intake.store import Recorded
 from app.storage.database import Database
 from app.storage.tables import issuance_events
 from tests.conftest import NOW
@@ -342,7 +342,7 @@ def test_what_was_interrupted_on_its_way_in_is_not_tried_once_more(
 
         return interrupt
 
-    monkeypatch.setattr("app.importer.prepare_recording", prepare)
+    monkeypatch.setattr("app.intake.importer.prepare_recording", prepare)
     with pytest.raises(KeyboardInterrupt):
         load(TWO)
     assert tried == [2]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from app.config.settings import ROOT
-from app.importer import SQLITE_CHUNK_EVENTS
+from app.intake.importer import SQLITE_CHUNK_EVENTS
 from tests.conftest import child_environ
 
 MEASURE = """
@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from app.storage.database import Database
 from app.errors import ValidationError
-from app.importer import Importer
+from app.intake.importer import Importer
 
 class Stream(io.RawIOBase):
     def __init__(self, blocks):

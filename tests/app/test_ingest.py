@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy import event as hooks
 from sqlalchemy.exc import OperationalError
 
-from app.events import Event
-from app.ingest import Recorded, record_events
+from app.intake.events import Event
+from app.intake.store import Recorded, record_events
 from app.storage.tables import issuance_events
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app import insights
-from app.queries import DayCount, HourCount, NamedUsage
+from app.reports import trend as insights
+from app.reports.base import DayCount, HourCount, NamedUsage
 
 TODAY = date(2026, 4, 15)  # a Wednesday
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from app.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
+from app.intake.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
 from jobs.purge import BATCH_EVENTS

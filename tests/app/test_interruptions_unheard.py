@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.cli import Command, open_database
 from app.config.settings import Settings
-from app.importer import Importer
+from app.intake.importer import Importer
 from app.storage.database import Database
 from tests.conftest import NOW
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import keys
+from app.auth import jwks as keys
 from app.factory import create_app
 from tests.conftest import NOW, make_settings
 from tests.jwks_server import FAILING, HANGING, body, serving, silent

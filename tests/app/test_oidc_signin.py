@@ -6,7 +6,7 @@ import logging
 import pytest
 from joserfc.jwk import KeySet, RSAKey
 
-from app import keys
+from app.auth import jwks as keys
 from app.views import oidc
 from tests.app.code_flow import (
     CALLBACK,

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from app import keys
+from app.auth import jwks as keys
 from app.config.settings import ROOT
 from app.views import oidc
 from tests.app.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import auth, remembered
-from app.remembered import Remembered
+from app.auth import token_cache as remembered
+from app.auth import tokens as auth
+from app.auth.token_cache import Remembered
 from tests.conftest import bearer, token
 
 READ = "/api/v1/analytics/tokens?days=1"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.importer import Importer
+from app.intake.importer import Importer
 from tests.app.test_agents_api import HOSTILE
 from tests.conftest import NOW, TENANT, bearer
 

@@ -6,8 +6,8 @@ import logging
 import psycopg
 import pytest
 
-from app import queries
 from app.factory import create_app
+from app.reports import base as queries
 from tests.conftest import (
     KEY,
     NOW,

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.config.settings import colours_wanted
-from app.importer import SQLITE_CHUNK_EVENTS
+from app.intake.importer import SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, issuance_events, rollup_runs
 from tests.app.command_line import line, on_terminal

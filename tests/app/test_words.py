@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from app.insights import Cell, Day
+from app.reports.trend import Cell, Day
 from app.views import words
 
 TODAY = date(2026, 4, 15)

@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from app.events import Event
 from app.factory import create_app
-from app.ingest import record_events
+from app.intake.events import Event
+from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import rollup_state
 from jobs.rollup import run_rollup

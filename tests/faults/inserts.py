@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from app.events import Event
+from app.intake.events import Event
 
 COLUMNS = "(tenant_id, event_id, agent_id, issued_at)"
 INSERT = f"INSERT INTO issuance_events {COLUMNS} VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from app.events import Event
+from app.intake.events import Event
 from app.storage.database import Database
 from app.storage.tables import issuance_events
 from tests.recount import recount, stored

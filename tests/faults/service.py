@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from app.events import Event
+from app.intake.events import Event
 from tests.conftest import bearer
 from tests.faults.ledger import Ledger, make_events, ndjson
 from tests.faults.processes import PATIENCE_SECONDS, Workshop

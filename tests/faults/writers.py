@@ -13,7 +13,7 @@ from subprocess import TimeoutExpired
 
 import psycopg
 
-from app.events import Event
+from app.intake.events import Event
 from tests.conftest import bearer, conninfo
 from tests.faults.inserts import Direct
 from tests.faults.ledger import Ledger, make_events, ndjson

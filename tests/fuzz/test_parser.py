@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
-from app.events import FUTURE, InvalidEvent, parse_batch, parse_event
+from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
 from app.views.bodies import _one_or_many
 from tests.conftest import NOW
 from tests.fuzz.conftest import fuzzing

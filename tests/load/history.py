@@ -1,6 +1,6 @@
 """The past that a load run begins with, so that reads have something to show."""
 
-from app.events import Event
+from app.intake.events import Event
 from app.storage.database import Database
 from tests.faults.ledger import raw_events
 from tests.load.traffic import Scale

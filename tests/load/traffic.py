@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.events import Event
+from app.intake.events import Event
 
 LATE = 0.1
 LATE_DAYS = 60

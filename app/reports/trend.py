@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from app.queries import DayCount, HourCount, NamedUsage
+from app.reports.base import DayCount, HourCount, NamedUsage
 
 # A day is compared with the same kind of day, weekday or weekend, in the weeks before.
 USUAL_DAYS = 28

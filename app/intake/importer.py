@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from app.errors import ForbiddenError, ValidationError
-from app.events import (
+from app.intake.events import (
     Event,
     InvalidEvent,
     Members,
@@ -30,7 +30,7 @@ from app.events import (
     read_members,
     refuse_nul,
 )
-from app.ingest import Recorded, prepare_recording
+from app.intake.store import Recorded, prepare_recording
 from app.storage.database import Database
 
 CHUNK_EVENTS = 10_000

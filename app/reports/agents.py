@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.events import Event
 from app.ids import Id
-from app.queries import TENANT, Count, Month, Point, Report, read_report, with_state
+from app.intake.events import Event
+from app.reports.base import TENANT, Count, Month, Point, Report, read_report, with_state
 from app.storage.database import Database
 from app.storage.tables import agents, monthly_agent_issuance
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from app.errors import ValidationError
-from app.events import Batch, InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
 from app.ids import ID_PATTERN, Id
+from app.intake.events import Batch, InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
 
 # As ID_PATTERN, and not white space alone, which the check of it says in words.
 _SCHEMA_PATTERN = (

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
-from app.directory import add_names, newest_names
-from app.events import Event
+from app.intake.events import Event
+from app.reports.agents import add_names, newest_names
 from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import issuance_events
@@ -39,7 +39,7 @@ def record_events(database: Database, events: Sequence[Event]) -> Recorded:
     An id that is stored already, or comes twice in the batch, is a duplicate: the first
     delivery stays as it is. Rows go in ordered by key, so that two deliveries of the same
     events in different order wait for each other instead of deadlocking. What they call
-    their agents is stored along with them (see ``app.directory``).
+    their agents is stored along with them (see ``app.reports.agents``).
     """
     return prepare_recording(database, events)()
 

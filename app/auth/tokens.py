@@ -18,11 +18,11 @@ from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
+from app.auth.jwks import ALGORITHMS, KeySet
+from app.auth.token_cache import Remembered
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
 from app.ids import is_id
-from app.keys import ALGORITHMS, KeySet
-from app.remembered import Remembered
 
 WRITE, WRITE_ANY = "events:write", "events:write:any"
 NAME = "agents:write"

@@ -1,0 +1,1 @@
+"""Auth: the caller of a request, from an access token."""

@@ -1,0 +1,1 @@
+"""Intake: events and agent names, from callers and files into the database."""

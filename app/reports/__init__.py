@@ -1,0 +1,1 @@
+"""Reports: numbers out of the summary tables, one file a report."""
