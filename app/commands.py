@@ -23,6 +23,7 @@ from app.dates import utc_now
 from app.errors import RefusedError
 from app.ids import is_id
 from app.intake import importer
+from app.intake.formats import FORMATS
 from app.storage.citus import distribute
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS, current_revision, expected_revision
@@ -136,7 +137,7 @@ def events() -> None:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(list(importer.FORMATS)),
+    type=click.Choice(list(FORMATS)),
     default="ndjson",
     show_default=True,
     help="One JSON event a line, or CSV with a header of the same names.",

@@ -27,7 +27,7 @@ from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.factory import create_app
 from app.intake.events import Event
 from app.intake.store import record_events
-from app.reports import base as queries
+from app.reports.trend import token_trend
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
 from jobs.rollup import Run, run_rollup
@@ -251,9 +251,7 @@ def trend(database: Database) -> Callable[..., list[int]]:
 
     def trend(last: str, days: int, tenant: str = TENANT) -> list[int]:
         with database.reading() as connection:
-            report = queries.token_trend(
-                connection, tenant, last=date.fromisoformat(last), days=days
-            )
+            report = token_trend(connection, tenant, last=date.fromisoformat(last), days=days)
         return [point.count for point in report.points]
 
     return trend

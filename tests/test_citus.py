@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from app.intake.events import Event
 from app.intake.store import record_events
+from app.reports import activity, trend, usage
 from app.reports import agents as directory
-from app.reports import base as queries
 from app.storage.citus import distribute
 from app.storage.database import Database
 from jobs.copying import copy_database
@@ -161,12 +161,12 @@ def test_a_read_asks_one_shard_once(database):
     roll_up(database)
     with plans(database) as found, database.reading() as connection:
         tenant = TENANTS[0]
-        queries.token_trend(connection, tenant, last=DAY, days=30)
-        queries.agent_activity(connection, tenant, since=None, until=DAY)
-        queries.agent_activity(connection, tenant, since=DAY, until=DAY)
-        queries.agent_usage(connection, tenant, month=DAY, limit=None)
-        queries.agent_usage(connection, tenant, month=DAY, limit=5)
-        queries.named_usage(connection, tenant, month=DAY)
+        trend.token_trend(connection, tenant, last=DAY, days=30)
+        activity.agent_activity(connection, tenant, since=None, until=DAY)
+        activity.agent_activity(connection, tenant, since=DAY, until=DAY)
+        usage.agent_usage(connection, tenant, month=DAY, limit=None)
+        usage.agent_usage(connection, tenant, month=DAY, limit=5)
+        usage.named_usage(connection, tenant, month=DAY)
         directory.agents_page(connection, tenant, after="", limit=5, text=None)
         directory.agents_page(connection, tenant, after="", limit=5, text="a")
     assert len(found) == 8

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
+from app.reports import activity, trend, usage
 from app.reports import agents as directory
-from app.reports import base as queries
 from app.storage.database import Database
 from jobs.rollups import ROLLUPS, Window, add_window, add_window_to_all
 from tests.conftest import TENANT, bearer, make_settings
@@ -124,12 +124,12 @@ def run(database, statement):
 @pytest.mark.parametrize(
     ("statement", "parameters"),
     [
-        (queries._TREND, {"first": date(2026, 1, 1), "last": date(2026, 1, 30)}),
-        (queries._ACTIVITY, {}),
-        (queries._RECENT_ACTIVITY, {"since": date(2026, 1, 1), "until": date(2026, 1, 1)}),
-        (queries._USAGE, {"month": date(2026, 1, 1)}),
-        (queries._TOP_USAGE, {"month": date(2026, 1, 1), "limit": 5}),
-        (queries._NAMED_USAGE, {"month": date(2026, 1, 1)}),
+        (trend._TREND, {"first": date(2026, 1, 1), "last": date(2026, 1, 30)}),
+        (activity._ACTIVITY, {}),
+        (activity._RECENT_ACTIVITY, {"since": date(2026, 1, 1), "until": date(2026, 1, 1)}),
+        (usage._USAGE, {"month": date(2026, 1, 1)}),
+        (usage._TOP_USAGE, {"month": date(2026, 1, 1), "limit": 5}),
+        (usage._NAMED_USAGE, {"month": date(2026, 1, 1)}),
         (directory._PAGE, {"after": "", "limit": 5}),
         (directory._SEARCH, {"after": "", "limit": 5, "pattern": "%1%"}),
     ],
@@ -195,8 +195,8 @@ def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_ur
 
 def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
     database = Database(make_settings(sqlite_url).database_url)
-    reads = [queries._TREND, queries._ACTIVITY, queries._RECENT_ACTIVITY, queries._USAGE]
-    pages = [queries._TOP_USAGE, queries._NAMED_USAGE, directory._PAGE, directory._SEARCH]
+    reads = [trend._TREND, activity._ACTIVITY, activity._RECENT_ACTIVITY, usage._USAGE]
+    pages = [usage._TOP_USAGE, usage._NAMED_USAGE, directory._PAGE, directory._SEARCH]
     runs = [add_window(rollup, sqlite.Insert, Window(5, 9)) for rollup in ROLLUPS]
     with database.reading() as connection:
         for statement in (*reads, *pages, *runs):

@@ -3,14 +3,28 @@
 An entry is held to the same rules of JSON as an event, and its errors are told in the same form.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import ValidationError
 from app.ids import ID_PATTERN, Id
-from app.intake.events import Batch, InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.intake.events import (
+    Batch,
+    Event,
+    InvalidEvent,
+    decode_event,
+    prepared,
+    refuse_nul,
+    wrong_member,
+)
+from app.storage.database import Database
+from app.storage.tables import agents
 
 # As ID_PATTERN, and not white space alone, which the check of it says in words.
 _SCHEMA_PATTERN = (
@@ -97,3 +111,111 @@ def _refusal(refused: Batch, received: int) -> ValidationError:
     return ValidationError(
         f"{refused.rejected} of {received} names refused, none stored", {"errors": refused.errors}
     )
+
+
+Upsert = TypeVar("Upsert", postgresql.Insert, sqlite.Insert)
+Statements = Mapping[bool, postgresql.Insert | sqlite.Insert]
+
+
+class Named(NamedTuple):
+    """What an agent was called at an instant; tuples sort by key, the order they are stored in."""
+
+    tenant_id: str
+    agent_id: str
+    name: str | None
+    named_at: datetime
+
+
+def newest_names(events: Iterable[Event]) -> list[Named]:
+    """What a batch calls its agents, ordered by key: one for each agent that it names.
+
+    Of two said for the same instant the first wins, as the first delivery of an event does.
+    """
+    newest: dict[tuple[str, str], Event] = {}
+    for event in events:
+        if event.agent_name is None:
+            continue
+        key = (event.tenant_id, event.agent_id)
+        if key not in newest or newest[key].issued_at < event.issued_at:
+            newest[key] = event
+    return [Named(*key, newest[key].agent_name, newest[key].issued_at) for key in sorted(newest)]
+
+
+def add_names(database: Database, connection: Connection, names: Sequence[Named]) -> None:
+    """Store the names that events said, but for those that are not the newest. One statement.
+
+    Call it after the events' own insert, in the same transaction: whoever stores events then
+    takes its locks in one order, events before agents and each by key (``names`` is ordered
+    so), and two batches that meet wait for each other instead of deadlocking. It comes last
+    so that agents, which many batches share, are locked for the commit alone.
+    """
+    if names:
+        _store(database, connection, names, _NEWEST)
+
+
+def set_names(
+    database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime
+) -> None:
+    """Call a tenant's agents so from ``now`` on, all of them or none; ``None`` takes a name back.
+
+    An agent need not have issued anything. The instant of a name never goes back: an event may
+    have said one for a few minutes from now.
+    """
+    rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
+    if rows:
+        database.write(lambda connection: _store(database, connection, rows, _LAST))
+
+
+def _store(
+    database: Database,
+    connection: Connection,
+    names: Sequence[Named],
+    statements: Statements,
+) -> None:
+    statement = statements[database.is_postgresql]
+    if database.is_postgresql:
+        database.name_written(connection, {each.tenant_id for each in names})
+        arrays = map(list, zip(*names, strict=True))
+        connection.execute(statement, dict(zip(Named._fields, arrays, strict=True)))
+    else:
+        connection.execute(statement, [each._asdict() for each in names])
+
+
+def _unnested() -> postgresql.Insert:
+    """PostgreSQL: one statement over four arrays, whatever the number of rows."""
+    texts = postgresql.ARRAY(sa.Text())
+    kinds: list[postgresql.ARRAY[Any]] = [texts] * 3
+    kinds.append(postgresql.ARRAY(sa.DateTime(timezone=True)))
+    arrays = [
+        sa.cast(sa.bindparam(field, type_=kind), kind)
+        for field, kind in zip(Named._fields, kinds, strict=True)
+    ]
+    rows = sa.func.unnest(*arrays).table_valued(*Named._fields, name="said").render_derived()
+    return postgresql.insert(agents).from_select(Named._fields, sa.select(*rows.c))
+
+
+def _newest(insert: Upsert) -> Upsert:
+    """What is said replaces what was said for an earlier instant."""
+    said = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=list(agents.primary_key),
+        set_={"name": said["name"], "named_at": said["named_at"]},
+        where=agents.c.named_at < said["named_at"],
+    )
+
+
+def _last(insert: Upsert, later: Callable[..., sa.ColumnElement[datetime]]) -> Upsert:
+    """What is said replaces whatever there is; ``later`` chooses between two instants."""
+    said = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=list(agents.primary_key),
+        set_={"name": said["name"], "named_at": later(agents.c.named_at, said["named_at"])},
+    )
+
+
+# By whether they are for PostgreSQL.
+_NEWEST: Statements = {True: _newest(_unnested()), False: _newest(sqlite.insert(agents))}
+_LAST: Statements = {
+    True: _last(_unnested(), sa.func.greatest),
+    False: _last(sqlite.insert(agents), sa.func.max),
+}

@@ -5,7 +5,6 @@ more. Each chunk is one committed batch, and a stored event is a duplicate the s
 an interrupted import is simply run again.
 """
 
-import csv
 import gc
 import gzip
 import io
@@ -25,11 +24,10 @@ from app.intake.events import (
     Event,
     InvalidEvent,
     Members,
-    check_members,
     make_event,
-    read_members,
-    refuse_nul,
 )
+from app.intake.formats import FORMATS
+from app.intake.formats.base import bounded_lines
 from app.intake.store import Recorded, prepare_recording
 from app.storage.database import Database
 
@@ -37,16 +35,10 @@ CHUNK_EVENTS = 10_000
 # SQLite writes every page that a transaction touched, and keys come in any order: more events
 # in one means fewer times for each page.
 SQLITE_CHUNK_EVENTS = 50_000
-MAX_LINE_BYTES = 1024 * 1024
 TURN_SECONDS = 1e-5
 READ_BYTES = 128 * 1024
 WAIT_MILLISECONDS = 100
-
-_BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f"
-
-# A line's number and its members; a line that cannot be read has the reason instead.
-Record = tuple[int, Members | InvalidEvent]
 
 
 class Refused(NamedTuple):
@@ -115,7 +107,9 @@ class Importer:
         chunk: list[Event] = []
         enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
         try:
-            for number, members in FORMATS[self.file_format](_lines(_plain(_interruptible(file)))):
+            for number, members in FORMATS[self.file_format](
+                bounded_lines(_plain(_interruptible(file)))
+            ):
                 self._take(source, number, members, chunk)
                 if len(chunk) >= enough:
                     self._store(chunk)
@@ -217,64 +211,3 @@ def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
     if file.peek(1)[:1] == _GZIP:
         return gzip.GzipFile(fileobj=file)
     return file
-
-
-def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Lines of at most MAX_LINE_BYTES; of a longer one only the beginning, that long."""
-    while line := file.readline(MAX_LINE_BYTES):
-        end = line
-        while len(end) == MAX_LINE_BYTES and not end.endswith(b"\n"):
-            end = file.readline(MAX_LINE_BYTES)
-        yield line
-
-
-def _ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(_BOM) if number == 1 else line
-        if not text.strip():
-            continue
-        try:
-            if len(text) >= MAX_LINE_BYTES:
-                raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
-            members = read_members(text)
-            refuse_nul(text)
-            yield number, members
-        except InvalidEvent as problem:
-            yield number, problem
-
-
-def _csv(lines: Iterator[bytes]) -> Iterator[Record]:
-    """Columns as the members of an event are called, in any order; others are ignored."""
-    number = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal number
-        for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(_BOM) if number == 1 else line
-            # What is not UTF-8 becomes a lone surrogate, which no id may have.
-            yield text.decode(errors="surrogateescape")
-
-    reader = csv.DictReader(texts())
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, InvalidEvent("", str(error))
-        else:
-            yield number, _cells({name: cell for name, cell in row.items() if name and cell})
-
-
-def _cells(row: dict[str, str]) -> Members | InvalidEvent:
-    text = "".join(row.values())
-    try:
-        return check_members(row, plain=text.isascii() and text.isprintable())
-    except InvalidEvent as problem:
-        return problem
-
-
-FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Record]]] = {
-    "ndjson": _ndjson,
-    "csv": _csv,
-}

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
+from app.intake.agent_names import add_names, newest_names
 from app.intake.events import Event
-from app.reports.agents import add_names, newest_names
 from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import issuance_events

@@ -5,22 +5,15 @@ newest wins, whenever it arrives: an event that is late, or delivered once more,
 name back. What a caller sets wins over all that was said before.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
-from typing import Any, NamedTuple, TypeVar
+from datetime import date
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.ids import Id
-from app.intake.events import Event
 from app.reports.base import TENANT, Count, Month, Point, Report, read_report, with_state
-from app.storage.database import Database
 from app.storage.tables import agents, monthly_agent_issuance
-
-Upsert = TypeVar("Upsert", postgresql.Insert, sqlite.Insert)
-Statements = Mapping[bool, postgresql.Insert | sqlite.Insert]
 
 _ESCAPE = "\\"
 
@@ -33,55 +26,6 @@ class Agent(Point, frozen=True):
     first_month: Month | None
     last_month: Month | None
     token_count: Count
-
-
-class Named(NamedTuple):
-    """What an agent was called at an instant; tuples sort by key, the order they are stored in."""
-
-    tenant_id: str
-    agent_id: str
-    name: str | None
-    named_at: datetime
-
-
-def newest_names(events: Iterable[Event]) -> list[Named]:
-    """What a batch calls its agents, ordered by key: one for each agent that it names.
-
-    Of two said for the same instant the first wins, as the first delivery of an event does.
-    """
-    newest: dict[tuple[str, str], Event] = {}
-    for event in events:
-        if event.agent_name is None:
-            continue
-        key = (event.tenant_id, event.agent_id)
-        if key not in newest or newest[key].issued_at < event.issued_at:
-            newest[key] = event
-    return [Named(*key, newest[key].agent_name, newest[key].issued_at) for key in sorted(newest)]
-
-
-def add_names(database: Database, connection: Connection, names: Sequence[Named]) -> None:
-    """Store the names that events said, but for those that are not the newest. One statement.
-
-    Call it after the events' own insert, in the same transaction: whoever stores events then
-    takes its locks in one order, events before agents and each by key (``names`` is ordered
-    so), and two batches that meet wait for each other instead of deadlocking. It comes last
-    so that agents, which many batches share, are locked for the commit alone.
-    """
-    if names:
-        _store(database, connection, names, _NEWEST)
-
-
-def set_names(
-    database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime
-) -> None:
-    """Call a tenant's agents so from ``now`` on, all of them or none; ``None`` takes a name back.
-
-    An agent need not have issued anything. The instant of a name never goes back: an event may
-    have said one for a few minutes from now.
-    """
-    rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
-    if rows:
-        database.write(lambda connection: _store(database, connection, rows, _LAST))
 
 
 def agents_page(
@@ -119,53 +63,6 @@ def _pattern(text: str) -> str:
     for special in (_ESCAPE, "%", "_"):
         folded = folded.replace(special, _ESCAPE + special)
     return f"%{folded}%"
-
-
-def _store(
-    database: Database,
-    connection: Connection,
-    names: Sequence[Named],
-    statements: Statements,
-) -> None:
-    statement = statements[database.is_postgresql]
-    if database.is_postgresql:
-        database.name_written(connection, {each.tenant_id for each in names})
-        arrays = map(list, zip(*names, strict=True))
-        connection.execute(statement, dict(zip(Named._fields, arrays, strict=True)))
-    else:
-        connection.execute(statement, [each._asdict() for each in names])
-
-
-def _unnested() -> postgresql.Insert:
-    """PostgreSQL: one statement over four arrays, whatever the number of rows."""
-    texts = postgresql.ARRAY(sa.Text())
-    kinds: list[postgresql.ARRAY[Any]] = [texts] * 3
-    kinds.append(postgresql.ARRAY(sa.DateTime(timezone=True)))
-    arrays = [
-        sa.cast(sa.bindparam(field, type_=kind), kind)
-        for field, kind in zip(Named._fields, kinds, strict=True)
-    ]
-    rows = sa.func.unnest(*arrays).table_valued(*Named._fields, name="said").render_derived()
-    return postgresql.insert(agents).from_select(Named._fields, sa.select(*rows.c))
-
-
-def _newest(insert: Upsert) -> Upsert:
-    """What is said replaces what was said for an earlier instant."""
-    said = insert.excluded
-    return insert.on_conflict_do_update(
-        index_elements=list(agents.primary_key),
-        set_={"name": said["name"], "named_at": said["named_at"]},
-        where=agents.c.named_at < said["named_at"],
-    )
-
-
-def _last(insert: Upsert, later: Callable[..., sa.ColumnElement[datetime]]) -> Upsert:
-    """What is said replaces whatever there is; ``later`` chooses between two instants."""
-    said = insert.excluded
-    return insert.on_conflict_do_update(
-        index_elements=list(agents.primary_key),
-        set_={"name": said["name"], "named_at": later(agents.c.named_at, said["named_at"])},
-    )
 
 
 def _both() -> sa.Subquery:
@@ -208,9 +105,3 @@ def _agents(*, search: bool) -> Select[*tuple[Any, ...]]:
 
 _PAGE = with_state(_agents(search=False), "agent_id")
 _SEARCH = with_state(_agents(search=True), "agent_id")
-# By whether they are for PostgreSQL.
-_NEWEST: Statements = {True: _newest(_unnested()), False: _newest(sqlite.insert(agents))}
-_LAST: Statements = {
-    True: _last(_unnested(), sa.func.greatest),
-    False: _last(sqlite.insert(agents), sa.func.max),
-}

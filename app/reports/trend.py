@@ -1,24 +1,56 @@
-"""What the numbers say: comparisons, spikes, silent days, peak windows, shares.
+"""Trend: tokens a day, beside the usual count and the period before.
 
-Plain functions from the points of a report to what a page shows; no SQL, no HTML.
+Reads daily_issuance; the arithmetic below it has no SQL and no HTML.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from statistics import median
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from app.reports.base import DayCount, HourCount, NamedUsage
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from app.dates import days_until
+from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
+from app.storage.tables import (
+    daily_issuance,
+)
+
+
+class DayCount(Point, frozen=True):
+    """Tokens issued on one UTC day."""
+
+    date: date
+    count: Count
+
+
+def token_trend(
+    connection: Connection, tenant_id: str, *, last: date, days: int
+) -> Report[DayCount]:
+    """Tokens per UTC day for the ``days`` days up to ``last``, oldest first, silent days as 0."""
+    wanted = days_until(last, days)
+    found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
+    issued = {day: count for _, day, count in found.points}
+    return Report([DayCount(day, issued.get(day, 0)) for day in wanted], found.counted_at)
+
+
+def _days() -> Select[*tuple[Any, ...]]:
+    day = daily_issuance.c
+    first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
+    return sa.select(day.date, day.issued).where(
+        day.tenant_id == TENANT, day.date.between(first, last)
+    )
+
+
+_TREND = with_state(_days(), "date")
+
 
 # A day is compared with the same kind of day, weekday or weekend, in the weeks before.
 USUAL_DAYS = 28
 USUAL_AT_LEAST = 3  # of them must be there
 SPIKE = 2.0  # times what is usual
-PEAKS = 5
-HEAVY_SHARE = 0.8  # of a month's tokens: the guide's limit for one agent
-LEVELS = 10  # of heat, 0 for none
-_WEEK_HOURS = 7 * 24
 
 
 @dataclass(frozen=True)
@@ -116,98 +148,3 @@ def _usual(earlier: Sequence[DayCount], day: date) -> float | None:
 
 def _is_weekend(day: date) -> bool:
     return day.isoweekday() >= 6
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An hour of the week; ``dow`` 0 is Sunday. ``heat``: 0 for none, up to 9 for the most."""
-
-    dow: int
-    hour: int
-    count: int
-    heat: int
-
-
-@dataclass(frozen=True)
-class Week:
-    """The week's 168 hours, by day from Monday on, moved by ``offset`` hours from UTC."""
-
-    rows: list[list[Cell]]
-    peaks: list[Cell]
-    total: int
-    weekend: int
-    offset: int
-
-    @property
-    def weekend_share(self) -> float:
-        return self.weekend / self.total if self.total else 0.0
-
-
-def week(points: Iterable[HourCount], offset: int = 0) -> Week:
-    """The heatmap, its peaks first, in a zone ``offset`` whole hours ahead of UTC."""
-    counts = [0] * _WEEK_HOURS
-    for point in points:
-        counts[(point.dow * 24 + point.hour + offset) % _WEEK_HOURS] += point.count
-    highest = max(counts)
-    cells = [
-        Cell(index // 24, index % 24, count, _heat(count, highest))
-        for index, count in enumerate(counts)
-    ]
-    rows = [cells[dow * 24 : dow * 24 + 24] for dow in (1, 2, 3, 4, 5, 6, 0)]
-    busy = sorted((cell for cell in cells if cell.count), key=lambda cell: -cell.count)
-    weekend = sum(cell.count for cell in rows[5] + rows[6])
-    return Week(rows, busy[:PEAKS], sum(counts), weekend, offset)
-
-
-def _heat(count: int, highest: int) -> int:
-    return -(-count * (LEVELS - 1) // highest) if count else 0
-
-
-def zone_minutes(zone: ZoneInfo, now: datetime) -> int:
-    """How many minutes a zone is ahead of UTC, at this time of the year."""
-    ahead = now.astimezone(zone).utcoffset() or timedelta(0)
-    return ahead // timedelta(minutes=1)
-
-
-@dataclass(frozen=True)
-class Share:
-    """An agent's part of a month's tokens; ``rank`` 1 is the most."""
-
-    agent_id: str
-    name: str | None
-    count: int
-    rank: int
-    share: float
-
-    @property
-    def heavy(self) -> bool:
-        return self.share > HEAVY_SHARE
-
-
-def shares(points: Sequence[NamedUsage]) -> list[Share]:
-    """Agents, most tokens first, as the report has them."""
-    total = sum(point.token_count for point in points)
-    return [
-        Share(point.agent_id, point.name, point.token_count, rank, point.token_count / total)
-        for rank, point in enumerate(points, start=1)
-    ]
-
-
-def found(agents: Iterable[Share], text: str) -> list[Share]:
-    """The agents whose name or id contains ``text``, in any case."""
-    folded = text.casefold()
-    return [
-        agent
-        for agent in agents
-        if folded in (agent.name or "").casefold() or folded in agent.agent_id.casefold()
-    ]
-
-
-def ordered(agents: Iterable[Share], by: str) -> list[Share]:
-    """By ``count`` (most first), ``name`` (those without one last) or ``id``."""
-    keys = {
-        "count": lambda agent: (agent.rank,),
-        "name": lambda agent: (agent.name is None, (agent.name or "").casefold(), agent.agent_id),
-        "id": lambda agent: (agent.agent_id,),
-    }
-    return sorted(agents, key=keys[by])

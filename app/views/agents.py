@@ -4,6 +4,7 @@ from flask import Blueprint, Response, g, request
 
 from app import params
 from app.auth import tokens as auth
+from app.intake import agent_names
 from app.intake.agent_names import parse_name, parse_names
 from app.reports import agents as directory
 from app.views import limits, observe
@@ -62,5 +63,5 @@ def name_agent(agentId: str) -> Response:  # noqa: N803 - as the description of 
 
 
 def _name(names: dict[str, str | None]) -> None:
-    directory.set_names(services().database, g.tenant_id, names, services().clock())
+    agent_names.set_names(services().database, g.tenant_id, names, services().clock())
     observe.note(names=len(names))

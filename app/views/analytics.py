@@ -5,7 +5,7 @@ from flask import Blueprint, Response, g
 from app import params
 from app.auth import tokens as auth
 from app.dates import month_of, months_back
-from app.reports import base as queries
+from app.reports import activity, trend, usage
 from app.views import limits
 from app.views.answers import AgentActivity, AgentUsage, TokenTrend
 from app.views.web import arguments, connection, report_response, services
@@ -21,8 +21,8 @@ def token_trend() -> Response:
     """Tokens issued per UTC day, oldest first, silent days as zero."""
     days = params.days(arguments())
     today = services().clock().date()
-    trend = queries.token_trend(connection(), g.tenant_id, last=today, days=days)
-    return report_response(TokenTrend(g.tenant_id, days, trend.points), trend.counted_at)
+    found = trend.token_trend(connection(), g.tenant_id, last=today, days=days)
+    return report_response(TokenTrend(g.tenant_id, days, found.points), found.counted_at)
 
 
 @bp.get("/agents/activity")
@@ -32,8 +32,8 @@ def agent_activity() -> Response:
     months = params.months(arguments())
     until = month_of(services().clock().date())
     since = None if months is None else months_back(until, months - 1)
-    activity = queries.agent_activity(connection(), g.tenant_id, since=since, until=until)
-    return report_response(AgentActivity(g.tenant_id, activity.points), activity.counted_at)
+    found = activity.agent_activity(connection(), g.tenant_id, since=since, until=until)
+    return report_response(AgentActivity(g.tenant_id, found.points), found.counted_at)
 
 
 @bp.get("/agents")
@@ -42,6 +42,6 @@ def agent_usage() -> Response:
     """Tokens issued per agent in one month, most first."""
     month = params.month(arguments(), month_of(services().clock().date()))
     limit = params.limit(arguments())
-    usage = queries.agent_usage(connection(), g.tenant_id, month=month, limit=limit)
-    answer = AgentUsage(g.tenant_id, f"{month:%Y-%m}", usage.points)
-    return report_response(answer, usage.counted_at)
+    found = usage.agent_usage(connection(), g.tenant_id, month=month, limit=limit)
+    answer = AgentUsage(g.tenant_id, f"{month:%Y-%m}", found.points)
+    return report_response(answer, found.counted_at)

@@ -10,8 +10,11 @@ from app.ids import Id
 from app.intake.agent_names import Name
 from app.intake.events import EventError
 from app.params import MAX_DAYS
+from app.reports.activity import HourCount
 from app.reports.agents import Agent
-from app.reports.base import AgentCount, Count, DayCount, HourCount, Month
+from app.reports.base import Count, Month
+from app.reports.trend import DayCount
+from app.reports.usage import AgentCount
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -6,9 +6,12 @@ from typing import NamedTuple
 from flask import Blueprint, Response, g
 
 from app.dates import months_back
-from app.reports import base as queries
+from app.reports import activity, trend, usage
 from app.reports import trend as insights
-from app.reports.base import DayCount, HourCount, NamedUsage, Report
+from app.reports.activity import HourCount
+from app.reports.base import Report
+from app.reports.trend import DayCount
+from app.reports.usage import NamedUsage
 from app.views import limits, signin
 from app.views.choices import PERIODS, SORTS, SPANS, Choices, choices
 from app.views.tables import csv_response
@@ -81,18 +84,18 @@ def agents_file() -> Response:
 
 
 def _days(chosen: Choices, days: int) -> Report[DayCount]:
-    return queries.token_trend(connection(), g.tenant_id, last=chosen.today, days=days)
+    return trend.token_trend(connection(), g.tenant_id, last=chosen.today, days=days)
 
 
 def _cells(chosen: Choices) -> Report[HourCount]:
     since: date | None = None
     if chosen.months is not None:
         since = months_back(chosen.this_month, chosen.months - 1)
-    return queries.agent_activity(connection(), g.tenant_id, since=since, until=chosen.this_month)
+    return activity.agent_activity(connection(), g.tenant_id, since=since, until=chosen.this_month)
 
 
 def _agents(chosen: Choices) -> Report[NamedUsage]:
-    return queries.named_usage(connection(), g.tenant_id, month=chosen.month)
+    return usage.named_usage(connection(), g.tenant_id, month=chosen.month)
 
 
 def _freshness(counted_at: datetime | None) -> Freshness:
@@ -107,14 +110,14 @@ def _week(chosen: Choices, cells: Report[HourCount]) -> dict[str, object]:
     """The heatmap, in the chosen zone if whole hours lead there."""
     minutes = 0
     if chosen.zone is not None:
-        minutes = insights.zone_minutes(chosen.zone, services().clock())
+        minutes = activity.zone_minutes(chosen.zone, services().clock())
     hours = minutes // 60 if minutes % 60 == 0 else 0
-    return {"week": insights.week(cells.points, hours), "zone_minutes": minutes}
+    return {"week": activity.week(cells.points, hours), "zone_minutes": minutes}
 
 
 def _ranking(chosen: Choices, agents: Report[NamedUsage]) -> dict[str, object]:
-    shares = insights.shares(agents.points)
-    matching = insights.ordered(insights.found(shares, chosen.search or ""), chosen.sort)
+    shares = usage.shares(agents.points)
+    matching = usage.ordered(usage.found(shares, chosen.search or ""), chosen.sort)
     return {
         "agents": matching if chosen.everyone else matching[:TOP_AGENTS],
         "top": TOP_AGENTS,

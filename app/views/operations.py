@@ -15,8 +15,10 @@ from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
 from app.params import cursor_after
+from app.reports.activity import HourCount
 from app.reports.agents import Agent
-from app.reports.base import AgentCount, DayCount, HourCount
+from app.reports.trend import DayCount
+from app.reports.usage import AgentCount
 from app.views.answers import (
     AgentActivity,
     AgentDirectory,

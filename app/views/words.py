@@ -8,7 +8,8 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup
 
-from app.reports.trend import Cell, Day
+from app.reports.activity import Cell
+from app.reports.trend import Day
 
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _MONTHS = (

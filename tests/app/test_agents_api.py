@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 from sqlalchemy import insert
 
-from app.reports.agents import set_names
+from app.intake.agent_names import set_names
 from app.storage.tables import monthly_agent_issuance
 from tests.conftest import TENANT, bearer
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from app.reports.agents import set_names
+from app.intake.agent_names import set_names
 from app.storage.tables import rollup_state
 from tests.app.pages import DASHBOARD, SIGNIN, Browser, place
 from tests.conftest import NOW, TENANT, bearer

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from app.config.settings import ROOT
 from app.demo import NAMES, ORGANIZATION, load_demo
 from app.errors import RefusedError
-from app.reports.agents import set_names
+from app.intake.agent_names import set_names
 from app.storage.database import Database
 from app.storage.tables import agents, issuance_events
 from tests.conftest import Flasks, child_environ, migrate

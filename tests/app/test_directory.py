@@ -7,11 +7,11 @@ from itertools import permutations
 import pytest
 import sqlalchemy as sa
 
+from app.intake.agent_names import Named, newest_names, set_names
 from app.intake.events import Event
 from app.intake.store import Recorded, record_events
-from app.reports import base as queries
-from app.reports.agents import Named, newest_names, set_names
-from app.reports.base import NamedUsage
+from app.reports import usage
+from app.reports.usage import NamedUsage
 from app.storage import database as db
 from app.storage.tables import agents, issuance_events
 from tests.conftest import TENANT
@@ -183,8 +183,8 @@ def test_the_names_of_a_months_agents_go_with_their_usage_most_first(database, i
     set_names(database, "org-b", {"a": "of another"}, AT)
     roll_up()
     with database.reading_for(TENANT) as connection:
-        report = queries.named_usage(connection, TENANT, month=date(2026, 4, 1))
-        silent = queries.named_usage(connection, TENANT, month=date(2026, 5, 1))
+        report = usage.named_usage(connection, TENANT, month=date(2026, 4, 1))
+        silent = usage.named_usage(connection, TENANT, month=date(2026, 5, 1))
     expected = [("named", "billing", 3), ("a", None, 2), ("b", None, 2)]
     assert report.points == [NamedUsage(*each) for each in expected]
     assert report.counted_at is not None

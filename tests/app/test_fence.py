@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
 from app.dates import month_of
+from app.reports import activity, trend, usage
 from app.reports import base as queries
 from app.reports.agents import agents_page
 from app.storage import tenant_guard as fence
@@ -177,19 +178,19 @@ def test_a_predicate_for_none_is_none(fenced):
 def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, count):
     today, month = NOW.date(), month_of(NOW.date())
     with database.reading_for(tenant) as connection:
-        trend = queries.token_trend(connection, tenant, last=today, days=90)
+        days = trend.token_trend(connection, tenant, last=today, days=90)
         cells = [
-            queries.agent_activity(connection, tenant, since=since, until=month)
+            activity.agent_activity(connection, tenant, since=since, until=month)
             for since in (None, month)
         ]
         agents = [
-            queries.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)
+            usage.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)
         ]
-        named = queries.named_usage(connection, tenant, month=month)
+        named = usage.named_usage(connection, tenant, month=month)
         pages = [
             agents_page(connection, tenant, after="", limit=9, text=text) for text in (None, "S")
         ]
-    assert sum(point.count for point in trend.points) == count
+    assert sum(point.count for point in days.points) == count
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
     listed = [*agents, *pages]
     assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 4
@@ -210,7 +211,7 @@ def with_anothers():
 def test_a_read_that_lost_its_predicate_is_500_and_shows_nothing(client, monkeypatch, statement):
     path = "/api/v1/analytics/tokens"
     assert client.get(path, headers=bearer()).status_code == 200
-    monkeypatch.setattr(queries, "_TREND", statement)
+    monkeypatch.setattr(trend, "_TREND", statement)
     answer = client.get(path, headers=bearer())
     assert (answer.status_code, json.loads(answer.data)) == (
         500,

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from app.reports import base as queries
+from app.reports import trend
 from app.storage.database import Database
 from app.storage.driver import fetch
 from app.storage.failures import is_unavailable
@@ -34,10 +35,10 @@ def counted(issue, roll_up):
 @pytest.mark.usefixtures("counted")
 def test_rows_are_those_of_sqlalchemy(database):
     with database.reading_for(TENANT) as connection:
-        found = fetch(connection, queries._TREND, APRIL)
+        found = fetch(connection, trend._TREND, APRIL)
         assert [count for _, _, count in found] == [None, 1, 2, 30]
         state, *days = [tuple(row) for row in found]
-        expected, *expected_days = through_sqlalchemy(connection, queries._TREND, APRIL)
+        expected, *expected_days = through_sqlalchemy(connection, trend._TREND, APRIL)
         assert days == expected_days
         assert queries.as_utc(state[0]) == expected[0] is not None
 
@@ -48,7 +49,7 @@ def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, mo
     seen = []
     sa.event.listen(database.engine, "after_cursor_execute", lambda *given: seen.append(given[2]))
     with database.reading_for(TENANT) as connection:
-        assert len(fetch(connection, queries._TREND, APRIL)) == 4
+        assert len(fetch(connection, trend._TREND, APRIL)) == 4
     assert [text for text in seen if "daily_issuance" in text]
 
 
@@ -56,12 +57,12 @@ def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, mo
 def test_the_fence_stands_before_the_driver(database):
     with statements(database) as sent, database.reading_for(TENANT) as connection:
         with pytest.raises(FenceError, match="for another tenant"):
-            fetch(connection, queries._TREND, THEIRS)
+            fetch(connection, trend._TREND, THEIRS)
         with pytest.raises(FenceError, match="without its tenant"):
             fetch(connection, queries.with_state(sa.select(daily_issuance.c.issued)), APRIL)
     assert sent == []
     with database.reading_for("org-b") as connection:
-        assert len(fetch(connection, queries._TREND, THEIRS)) == 1  # the state's alone
+        assert len(fetch(connection, trend._TREND, THEIRS)) == 1  # the state's alone
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_the_fence_stands_before_the_driver(database):
 )
 def test_a_wrong_parameter_is_an_error(database, given):
     with database.reading_for(TENANT) as connection, pytest.raises(StatementError):
-        fetch(connection, queries._TREND, given)
+        fetch(connection, trend._TREND, given)
 
 
 @pytest.fixture
@@ -97,8 +98,8 @@ def test_a_session_that_the_server_ended_is_told_and_replaced(on_postgresql):
         pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
         on_postgresql.write(lambda other: other.execute(ending, {"pid": pid}))
         with pytest.raises(DBAPIError) as lost:
-            fetch(connection, queries._TREND, APRIL)
+            fetch(connection, trend._TREND, APRIL)
     assert is_unavailable(lost.value)
     assert lost.value.connection_invalidated
     with on_postgresql.reading() as connection:
-        assert fetch(connection, queries._TREND, APRIL)
+        assert fetch(connection, trend._TREND, APRIL)

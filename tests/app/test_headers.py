@@ -13,7 +13,7 @@ from flask import request
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
-from app.reports import base as queries
+from app.reports import trend
 from tests.conftest import NOW, bearer, child_environ, environment, make_settings
 from tests.test_end_to_end import free_port
 
@@ -98,7 +98,7 @@ def answers(client, monkeypatch):
         "a page for who signed in": client.get("/dashboard"),
         "a form without its session": client.post("/signin"),
     }
-    monkeypatch.setattr(queries, "token_trend", broken)
+    monkeypatch.setattr(trend, "token_trend", broken)
     found["a bug"] = client.get(TOKENS, headers=bearer())
     return found
 

@@ -5,8 +5,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from app.reports import activity, usage
 from app.reports import trend as insights
-from app.reports.base import DayCount, HourCount, NamedUsage
+from app.reports.activity import HourCount
+from app.reports.trend import DayCount
+from app.reports.usage import NamedUsage
 
 TODAY = date(2026, 4, 15)  # a Wednesday
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
@@ -93,37 +96,37 @@ def cell(dow: int, hour: int, count: int) -> HourCount:
 
 
 def test_the_week_begins_on_monday_and_has_every_hour():
-    rows = insights.week([cell(0, 23, 1), cell(1, 0, 2)]).rows
+    rows = activity.week([cell(0, 23, 1), cell(1, 0, 2)]).rows
     assert [row[0].dow for row in rows] == [1, 2, 3, 4, 5, 6, 0]
     assert {len(row) for row in rows} == {24}
     assert (rows[0][0].count, rows[6][23].count) == (2, 1)
 
 
 def test_heat_is_nothing_for_none_and_the_most_for_the_highest():
-    rows = insights.week([cell(1, 0, 900), cell(1, 1, 1), cell(1, 2, 500)]).rows
+    rows = activity.week([cell(1, 0, 900), cell(1, 1, 1), cell(1, 2, 500)]).rows
     assert [one.heat for one in rows[0][:4]] == [9, 1, 5, 0]
-    assert {one.heat for row in insights.week([]).rows for one in row} == {0}
+    assert {one.heat for row in activity.week([]).rows for one in row} == {0}
 
 
 @pytest.mark.parametrize(
     ("offset", "dow", "hour"), [(0, 6, 23), (1, 0, 0), (-24, 5, 23), (14, 0, 13), (-12, 6, 11)]
 )
 def test_whole_hours_move_cells_around_the_week_and_lose_none(offset, dow, hour):
-    week = insights.week([cell(6, 23, 7), cell(3, 12, 2)], offset)
+    week = activity.week([cell(6, 23, 7), cell(3, 12, 2)], offset)
     assert (week.peaks[0].dow, week.peaks[0].hour, week.peaks[0].count) == (dow, hour, 7)
     assert week.total == 9
 
 
 def test_peaks_are_the_five_busiest_hours_and_those_that_tie_come_in_the_weeks_order():
     points = [cell(dow, 9, 10 + (dow == 3)) for dow in range(7)]
-    peaks = insights.week(points).peaks
+    peaks = activity.week(points).peaks
     assert [(one.dow, one.count) for one in peaks] == [(3, 11), (0, 10), (1, 10), (2, 10), (4, 10)]
-    assert insights.week([]).peaks == []
+    assert activity.week([]).peaks == []
 
 
 def test_the_weekends_share_is_of_all():
-    assert insights.week([cell(6, 1, 1), cell(0, 1, 1), cell(1, 1, 6)]).weekend_share == 0.25
-    assert insights.week([]).weekend_share == 0
+    assert activity.week([cell(6, 1, 1), cell(0, 1, 1), cell(1, 1, 6)]).weekend_share == 0.25
+    assert activity.week([]).weekend_share == 0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_the_weekends_share_is_of_all():
     ],
 )
 def test_a_zone_is_as_far_ahead_as_it_is_then(zone, at, minutes):
-    assert insights.zone_minutes(ZoneInfo(zone), at) == minutes
+    assert activity.zone_minutes(ZoneInfo(zone), at) == minutes
 
 
 USAGE = [
@@ -148,14 +151,14 @@ USAGE = [
 
 
 def test_shares_are_of_the_month_and_more_than_80_percent_is_much():
-    agents = insights.shares(USAGE)
+    agents = usage.shares(USAGE)
     assert [(one.rank, one.share, one.heavy) for one in agents] == [
         (1, 0.81, True),
         (2, 0.10, False),
         (3, 0.09, False),
     ]
-    assert not insights.shares([NamedUsage("a", None, 80), NamedUsage("b", None, 20)])[0].heavy
-    assert insights.shares([]) == []
+    assert not usage.shares([NamedUsage("a", None, 80), NamedUsage("b", None, 20)])[0].heavy
+    assert usage.shares([]) == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_shares_are_of_the_month_and_more_than_80_percent_is_much():
     ],
 )
 def test_agents_are_found_by_name_or_id_in_any_case(text, ids):
-    assert [one.agent_id for one in insights.found(insights.shares(USAGE), text)] == ids
+    assert [one.agent_id for one in usage.found(usage.shares(USAGE), text)] == ids
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,6 @@ def test_agents_are_found_by_name_or_id_in_any_case(text, ids):
     ],
 )
 def test_agents_keep_their_rank_however_they_are_sorted(by, ids):
-    agents = insights.ordered(insights.shares(USAGE), by)
+    agents = usage.ordered(usage.shares(USAGE), by)
     assert [one.agent_id for one in agents] == ids
     assert {one.agent_id: one.rank for one in agents} == {"id-b": 1, "id-c": 2, "id-a": 3}

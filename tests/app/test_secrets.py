@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from app.factory import create_app
-from app.reports import base as queries
+from app.reports import trend
 from tests.conftest import (
     KEY,
     NOW,
@@ -40,7 +40,7 @@ def failing(client, monkeypatch):
     def fail(*_arguments, **_options):
         raise RuntimeError("something broke")
 
-    monkeypatch.setattr(queries, "token_trend", fail)
+    monkeypatch.setattr(trend, "token_trend", fail)
     return client
 
 

@@ -4,7 +4,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from app.reports.trend import Cell, Day
+from app.reports.activity import Cell
+from app.reports.trend import Day
 from app.views import words
 
 TODAY = date(2026, 4, 15)

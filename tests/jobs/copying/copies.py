@@ -6,9 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from app.intake.agent_names import set_names
 from app.intake.events import Event
 from app.intake.store import record_events
-from app.reports.agents import set_names
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, issuance_events, metadata, rollup_runs, rollup_state
 from jobs.copying import Copied, copy_database

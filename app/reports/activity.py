@@ -1,0 +1,123 @@
+"""Activity: tokens by hour of the week, with the busiest hours and the shades of the heatmap.
+
+Reads dow_hour_activity; the arithmetic below it has no SQL and no HTML.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
+from app.storage.tables import (
+    dow_hour_activity,
+)
+
+
+class HourCount(Point, frozen=True):
+    """Tokens issued in one cell of the week; ``dow`` 0 is Sunday, ``hour`` is UTC."""
+
+    dow: Annotated[int, msgspec.Meta(ge=0, le=6)]
+    hour: Annotated[int, msgspec.Meta(ge=0, le=23)]
+    count: Count
+
+
+def agent_activity(
+    connection: Connection, tenant_id: str, *, since: date | None, until: date
+) -> Report[HourCount]:
+    """Tokens per day of week and hour, ordered so, without empty cells.
+
+    Args:
+        since: the first month, by its first day; ``None`` for all recorded activity.
+        until: the last month; not looked at when ``since`` is ``None``.
+    """
+    if since is None:
+        found = read_report(connection, _ACTIVITY, tenant_id=tenant_id)
+    else:
+        found = read_report(
+            connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until
+        )
+    points = [HourCount(dow, hour, count) for _, dow, hour, count in found.points]
+    return Report(points, found.counted_at)
+
+
+def _cells() -> Select[*tuple[Any, ...]]:
+    cell = dow_hour_activity.c
+    # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+    total = sa.cast(sa.func.sum(cell.issued), sa.BigInteger).label("issued")
+    return (
+        sa.select(cell.dow, cell.hour, total)
+        .where(cell.tenant_id == TENANT)
+        .group_by(cell.dow, cell.hour)
+        .having(sa.func.sum(cell.issued) > 0)
+    )
+
+
+def _recent_cells() -> Select[*tuple[Any, ...]]:
+    since, until = sa.bindparam("since", type_=sa.Date), sa.bindparam("until", type_=sa.Date)
+    return _cells().where(dow_hour_activity.c.month.between(since, until))
+
+
+_ACTIVITY = with_state(_cells(), "dow", "hour")
+_RECENT_ACTIVITY = with_state(_recent_cells(), "dow", "hour")
+
+
+PEAKS = 5
+LEVELS = 10  # of heat, 0 for none
+_WEEK_HOURS = 7 * 24
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An hour of the week; ``dow`` 0 is Sunday. ``heat``: 0 for none, up to 9 for the most."""
+
+    dow: int
+    hour: int
+    count: int
+    heat: int
+
+
+@dataclass(frozen=True)
+class Week:
+    """The week's 168 hours, by day from Monday on, moved by ``offset`` hours from UTC."""
+
+    rows: list[list[Cell]]
+    peaks: list[Cell]
+    total: int
+    weekend: int
+    offset: int
+
+    @property
+    def weekend_share(self) -> float:
+        return self.weekend / self.total if self.total else 0.0
+
+
+def week(points: Iterable[HourCount], offset: int = 0) -> Week:
+    """The heatmap, its peaks first, in a zone ``offset`` whole hours ahead of UTC."""
+    counts = [0] * _WEEK_HOURS
+    for point in points:
+        counts[(point.dow * 24 + point.hour + offset) % _WEEK_HOURS] += point.count
+    highest = max(counts)
+    cells = [
+        Cell(index // 24, index % 24, count, _heat(count, highest))
+        for index, count in enumerate(counts)
+    ]
+    rows = [cells[dow * 24 : dow * 24 + 24] for dow in (1, 2, 3, 4, 5, 6, 0)]
+    busy = sorted((cell for cell in cells if cell.count), key=lambda cell: -cell.count)
+    weekend = sum(cell.count for cell in rows[5] + rows[6])
+    return Week(rows, busy[:PEAKS], sum(counts), weekend, offset)
+
+
+def _heat(count: int, highest: int) -> int:
+    return -(-count * (LEVELS - 1) // highest) if count else 0
+
+
+def zone_minutes(zone: ZoneInfo, now: datetime) -> int:
+    """How many minutes a zone is ahead of UTC, at this time of the year."""
+    ahead = now.astimezone(zone).utcoffset() or timedelta(0)
+    return ahead // timedelta(minutes=1)

@@ -1,0 +1,125 @@
+"""Usage: tokens of a month by agent, and each agent's share.
+
+Reads monthly_agent_issuance; the arithmetic below it has no SQL and no HTML.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from app.ids import Id
+from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
+from app.storage.tables import (
+    agents,
+    monthly_agent_issuance,
+)
+
+
+class AgentCount(Point, frozen=True):
+    """Tokens issued to one agent in a month."""
+
+    agent_id: Id
+    token_count: Count
+
+
+class NamedUsage(Point, frozen=True):
+    """Tokens issued to one agent in a month, and what it is called, for pages."""
+
+    agent_id: Id
+    name: Id | None
+    token_count: Count
+
+
+def agent_usage(
+    connection: Connection, tenant_id: str, *, month: date, limit: int | None
+) -> Report[AgentCount]:
+    """Tokens per agent in a month, most first, then by id; at most ``limit`` agents."""
+    if limit is None:
+        found = read_report(connection, _USAGE, tenant_id=tenant_id, month=month)
+    else:
+        found = read_report(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
+    points = [AgentCount(agent_id, count) for _, agent_id, count in found.points]
+    return Report(points, found.counted_at)
+
+
+def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Report[NamedUsage]:
+    """As :func:`agent_usage` for all agents, with their names."""
+    found = read_report(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
+    points = [NamedUsage(agent_id, name, count) for _, agent_id, count, name in found.points]
+    return Report(points, found.counted_at)
+
+
+def _agents() -> Select[*tuple[Any, ...]]:
+    usage = monthly_agent_issuance.c
+    month = sa.bindparam("month", type_=sa.Date)
+    return sa.select(usage.agent_id, usage.issued).where(
+        usage.tenant_id == TENANT, usage.month == month, usage.issued > 0
+    )
+
+
+def _top_agents() -> Select[*tuple[Any, ...]]:
+    usage, limit = monthly_agent_issuance.c, sa.bindparam("limit", type_=sa.Integer)
+    return _agents().order_by(usage.issued.desc(), usage.agent_id).limit(limit)
+
+
+def _named_agents() -> Select[*tuple[Any, ...]]:
+    usage, agent = monthly_agent_issuance, agents.c
+    names = sa.select(agent.agent_id, agent.name).where(agent.tenant_id == TENANT).subquery("names")
+    joined = usage.outerjoin(names, names.c.agent_id == usage.c.agent_id)
+    return _agents().add_columns(names.c.name).select_from(joined)
+
+
+_USAGE = with_state(_agents(), "-issued", "agent_id")
+_TOP_USAGE = with_state(_top_agents(), "-issued", "agent_id")
+_NAMED_USAGE = with_state(_named_agents(), "-issued", "agent_id")
+
+
+HEAVY_SHARE = 0.8  # of a month's tokens: the guide's limit for one agent
+
+
+@dataclass(frozen=True)
+class Share:
+    """An agent's part of a month's tokens; ``rank`` 1 is the most."""
+
+    agent_id: str
+    name: str | None
+    count: int
+    rank: int
+    share: float
+
+    @property
+    def heavy(self) -> bool:
+        return self.share > HEAVY_SHARE
+
+
+def shares(points: Sequence[NamedUsage]) -> list[Share]:
+    """Agents, most tokens first, as the report has them."""
+    total = sum(point.token_count for point in points)
+    return [
+        Share(point.agent_id, point.name, point.token_count, rank, point.token_count / total)
+        for rank, point in enumerate(points, start=1)
+    ]
+
+
+def found(agents: Iterable[Share], text: str) -> list[Share]:
+    """The agents whose name or id contains ``text``, in any case."""
+    folded = text.casefold()
+    return [
+        agent
+        for agent in agents
+        if folded in (agent.name or "").casefold() or folded in agent.agent_id.casefold()
+    ]
+
+
+def ordered(agents: Iterable[Share], by: str) -> list[Share]:
+    """By ``count`` (most first), ``name`` (those without one last) or ``id``."""
+    keys = {
+        "count": lambda agent: (agent.rank,),
+        "name": lambda agent: (agent.name is None, (agent.name or "").casefold(), agent.agent_id),
+        "id": lambda agent: (agent.agent_id,),
+    }
+    return sorted(agents, key=keys[by])
