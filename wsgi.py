@@ -2,7 +2,7 @@
 
 import sys
 
-from app.commands import db, demo, events, tokens, version
+from app.cli.database import db, demo, events, tokens, version
 from app.errors import SettingsError
 from app.factory import create_app
 from jobs.commands import purge, rollup

@@ -11,22 +11,14 @@ from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
-from app.views import (
-    agents,
-    analytics,
-    cors,
-    dashboard,
-    docs,
-    errors,
-    events,
-    health,
-    limits,
-    observe,
-    sessions,
-    signin,
-    web,
-    words,
-)
+from app.web import context as web
+from app.web import cors, errors
+from app.web import rate_limit as limits
+from app.web import request_log as observe
+from app.web.api import agents, docs, events, health
+from app.web.api import reports as analytics
+from app.web.pages import dashboard, sessions, signin
+from app.web.pages import formatting as words
 
 
 def create_app(
@@ -42,7 +34,7 @@ def create_app(
         SettingsError: a setting is unusable.
     """
     settings = settings or Settings.from_environ()
-    app = Flask("app")
+    app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
         # The one byte more tells "too large" from "full".

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from app.cli import Command
+from app.cli.base import Command
 from app.config.settings import Settings
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema

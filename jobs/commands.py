@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from app.cli import (
+from app.cli.base import (
     Command,
     Group,
     coloured,

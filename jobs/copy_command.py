@@ -7,15 +7,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli import (
-    Command,
-    database_problem,
-    json_option,
-    open_database,
-    progress,
-    show,
-    warn,
-)
+from app.cli.base import Command, database_problem, json_option, open_database, progress, show, warn
 from app.config import parsing as variables
 from app.config.settings import Settings
 from app.errors import RefusedError, SettingsError

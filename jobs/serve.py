@@ -11,7 +11,7 @@ from types import FrameType
 
 from app.config.settings import ROOT
 
-COMMANDS = (["gunicorn", "--config", "python:app.serving", "wsgi:app"], ["jobs"])
+COMMANDS = (["gunicorn", "--config", "python:app.server.gunicorn_config", "wsgi:app"], ["jobs"])
 STOP_SECONDS = 40
 POLL_SECONDS = 0.2
 

@@ -94,7 +94,7 @@ def commands() -> Iterator[list[str]]:
 
 def graceful_timeout() -> int:
     found = re.search(
-        r"^graceful_timeout = (\d+)$", (ROOT / "app" / "serving.py").read_text(), re.M
+        r"^graceful_timeout = (\d+)$", (ROOT / "app/server/gunicorn_config.py").read_text(), re.M
     )
     assert found
     return int(found[1])

@@ -110,7 +110,7 @@ def test_what_is_copied_is_enough_and_writes_nothing_beside_itself(
 
 
 def test_every_variable_that_is_set_is_read():
-    read = variables(ROOT / "app" / "config.py") | variables(ROOT / "app" / "variables.py")
+    read = variables(ROOT / "app/config/settings.py") | variables(ROOT / "app/config/parsing.py")
     found = environment()
     assert {"DATABASE_URL", "SECRET_KEY", "JWT_SECRET_KEY", "TRUSTED_PROXIES", "HOST"} <= found
     assert found - read - OTHERS == set()

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from app.config.settings import ROOT
-from app.views.openapi import path_of
+from app.web.api.openapi import path_of
 from tests.app.command_line import commands
 
 

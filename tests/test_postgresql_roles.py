@@ -7,8 +7,8 @@ import pytest
 from psycopg.errors import GeneratedAlways, IdleInTransactionSessionTimeout, InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
+from app.cli.demo import load_demo
 from app.config.settings import ROOT
-from app.demo import load_demo
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
 from jobs.purge import Purged

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 import psutil
 import pytest
 
-from app import worker
+from app.server import worker
 from tests.conftest import child_environ
 from tests.test_end_to_end import call, free_port, poll, process
 

@@ -16,10 +16,10 @@ SECONDS = 1
 LINGERING_SECONDS = 2
 # As it is deployed, but less patient; and an answer that no buffer takes whole.
 CONFIG = f"""
-from app import serving
+from app.server import gunicorn_config as serving
 
 serving.SILENT_SECONDS = {SECONDS}
-from app.serving import *
+from app.server.gunicorn_config import *
 """
 PROBE = """
 from wsgi import app

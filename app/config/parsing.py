@@ -206,7 +206,7 @@ def rate_limit(env: Variables) -> str | None:
     """A rate as ``600/minute``, or several separated by semicolons."""
     text = unless_none(env.get("RATE_LIMIT"))
     if text is not None:
-        import limits  # noqa: PLC0415 - as in app.views.limits: every command would wait for it
+        import limits  # noqa: PLC0415 - as in app.web.rate_limit: every command would wait for it
 
         try:
             limits.parse_many(text)

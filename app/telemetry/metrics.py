@@ -3,8 +3,8 @@
 No tenant, agent or path is ever a label: their number is other people's choice. Every name
 starts with ``analytics_``; docs/operations.md lists them.
 
-Under gunicorn the workers share their numbers through files (see ``app.serving``), since a
-scrape reaches one process only.
+Under gunicorn the workers share their numbers through files, since a scrape reaches one process
+only (see ``app.server.gunicorn_config``).
 """
 
 import sys
@@ -20,7 +20,7 @@ from app import __version__
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset(HTTPMethod)
 
-if "app.serving" not in sys.modules:
+if "app.server.gunicorn_config" not in sys.modules:
     # Not gunicorn's: the folder may be named in everybody's environment, which is all that the
     # library goes by, and it belongs to the workers.
     values.ValueClass = values.MutexValue

@@ -8,7 +8,7 @@ import click
 import pytest
 from flask import Flask
 
-from app.cli import Command
+from app.cli.base import Command
 from app.config.settings import ROOT
 from tests.app.command_line import commands
 

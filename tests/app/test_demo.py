@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from app.cli.demo import NAMES, ORGANIZATION, load_demo
 from app.config.settings import ROOT
-from app.demo import NAMES, ORGANIZATION, load_demo
 from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.storage.database import Database
@@ -155,7 +155,7 @@ def test_the_demo_is_the_same_for_everybody(fresh: list[Row], tmp_path: Path) ->
     url = f"sqlite:///{tmp_path / 'demo.db'}"
     script = (
         "import sys; from datetime import datetime; from pathlib import Path;"
-        "from app.demo import load_demo; from tests.app.test_demo import *;"
+        "from app.cli.demo import load_demo; from tests.app.test_demo import *;"
         "database = fresh_database(Path(sys.argv[1]));"
         "load_demo(database, datetime.fromisoformat(sys.argv[2]));"
         "print(digest(stored(database))); database.dispose()"

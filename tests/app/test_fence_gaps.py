@@ -64,5 +64,5 @@ def test_a_read_with_several_sets_of_parameters_is_refused(database):
 
 
 def test_no_view_takes_a_connection_without_the_fence():
-    for view in sorted((ROOT / "app" / "views").glob("*.py")):
+    for view in sorted((ROOT / "app/web").rglob("*.py")):
         assert re.findall(r"\.(reading|snapshot|engine|read_then_write)\b", view.read_text()) == []

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import event as hooks
 from sqlalchemy.exc import OperationalError
 
-from app.cli import Command, open_database
+from app.cli.base import Command, open_database
 from app.config.settings import Settings
 from app.intake.importer import Importer
 from app.storage.database import Database

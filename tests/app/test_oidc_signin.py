@@ -7,7 +7,7 @@ import pytest
 from joserfc.jwk import KeySet, RSAKey
 
 from app.auth import jwks as keys
-from app.views import oidc
+from app.web.pages import oidc
 from tests.app.code_flow import (
     CALLBACK,
     OIDC,

@@ -13,7 +13,7 @@ import pytest
 
 from app.auth import jwks as keys
 from app.config.settings import ROOT
-from app.views import oidc
+from app.web.pages import oidc
 from tests.app.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
 from tests.app.pages import DASHBOARD, place
 from tests.conftest import child_environ

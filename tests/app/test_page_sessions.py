@@ -5,7 +5,7 @@ import time
 import pytest
 from flask import Flask
 
-from app.views import sessions, signin
+from app.web.pages import sessions, signin
 from tests.app.pages import (
     COOKIE,
     DASHBOARD,

@@ -11,7 +11,7 @@ from http.cookies import SimpleCookie
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
-from app.views.web import PAGE_POLICY
+from app.web.context import PAGE_POLICY
 from tests.app.pages import (
     COOKIE,
     DASHBOARD,
@@ -127,7 +127,7 @@ def test_a_session_whose_token_expires_is_over_at_the_next_page(browser, monkeyp
     kept = browser.cookie()
     assert browser.get(DASHBOARD).status_code == 200
     present = time.time()
-    monkeypatch.setattr("app.views.sessions.time.time", lambda: present + 601)
+    monkeypatch.setattr("app.web.pages.sessions.time.time", lambda: present + 601)
     browser.client.set_cookie(COOKIE, kept, domain="127.0.0.1")
     assert place(browser.get(f"{DASHBOARD}?days=7")) == SIGNIN
     browser.client.set_cookie(COOKIE, kept, domain="127.0.0.1")

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from app.views.tables import csv_text
+from app.web.csv_export import csv_text
 from tests.conftest import bearer
 
 API = "/api/v1/analytics"

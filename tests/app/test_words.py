@@ -6,7 +6,7 @@ import pytest
 
 from app.reports.activity import Cell
 from app.reports.trend import Day
-from app.views import words
+from app.web.pages import formatting as words
 
 TODAY = date(2026, 4, 15)
 

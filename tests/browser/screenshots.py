@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.demo import ORGANIZATION, load_demo
+from app.cli.demo import ORGANIZATION, load_demo
 from tests.browser.chromium import started
 from tests.browser.person import PHONE, Person
 from tests.browser.serving import Site

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
 from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
-from app.views.bodies import _one_or_many
+from app.web.api.bodies import _one_or_many
 from tests.conftest import NOW
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS

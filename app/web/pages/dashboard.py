@@ -12,10 +12,11 @@ from app.reports.activity import HourCount
 from app.reports.base import Report
 from app.reports.trend import DayCount
 from app.reports.usage import NamedUsage
-from app.views import limits, signin
-from app.views.choices import PERIODS, SORTS, SPANS, Choices, choices
-from app.views.tables import csv_response
-from app.views.web import arguments, connection, page_response, services
+from app.web import rate_limit as limits
+from app.web.context import arguments, connection, page_response, services
+from app.web.csv_export import csv_response
+from app.web.pages import signin
+from app.web.pages.filters import PERIODS, SORTS, SPANS, Choices, choices
 
 TOP_AGENTS = 20
 STALE_INTERVALS = 3

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app
 
-from app.views.openapi import document
-from app.views.web import page_response, services
+from app.web.api.openapi import document
+from app.web.context import page_response, services
 
 bp = Blueprint("docs", __name__)
 

@@ -14,9 +14,9 @@ from werkzeug.exceptions import HTTPException
 from app.errors import CODES, ServiceError, UnavailableError
 from app.storage.failures import is_unavailable
 from app.telemetry import metrics
-from app.views.answers import Problem
-from app.views.bodies import too_large
-from app.views.web import json_response, page_response, services
+from app.web.api.bodies import too_large
+from app.web.api.schemas import Problem
+from app.web.context import json_response, page_response, services
 
 log = logging.getLogger("app")
 
@@ -41,7 +41,9 @@ def service_error(error: ServiceError) -> Response:
 def http_error(error: HTTPException) -> Response:
     """An error that Flask or Werkzeug raised."""
     status = error.code or 500
-    if isinstance(error.__context__, BlockingIOError):  # see app.serving.SILENT_SECONDS
+    if isinstance(
+        error.__context__, BlockingIOError
+    ):  # see app.server.gunicorn_config.SILENT_SECONDS
         status = HTTPStatus.REQUEST_TIMEOUT
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))

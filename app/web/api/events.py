@@ -3,16 +3,17 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from app import params
 from app.auth import tokens as auth
 from app.errors import ValidationError
 from app.intake.events import parse_batch
 from app.intake.store import record_events
 from app.telemetry import metrics
-from app.views import limits, observe
-from app.views.answers import Receipt
-from app.views.bodies import event_texts
-from app.views.web import arguments, json_response, services
+from app.web import params
+from app.web import rate_limit as limits
+from app.web import request_log as observe
+from app.web.api.bodies import event_texts
+from app.web.api.schemas import Receipt
+from app.web.context import arguments, json_response, services
 
 bp = Blueprint("events", __name__, url_prefix="/api/v1/events")
 bp.before_request(auth.authenticate)

@@ -7,8 +7,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.errors import UnavailableError
 from app.reports.base import has_numbers
 from app.storage.schema import is_current
-from app.views.answers import Health
-from app.views.web import connection, json_response, services
+from app.web.api.schemas import Health
+from app.web.context import connection, json_response, services
 
 bp = Blueprint("health", __name__)
 

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 from werkzeug.datastructures import MultiDict
 
-from app import params
 from app.dates import month_of, months_back
+from app.web import params
 
 SORTS = ("count", "name", "id")
 PERIODS = (7, 30, 90)

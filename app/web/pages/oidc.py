@@ -21,8 +21,8 @@ from werkzeug.wrappers import Response
 from app.auth.jwks import ALGORITHMS
 from app.config.parsing import Provider
 from app.errors import ForbiddenError, UnavailableError, ValidationError
-from app.views.observe import note
-from app.views.web import services
+from app.web.context import services
+from app.web.request_log import note
 
 SECONDS = 5.0
 # Begun in so many tabs at once; a cookie has no room for more.

@@ -1,7 +1,7 @@
 """gunicorn's settings and hooks, from the same environment as the service's settings.
 
 In a checkout ``gunicorn.conf.py`` hands them on; an installed package is served by
-``gunicorn --config python:app.serving wsgi:app``.
+``gunicorn --config python:app.server.gunicorn_config wsgi:app``.
 """
 
 import os
@@ -18,9 +18,9 @@ from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
+from app.server.worker import forget
 from app.storage.schema import refuse_other_schema_once
 from app.telemetry import logs, tracing
-from app.worker import forget
 
 try:
     settings = Settings.from_environ()
@@ -29,7 +29,7 @@ except SettingsError as error:
     sys.exit(f"error: {error}")
 
 bind = settings.address
-worker_class = "app.worker.Worker"
+worker_class = "app.server.worker.Worker"
 workers = settings.web_workers
 threads = settings.web_threads
 timeout = 60

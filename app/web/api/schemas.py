@@ -9,12 +9,12 @@ from msgspec import UNSET, UnsetType
 from app.ids import Id
 from app.intake.agent_names import Name
 from app.intake.events import EventError
-from app.params import MAX_DAYS
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
 from app.reports.base import Count, Month
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
+from app.web.params import MAX_DAYS
 
 
 class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -2,13 +2,13 @@
 
 from flask import Blueprint, Response, g
 
-from app import params
 from app.auth import tokens as auth
 from app.dates import month_of, months_back
 from app.reports import activity, trend, usage
-from app.views import limits
-from app.views.answers import AgentActivity, AgentUsage, TokenTrend
-from app.views.web import arguments, connection, report_response, services
+from app.web import params
+from app.web import rate_limit as limits
+from app.web.api.schemas import AgentActivity, AgentUsage, TokenTrend
+from app.web.context import arguments, connection, report_response, services
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
 bp.before_request(auth.authenticate_reader)

@@ -2,15 +2,16 @@
 
 from flask import Blueprint, Response, g, request
 
-from app import params
 from app.auth import tokens as auth
 from app.intake import agent_names
 from app.intake.agent_names import parse_name, parse_names
 from app.reports import agents as directory
-from app.views import limits, observe
-from app.views.answers import AgentDirectory, AgentName, NamesReceipt
-from app.views.bodies import agent_texts, json_text
-from app.views.web import (
+from app.web import params
+from app.web import rate_limit as limits
+from app.web import request_log as observe
+from app.web.api.bodies import agent_texts, json_text
+from app.web.api.schemas import AgentDirectory, AgentName, NamesReceipt
+from app.web.context import (
     arguments,
     connection,
     json_response,

@@ -1,5 +1,5 @@
 """The API's description, OpenAPI 3.1: paths from the URL map, schemas from the types that
-bodies are read into and encoded from, and the rest from ``app.views.operations``."""
+bodies are read into and encoded from, and the rest from ``app.web.api.operations``."""
 
 import inspect
 import re
@@ -16,8 +16,7 @@ from app.errors import CODES
 from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
-from app.views.answers import Answer, Problem, Tabular
-from app.views.operations import (
+from app.web.api.operations import (
     HEADERS,
     IF_NONE_MATCH,
     JSON,
@@ -26,8 +25,9 @@ from app.views.operations import (
     Operation,
     operations,
 )
-from app.views.tables import MIMETYPE as CSV
-from app.views.tables import csv_response
+from app.web.api.schemas import Answer, Problem, Tabular
+from app.web.csv_export import MIMETYPE as CSV
+from app.web.csv_export import csv_response
 
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 

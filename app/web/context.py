@@ -16,9 +16,9 @@ from werkzeug.routing import BaseConverter
 from app.config.settings import Settings
 from app.errors import ValidationError
 from app.storage.database import Database
-from app.views import tables
-from app.views.answers import Answer, Tabular
-from app.views.tables import csv_file, csv_points
+from app.web import csv_export as tables
+from app.web.api.schemas import Answer, Tabular
+from app.web.csv_export import csv_file, csv_points
 
 EXTENSION = "analytics"
 # No inline script or style; nobody may put a page of ours into a frame.

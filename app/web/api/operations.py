@@ -8,18 +8,17 @@ from typing import Any
 
 import msgspec
 
-from app import params
 from app.auth.tokens import NAME, WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
-from app.params import cursor_after
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
-from app.views.answers import (
+from app.web import params
+from app.web.api.schemas import (
     AgentActivity,
     AgentDirectory,
     AgentName,
@@ -30,6 +29,7 @@ from app.views.answers import (
     Receipt,
     TokenTrend,
 )
+from app.web.params import cursor_after
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 REF = "#/components/schemas/{name}"

@@ -5,9 +5,10 @@ from werkzeug.wrappers import Response as Redirect
 
 from app.auth import tokens as auth
 from app.errors import ServiceError, UnauthorizedError, ValidationError
-from app.views import errors, sessions
-from app.views.observe import note
-from app.views.web import page_response, services
+from app.web import errors
+from app.web.context import page_response, services
+from app.web.pages import sessions
+from app.web.request_log import note
 
 bp = Blueprint("signin", __name__)
 bp.before_request(sessions.check_form)
@@ -54,7 +55,7 @@ def paste() -> Redirect:
 @bp.get("/signin/oidc")
 def ask_provider() -> Redirect:
     """Away to the identity provider; a link, since a form may be sent to this service alone."""
-    from app.views import oidc  # noqa: PLC0415 - only who signs in needs what it imports
+    from app.web.pages import oidc  # noqa: PLC0415 - only who signs in needs what it imports
 
     return oidc.start()
 
@@ -62,7 +63,7 @@ def ask_provider() -> Redirect:
 @bp.get("/signin/callback")
 def callback() -> Redirect:
     """Back from the identity provider."""
-    from app.views import oidc  # noqa: PLC0415 - as above
+    from app.web.pages import oidc  # noqa: PLC0415 - as above
 
     return _begin(oidc.finish())
 

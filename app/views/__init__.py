@@ -1,1 +1,0 @@
-"""HTTP: each view parses, asks and shapes. Authentication sits on the blueprints."""
