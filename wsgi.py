@@ -2,7 +2,11 @@
 
 import sys
 
-from app.cli.database import db, demo, events, tokens, version
+from app.cli.base import version
+from app.cli.database import db
+from app.cli.demo import demo
+from app.cli.events import events
+from app.cli.tokens import tokens
 from app.errors import SettingsError
 from app.factory import create_app
 from jobs.commands import purge, rollup

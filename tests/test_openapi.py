@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app.config.settings import ROOT
 from app.ids import ID_SCHEMA_PATTERN
 from app.web.api.openapi import path_of
-from app.web.context import PAGE_POLICY
+from app.web.responses import PAGE_POLICY
 from tests.conftest import NOW, bearer, make_settings
 
 # What describes the API, what a page is made of, and the pages for people, are not the API.

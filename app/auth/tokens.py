@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import InvalidTokenError, PyJWTError
@@ -41,8 +41,8 @@ _UNTRUSTED = (
     RecursionError,
 )
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_BEARER = re.compile(rf"bearer +({_TOKEN.pattern})", re.IGNORECASE)
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
 
 _REMEMBERED = "analytics_remembered"
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -125,24 +125,6 @@ def _trusted(
     return ["HS256"], lambda _header: settings.jwt_secret_key
 
 
-def authenticate() -> None:
-    """Verify the request's token and leave its :class:`Caller` in ``g.caller``.
-
-    A blueprint's ``before_request``, so that no route can forget it.
-
-    Raises:
-        UnauthorizedError: no token, or none that can be trusted.
-        ForbiddenError: its organization claim is malformed.
-    """
-    g.caller = identify(_presented_token(request.headers.get("Authorization")))
-
-
-def authenticate_reader() -> None:
-    """As :func:`authenticate`, and leave the organization, required here, in ``g.tenant_id``."""
-    authenticate()
-    g.tenant_id = require_tenant(g.caller)
-
-
 def identify(token: str) -> Caller:
     """Verify an access token, however it came.
 
@@ -151,7 +133,7 @@ def identify(token: str) -> Caller:
         ForbiddenError: its organization claim is malformed.
         UnavailableError: there are no keys to verify it with.
     """
-    if not _TOKEN.fullmatch(token):
+    if not TOKEN.fullmatch(token):
         raise UnauthorizedError("the token is not valid")
     remembered: Remembered[Caller] = current_app.extensions[_REMEMBERED]
     caller = remembered.find(token)
@@ -176,33 +158,6 @@ def require_tenant(caller: Caller) -> str:
     return caller.tenant_id
 
 
-def authenticate_namer() -> None:
-    """As :func:`authenticate_reader`, for those that name the organization's agents.
-
-    Raises:
-        ForbiddenError: the scope is missing.
-    """
-    authenticate_reader()
-    if NAME not in g.caller.scopes:
-        raise ForbiddenError(f"the token lacks the scope {NAME}")
-
-
-def writing_tenant() -> str | None:
-    """Whose events the caller may write: one organization, or ``None`` for any, by name.
-
-    Raises:
-        ForbiddenError: neither scope nor organization allow it.
-    """
-    caller: Caller = g.caller
-    if WRITE_ANY in caller.scopes:
-        return None
-    if WRITE not in caller.scopes:
-        raise ForbiddenError(f"the token lacks the scope {WRITE}")
-    if caller.tenant_id is None:
-        raise ForbiddenError(f"the token names no organization and lacks the scope {WRITE_ANY}")
-    return caller.tenant_id
-
-
 def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> str:
     """A token for development, signed with ``JWT_SECRET_KEY``. Needs an application context.
 
@@ -219,15 +174,6 @@ def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> 
     }
     token: str = create_access_token(identity=None, expires_delta=expires, additional_claims=claims)
     return token
-
-
-def _presented_token(header: str | None) -> str:
-    if header is None or not header.strip():
-        raise UnauthorizedError("a Bearer token is required", invalid=False)
-    match = _BEARER.fullmatch(header)
-    if match is None:
-        raise UnauthorizedError("the Authorization header is not one Bearer token")
-    return match[1]
 
 
 def _verified_claims(token: str) -> dict[str, Any]:

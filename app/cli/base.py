@@ -14,8 +14,10 @@ import click
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
+from app import __version__
 from app.config.settings import Settings, colours_wanted
 from app.errors import ServiceError
+from app.ids import is_id
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 
@@ -204,3 +206,16 @@ def _is_missing(cause: BaseException | None, line: str) -> bool:
 _UNDEFINED = ("42P01", "42703")
 _NO_SUCH = ("no such table", "no such column", "has no column named")
 _MIGRATE = " (is the schema current? see `flask db current`)"
+
+
+def check_organization(organization: str | None) -> None:
+    """Refuse an ``--organization`` that is no id."""
+    if organization is not None and not is_id(organization):
+        raise click.UsageError("--organization must be 1 to 255 characters, none of them control")
+
+
+@click.command(cls=Command, examples=["flask version", "flask version --json"])
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version of this service."""
+    show({"version": __version__}, __version__, as_json=as_json)

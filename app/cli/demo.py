@@ -5,20 +5,27 @@ again, and the store keeps each once.
 """
 
 import random
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
+import click
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.dates import EPOCH, days_until
+from app.auth import tokens as auth
+from app.cli.base import Group, json_option, open_database, show, warn
+from app.config.settings import Settings
+from app.dates import EPOCH, days_until, utc_now
 from app.errors import RefusedError
 from app.intake.events import Event
 from app.intake.store import Recorded, record_events
 from app.storage.database import Database
 from app.storage.tables import agents, daily_issuance, issuance_events
 
+EX_CANTCREAT = 73
 ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
 DAYS = 90
 NAMES = (
@@ -115,3 +122,44 @@ def _day(day: date) -> Iterator[Event]:
 
 def _agent_id(number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{ORGANIZATION}/agents/{number}"))
+
+
+@click.group(cls=Group)
+def demo() -> None:
+    """Demonstration data for a first look."""
+
+
+@demo.command(
+    examples=["flask demo load"],
+    interrupted="the days added so far are kept; run it again for the others",
+    exits={EX_CANTCREAT: "the database holds other data; nothing was added"},
+)
+@json_option
+def load(as_json: bool) -> None:
+    """Add demonstration events up to now; refused where other data is."""
+    database = open_database(Settings.from_environ())
+    try:
+        recorded = load_demo(database, utc_now())
+    except RefusedError as error:
+        warn(f"Error: {error.message}")
+        sys.exit(EX_CANTCREAT)
+    text = f"demo data: {recorded.accepted} events added, {recorded.duplicates} there already"
+    show(recorded._asdict(), text, as_json=as_json)
+
+
+@demo.command(examples=["flask demo calls"])
+@json_option
+def calls(as_json: bool) -> None:
+    """Print a TOKEN for the demonstration's organization, three curl calls, and the dashboard."""
+    settings = Settings.from_environ()
+    scopes = [auth.WRITE, auth.NAME]
+    token = auth.mint_token(ORGANIZATION, scopes, timedelta(days=1))
+    dashboard = f"http://{settings.address}/dashboard"
+    base = f"http://{settings.address}/api/v1/analytics"
+    urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
+    header = '"Authorization: Bearer $TOKEN"'
+    lines = [f'curl -s "{url}" -H {header}' for url in urls]
+    hint = ", where the TOKEN can be pasted" if settings.token_login else ""
+    lines.append(f"# the dashboard{hint}: {dashboard}")
+    result: dict[str, Any] = {"token": token, "urls": urls, "dashboard": dashboard}
+    show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)

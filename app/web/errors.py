@@ -16,7 +16,8 @@ from app.storage.failures import is_unavailable
 from app.telemetry import metrics
 from app.web.api.bodies import too_large
 from app.web.api.schemas import Problem
-from app.web.context import json_response, page_response, services
+from app.web.context import services
+from app.web.responses import json_response, page_response
 
 log = logging.getLogger("app")
 

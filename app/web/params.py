@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from datetime import date
 from zoneinfo import ZoneInfo
 
+from flask import request
 from werkzeug.datastructures import MultiDict
+from werkzeug.routing import BaseConverter
 
 from app.dates import parse_month
 from app.errors import ValidationError
@@ -138,3 +140,35 @@ def _single(args: Args, name: str) -> str | None:
 
 def _wrong(name: str, problem: str) -> ValidationError:
     return ValidationError(f"{name} {problem}", {"parameter": name})
+
+
+def arguments() -> MultiDict[str, str]:
+    """The request's query parameters.
+
+    Raises:
+        ValidationError: bytes in it, sent without being escaped, are not UTF-8.
+    """
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        raise ValidationError("the query is not UTF-8") from None
+
+
+class TextConverter(BaseConverter):
+    """Any text in a path, with slashes and whatever else is in it; ``<text:name>`` in a rule."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+def path_text(text: str) -> str:
+    """A text from the path, that came as it is.
+
+    Raises:
+        ValidationError: the path is not UTF-8, and what is not was replaced in it.
+    """
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError("the path is not UTF-8") from None
+    return text

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.web.context import PAGE_POLICY
+from app.web.responses import PAGE_POLICY
 from tests.app.pages import DASHBOARD, HTML, SIGNIN
 
 PROGRAMS = [

@@ -11,7 +11,7 @@ from http.cookies import SimpleCookie
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
-from app.web.context import PAGE_POLICY
+from app.web.responses import PAGE_POLICY
 from tests.app.pages import (
     COOKIE,
     DASHBOARD,

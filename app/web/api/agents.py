@@ -2,32 +2,27 @@
 
 from flask import Blueprint, Response, g, request
 
-from app.auth import tokens as auth
 from app.intake import agent_names
 from app.intake.agent_names import parse_name, parse_names
 from app.reports import agents as directory
 from app.web import params
 from app.web import rate_limit as limits
 from app.web import request_log as observe
+from app.web.api import access
 from app.web.api.bodies import agent_texts, json_text
 from app.web.api.schemas import AgentDirectory, AgentName, NamesReceipt
-from app.web.context import (
-    arguments,
-    connection,
-    json_response,
-    path_text,
-    report_response,
-    services,
-)
+from app.web.context import connection, services
+from app.web.params import arguments, path_text
+from app.web.responses import json_response, report_response
 
 PREFIX = "/api/v1/agents"
 
 bp = Blueprint("agents", __name__, url_prefix=PREFIX)
-bp.before_request(auth.authenticate_reader)
+bp.before_request(access.authenticate_reader)
 bp.before_request(limits.count_request)
 
 naming = Blueprint("naming", __name__, url_prefix=PREFIX)
-naming.before_request(auth.authenticate_namer)
+naming.before_request(access.authenticate_namer)
 naming.before_request(limits.count_request)
 
 

@@ -6,7 +6,8 @@ import msgspec
 from flask import Blueprint, Response, current_app
 
 from app.web.api.openapi import document
-from app.web.context import page_response, services
+from app.web.context import services
+from app.web.responses import page_response
 
 bp = Blueprint("docs", __name__)
 

@@ -3,7 +3,6 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from app.auth import tokens as auth
 from app.errors import ValidationError
 from app.intake.events import parse_batch
 from app.intake.store import record_events
@@ -11,19 +10,22 @@ from app.telemetry import metrics
 from app.web import params
 from app.web import rate_limit as limits
 from app.web import request_log as observe
+from app.web.api import access
 from app.web.api.bodies import event_texts
 from app.web.api.schemas import Receipt
-from app.web.context import arguments, json_response, services
+from app.web.context import services
+from app.web.params import arguments
+from app.web.responses import json_response
 
 bp = Blueprint("events", __name__, url_prefix="/api/v1/events")
-bp.before_request(auth.authenticate)
+bp.before_request(access.authenticate)
 bp.before_request(limits.count_request)
 
 
 @bp.post("")
 def post_events() -> Response:
     """Store a batch; the answer, 202, comes after the commit."""
-    tenant_id = auth.writing_tenant()
+    tenant_id = access.writing_tenant()
     skip = params.skip_invalid(arguments())
     settings = services().settings
     texts = event_texts(request, settings.max_body_bytes, settings.max_batch_events)

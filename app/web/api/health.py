@@ -8,7 +8,8 @@ from app.errors import UnavailableError
 from app.reports.base import has_numbers
 from app.storage.schema import is_current
 from app.web.api.schemas import Health
-from app.web.context import connection, json_response, services
+from app.web.context import connection, services
+from app.web.responses import json_response
 
 bp = Blueprint("health", __name__)
 

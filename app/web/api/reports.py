@@ -2,16 +2,18 @@
 
 from flask import Blueprint, Response, g
 
-from app.auth import tokens as auth
 from app.dates import month_of, months_back
 from app.reports import activity, trend, usage
 from app.web import params
 from app.web import rate_limit as limits
+from app.web.api import access
 from app.web.api.schemas import AgentActivity, AgentUsage, TokenTrend
-from app.web.context import arguments, connection, report_response, services
+from app.web.context import connection, services
+from app.web.params import arguments
+from app.web.responses import report_response
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
-bp.before_request(auth.authenticate_reader)
+bp.before_request(access.authenticate_reader)
 bp.before_request(limits.count_request)
 
 

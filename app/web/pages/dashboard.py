@@ -13,10 +13,12 @@ from app.reports.base import Report
 from app.reports.trend import DayCount
 from app.reports.usage import NamedUsage
 from app.web import rate_limit as limits
-from app.web.context import arguments, connection, page_response, services
+from app.web.context import connection, services
 from app.web.csv_export import csv_response
 from app.web.pages import signin
 from app.web.pages.filters import PERIODS, SORTS, SPANS, Choices, choices
+from app.web.params import arguments
+from app.web.responses import page_response
 
 TOP_AGENTS = 20
 STALE_INTERVALS = 3

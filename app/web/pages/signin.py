@@ -6,9 +6,10 @@ from werkzeug.wrappers import Response as Redirect
 from app.auth import tokens as auth
 from app.errors import ServiceError, UnauthorizedError, ValidationError
 from app.web import errors
-from app.web.context import page_response, services
+from app.web.context import services
 from app.web.pages import sessions
 from app.web.request_log import note
+from app.web.responses import page_response
 
 bp = Blueprint("signin", __name__)
 bp.before_request(sessions.check_form)
