@@ -11,7 +11,7 @@ run: .venv/run
 	@$(FLASK) demo load || { [ $$? -eq 73 ] && echo "serving the database as it is"; }
 	@$(FLASK) rollup run || [ $$? -eq 75 ]
 	@$(FLASK) demo calls
-	@exec $(BIN)/python -m jobs.serve
+	@exec $(BIN)/python -m jobs.dev
 
 test: .venv/test lint
 	$(BIN)/coverage erase

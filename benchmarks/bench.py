@@ -13,8 +13,8 @@ from benchmarks import data
 from benchmarks.cluster import Cluster
 from benchmarks.figures import BenchmarkError
 from benchmarks.programs import environment
-from jobs.rollup import run_rollup
-from jobs.runs import Run
+from jobs.counting.history import Run
+from jobs.counting.run import run_rollup
 
 
 @dataclass

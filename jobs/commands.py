@@ -23,12 +23,12 @@ from app.cli.base import (
 )
 from app.config.settings import Settings
 from app.dates import parse_month
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild as rebuild_months
-from jobs.rollup import run_rollup
-from jobs.runs import Run
-from jobs.status import Status, rollup_status
-from jobs.verify import Verification, verification
+from jobs.counting.history import Run
+from jobs.counting.run import run_rollup
+from jobs.counting.status import Status, rollup_status
+from jobs.recount.rebuild import rebuild as rebuild_months
+from jobs.recount.verify import Verification, verification
+from jobs.retention import purge_events
 
 EX_TEMPFAIL = 75
 

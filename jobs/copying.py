@@ -1,8 +1,8 @@
 """Copy: a service's data from one database into another, of the same kind or the other.
 
 **Consistent.** All is read in one snapshot, taken after an id is known to be safe (see
-``jobs.watermark``): no event up to it is still to come, so what is copied are all events up
-to an id, and topping up means the ids beyond. **Resumable.** Events come in batches, each
+``jobs.counting.watermark``): no event up to it is still to come, so what is copied are all events
+up to an id, and topping up means the ids beyond. **Resumable.** Events come in batches, each
 committed with the mark of how far they are (see ``jobs.copymark``). **Whole or recognisably
 half.** Everything else, the state row included, comes in one last transaction, which also
 compares both databases row by row and commits only when they are equal.
@@ -37,9 +37,15 @@ from jobs.bulk import (
 from jobs.copycheck import Origin, count_gone, gone, refuse_other_names
 from jobs.copymark import Mark
 from jobs.copytarget import prepare_target, refuse_cluster, refuse_same, require_schema
-from jobs.sequences import advance, newest_id
-from jobs.state import read_state
-from jobs.watermark import Candidate, Writer, describe_writers, newest_candidate, open_writers
+from jobs.counting.sequences import advance, newest_id
+from jobs.counting.state import read_state
+from jobs.counting.watermark import (
+    Candidate,
+    Writer,
+    describe_writers,
+    newest_candidate,
+    open_writers,
+)
 
 POLL_SECONDS = 0.05
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from app.errors import RefusedError
 from app.storage.tables import issuance_events, metadata, rollup_runs, rollup_state
 from app.storage.types import database_now
-from jobs.sequences import advance
+from jobs.counting.sequences import advance
 
 COPYING, COPIED = "copying", "copied"
 

@@ -28,10 +28,10 @@ from app.telemetry import logs, tracing
 from app.telemetry import metrics as app_metrics
 from app.telemetry import metrics_server as exporter
 from jobs import metrics
-from jobs.purge import purge_events
-from jobs.rollup import run_rollup
-from jobs.runs import Run
-from jobs.state import no_state
+from jobs.counting.history import Run
+from jobs.counting.run import run_rollup
+from jobs.counting.state import no_state
+from jobs.retention import purge_events
 
 log = logging.getLogger("jobs")
 

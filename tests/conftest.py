@@ -30,7 +30,7 @@ from app.intake.store import record_events
 from app.reports.trend import token_trend
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
-from jobs.rollup import Run, run_rollup
+from jobs.counting.run import Run, run_rollup
 from tests.postgresql import Server
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)

@@ -5,12 +5,12 @@ from datetime import date
 
 from app.factory import create_app
 from app.storage.schema import is_current
-from jobs.purge import Purged, purge_events
-from jobs.rebuild import Rebuilt, rebuild
-from jobs.rollup import Run, run_rollup
+from jobs.counting.run import Run, run_rollup
+from jobs.counting.status import rollup_status
+from jobs.recount.rebuild import Rebuilt, rebuild
+from jobs.recount.verify import verification
+from jobs.retention import Purged, purge_events
 from jobs.scheduler import claim_tick
-from jobs.status import rollup_status
-from jobs.verify import verification
 from tests.conftest import NOW, TENANT, bearer, make_settings
 from tests.deployment import Deployment
 

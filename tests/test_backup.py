@@ -12,7 +12,7 @@ from app.errors import RefusedError
 from app.intake.events import Event
 from app.intake.store import record_events
 from app.storage.database import Database
-from jobs.rollup import run_rollup
+from jobs.counting.run import run_rollup
 from tests.conftest import conninfo, make_settings
 from tests.postgresql import Server
 from tests.recount import assert_exact

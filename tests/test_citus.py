@@ -15,10 +15,10 @@ from app.reports import agents as directory
 from app.storage.citus import distribute
 from app.storage.database import Database
 from jobs.copying import copy_database
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild
-from jobs.rollup import run_rollup
-from jobs.verify import verification
+from jobs.counting.run import run_rollup
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
 from tests.citus import SHARDS, citus_database, required_url, spread
 from tests.conftest import conninfo, make_settings, migrate
 from tests.recount import assert_exact

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.database import Database
-from jobs.rollups import ROLLUPS, Window, add_window, add_window_to_all
+from jobs.counting.tables import ROLLUPS, Window, add_window, add_window_to_all
 from tests.conftest import TENANT, bearer, make_settings
 from tests.statements import statements
 

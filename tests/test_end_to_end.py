@@ -141,7 +141,7 @@ def test_gunicorn_takes_no_commands_from_a_socket_and_tells_no_version(sqlite_ur
 def test_the_development_server_starts_both_and_stops_both(database_url, number):
     port = free_port()
     environ = child_environ(database_url, PORT=str(port))
-    with process("jobs.serve", environ=environ) as child:
+    with process("jobs.dev", environ=environ) as child:
         poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
         poll(child.log.read_text, lambda text: "scheduler started" in text)
         child.send_signal(number)

@@ -19,12 +19,12 @@ from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import agents as named_agents
 from app.storage.tables import daily_issuance, issuance_events
-from jobs.difference import FIRST_MONTH, LAST_MONTH
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild
-from jobs.rollup import run_rollup
-from jobs.rollups import ROLLUPS
-from jobs.verify import verification
+from jobs.counting.run import run_rollup
+from jobs.counting.tables import ROLLUPS
+from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
 from tests.recount import recount, stored
 
 RETENTION_DAYS = 90

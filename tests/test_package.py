@@ -114,7 +114,7 @@ def test_the_steps_of_the_readme_work_from_the_wheel(installed, place):
     *flasks, serve = [[*programs[program], *words] for program, *words in commands]
     outputs = [run(*command, cwd=folder, environ=environ).stdout for command in flasks]
     token = re.search(r"^TOKEN=(\S+)$", "\n".join(outputs), re.MULTILINE)[1]
-    assert serve[1:] == ["-m", "jobs.serve"]
+    assert serve[1:] == ["-m", "jobs.dev"]
     with process(serve[2], environ=environ, python=str(installed), cwd=folder):
         base = f"http://127.0.0.1:{environ['PORT']}"
         poll(lambda: call(f"{base}/ready"), lambda answer: answer[0] == 200)

@@ -11,8 +11,8 @@ from app.cli.demo import load_demo
 from app.config.settings import ROOT
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
-from jobs.purge import Purged
-from jobs.rollup import run_rollup
+from jobs.counting.run import run_rollup
+from jobs.retention import Purged
 from tests.app.command_line import assert_one_clear_error, line, result
 from tests.conftest import NOW, Flasks, child_environ, environment, make_settings
 from tests.deployment import (

@@ -7,8 +7,8 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
 from app.factory import create_app
-from jobs.rollup import run_rollup
-from jobs.rollups import ROLLUPS
+from jobs.counting.run import run_rollup
+from jobs.counting.tables import ROLLUPS
 from tests.app.command_line import line, result
 from tests.conftest import NOW, Flasks, bearer, child_environ, make_settings
 from tests.deployment import ROW_SECURITY, deployed

@@ -64,7 +64,7 @@ class RollupStateColumns(TypedColumns):
 
     ``watermark``: every event with ``id <= watermark`` is counted, no other is.
     ``candidate``: a higher id that becomes safe once every transaction in
-    ``writers`` (as ``jobs.watermark`` names them, separated by spaces) has ended.
+    ``writers`` (as ``jobs.counting.watermark`` names them, separated by spaces) has ended.
     ``corrections``: how many rebuilds have changed numbers.
     """
 

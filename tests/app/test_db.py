@@ -14,7 +14,7 @@ from app.intake.store import record_events
 from app.storage import engines as pool
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
-from jobs.rollup import run_rollup
+from jobs.counting.run import run_rollup
 from tests.conftest import NOW, bearer, conninfo, make_settings
 from tests.recount import assert_exact
 

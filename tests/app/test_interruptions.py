@@ -12,8 +12,8 @@ from flask import Flask
 from app.intake.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
-from jobs.purge import BATCH_EVENTS
-from jobs.rollups import ROLLUPS
+from jobs.counting.tables import ROLLUPS
+from jobs.retention import BATCH_EVENTS
 from tests.app.command_line import commands, interrupt, line, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.recount import assert_exact, stored

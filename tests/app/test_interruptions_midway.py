@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.storage.database import Database
-from jobs.rollups import ROLLUPS
+from jobs.counting.tables import ROLLUPS
 from tests.app.command_line import interrupt, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.recount import assert_exact, stored

@@ -17,7 +17,7 @@ from app.intake.events import Event
 from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import rollup_state
-from jobs.rollup import run_rollup
+from jobs.counting.run import run_rollup
 from tests.conftest import NOW, TENANT, bearer, make_settings
 
 TIMEOUT_SECONDS = 60

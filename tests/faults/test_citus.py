@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import UnavailableError
 from app.storage.database import Database
-from jobs import state
-from jobs.rebuild import rebuild
-from jobs.rollup import run_rollup
-from jobs.verify import verification
+from jobs.counting import state
+from jobs.counting.run import run_rollup
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
 from tests.citus import Cluster, citus_database, recover, required_url, spread
 from tests.conftest import conninfo
 from tests.faults.harness import Harness, Plan

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from app.storage.database import Database
-from jobs.rollup import run_rollup
+from jobs.counting.run import run_rollup
 from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns
 from tests.faults.ledger import Drift, Ledger, drift, make_events

@@ -1,6 +1,6 @@
 """Who is waited for on a cluster: writers first, then what they have left at its nodes."""
 
-from jobs.watermark import NODES, Candidate, Writer
+from jobs.counting.watermark import NODES, Candidate, Writer
 
 EARLY, LATE = "3/7", "4/9"
 PART, LATER_PART = "2:5/1", "3:6/1"

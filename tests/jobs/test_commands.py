@@ -115,7 +115,7 @@ def test_a_failed_run_is_in_the_history_with_its_error(issue, roll_up, database)
 
 def test_a_killed_runs_windows_stay_in_the_history(issue, roll_up, database, monkeypatch):
     issue("2026-04-01T00:00:00Z", times=5)
-    monkeypatch.setattr("jobs.rollup._Progress._finish", lambda self: None)
+    monkeypatch.setattr("jobs.counting.run._Progress._finish", lambda self: None)
     roll_up()
     (row,) = history(database)
     assert (row.outcome, row.events, row.finished_at) == ("running", 5, None)

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import update
 
 from app.storage.tables import daily_issuance, issuance_events
-from jobs import rebuild as rebuilding
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild
-from jobs.rollup import run_rollup
-from jobs.verify import verification
+from jobs.counting.run import run_rollup
+from jobs.recount import rebuild as rebuilding
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
 
 APRIL = date(2026, 4, 1)
 

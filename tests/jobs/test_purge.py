@@ -10,9 +10,9 @@ from sqlalchemy import func, select, update
 
 from app.errors import RefusedError
 from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_runs
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild
-from jobs.verify import verification
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
 from tests.recount import stored
 
 APRIL = date(2026, 4, 1)

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.storage.tables import daily_issuance, issuance_events, rollup_state
-from jobs import rollup
-from jobs.rollups import ROLLUPS
+from jobs.counting import run as rollup
+from jobs.counting.tables import ROLLUPS
 from jobs.scheduler import claim_tick
 from tests.recount import assert_exact
 from tests.statements import statements

@@ -1,11 +1,11 @@
-"""``python -m jobs.serve`` ends when it is told to, whatever it is doing just then."""
+"""``python -m jobs.dev`` ends when it is told to, whatever it is doing just then."""
 
 import signal
 import threading
 
 import pytest
 
-from jobs import serve
+from jobs import dev as serve
 
 
 class Child:

@@ -16,9 +16,9 @@ from app.storage.tables import (
     purged_months,
     rollup_corrections,
 )
-from jobs import rebuild as rebuilding
-from jobs.rebuild import Rebuilt, rebuild
-from jobs.verify import Drift, verification
+from jobs.recount import rebuild as rebuilding
+from jobs.recount.rebuild import Rebuilt, rebuild
+from jobs.recount.verify import Drift, verification
 from tests.recount import assert_exact, stored
 
 MARCH, APRIL, MAY = (date(2026, month, 1) for month in (3, 4, 5))

@@ -15,9 +15,9 @@ from sqlalchemy.engine import make_url
 from app.errors import RefusedError
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
-from jobs import rollup
-from jobs.rollup import add_next_window, run_rollup
-from jobs.watermark import Writer
+from jobs.counting import run as rollup
+from jobs.counting.run import add_next_window, run_rollup
+from jobs.counting.watermark import Writer
 from tests.conftest import conninfo, migrate
 from tests.postgresql import Server
 from tests.recount import assert_exact

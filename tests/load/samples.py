@@ -8,7 +8,7 @@ import psutil
 
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
-from jobs.status import rollup_status
+from jobs.counting.status import rollup_status
 
 SECONDS = 1.0
 

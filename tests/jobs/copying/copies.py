@@ -12,9 +12,9 @@ from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, issuance_events, metadata, rollup_runs, rollup_state
 from jobs.copying import Copied, copy_database
-from jobs.purge import purge_events
-from jobs.rebuild import rebuild
-from jobs.rollup import Run, run_rollup
+from jobs.counting.run import Run, run_rollup
+from jobs.recount.rebuild import rebuild
+from jobs.retention import purge_events
 
 MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
 # What a text format could take for its own, and what sorts otherwise by locale or UTF-16.

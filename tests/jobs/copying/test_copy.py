@@ -9,8 +9,8 @@ from sqlalchemy.engine import make_url
 from app.errors import RefusedError
 from app.storage.tables import issuance_events, metadata, rollup_runs, rollup_state
 from jobs import copying
-from jobs.sequences import newest_id
-from jobs.verify import verification
+from jobs.counting.sequences import newest_id
+from jobs.recount.verify import verification
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, copy, correct, execute, fill, issue, purge, roll_up
 from tests.recount import assert_exact

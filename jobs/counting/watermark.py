@@ -34,7 +34,7 @@ from app.errors import RefusedError
 from app.storage.citus import is_citus, open_parts
 from app.storage.tables import issuance_events
 from app.storage.types import as_utc
-from jobs.sequences import newest_id
+from jobs.counting.sequences import newest_id
 
 RECOVERED = "-1/"
 # Among the writers: the nodes of the cluster are to be asked once nobody is left here.

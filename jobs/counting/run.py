@@ -6,7 +6,7 @@ the watermark, adds the window to every summary table and sets the watermark to 
 end. The lock makes runs take turns, so windows never overlap; the commit makes addition
 and watermark one, so a run killed at any point has either counted a window whole or not at
 all; the next window starts where the last one ended, so none is skipped. Within a window
-no event is missed, because ``upto`` is safe (see ``jobs.watermark``): all ids up to it are
+no event is missed, because ``upto`` is safe (see ``jobs.counting.watermark``): all ids up to it are
 committed, visible to the statements' fresh snapshots, or will never exist. None is counted
 twice, because ``(tenant_id, event_id)`` is unique and a row keeps its id. Late and
 out-of-order events need no care: they have new ids, and their buckets are added to.
@@ -27,7 +27,9 @@ from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from app.storage.types import database_now
-from jobs.rollups import (
+from jobs.counting.history import Run, record_run
+from jobs.counting.state import read_state
+from jobs.counting.tables import (
     ROLLUPS,
     Window,
     add_window,
@@ -35,9 +37,7 @@ from jobs.rollups import (
     in_window,
     prepare_adding,
 )
-from jobs.runs import Run, record_run
-from jobs.state import read_state
-from jobs.watermark import Candidate, describe_writers, newest_candidate, open_writers
+from jobs.counting.watermark import Candidate, describe_writers, newest_candidate, open_writers
 
 POLL_SECONDS = 0.05
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from app.storage.tables import rollup_runs
 from app.storage.types import database_now
-from jobs.watermark import Writer
+from jobs.counting.watermark import Writer
 
 KEPT = timedelta(days=30)
 ERROR_CHARACTERS = 500

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, Table
 
 from app.storage.tables import issuance_events, rollup_corrections, rollup_runs, rollup_state
 from app.storage.types import database_now
-from jobs.state import no_state
-from jobs.watermark import Candidate, Writer, describe_writers, open_writers
+from jobs.counting.state import no_state
+from jobs.counting.watermark import Candidate, Writer, describe_writers, open_writers
 
 SHOWN = 10
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.storage.citus import is_citus
 from app.storage.database import Database
-from jobs.difference import Scope, difference, scope
-from jobs.rollups import ROLLUPS
-from jobs.state import read_state
+from jobs.counting.state import read_state
+from jobs.counting.tables import ROLLUPS
+from jobs.recount.difference import Scope, difference, scope
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import rollup_corrections, rollup_state
 from app.storage.types import database_now
-from jobs.buckets import MonthOf
-from jobs.difference import Scope, difference, scope
-from jobs.rollups import ROLLUPS, Rollup
-from jobs.state import read_state
+from jobs.counting.buckets import MonthOf
+from jobs.counting.state import read_state
+from jobs.counting.tables import ROLLUPS, Rollup
+from jobs.recount.difference import Scope, difference, scope
 
 ATTEMPTS = 5
 # Each table's difference, then the transaction that adds them all.

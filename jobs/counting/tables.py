@@ -17,7 +17,7 @@ from app.storage.tables import (
     issuance_events,
     monthly_agent_issuance,
 )
-from jobs.buckets import (
+from jobs.counting.buckets import (
     Beginning,
     Bucket,
     DayBeginning,

@@ -1,4 +1,4 @@
-"""``python -m jobs.serve``: web and scheduler in the foreground, for ``make run``.
+"""``python -m jobs.dev``: web and scheduler in the foreground, for ``make run``.
 
 Production starts the two by themselves, under a supervisor.
 """

@@ -18,10 +18,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
 from app.storage.types import database_now
-from jobs.buckets import issued_month
-from jobs.rollups import Window, in_window
-from jobs.runs import forget_old_runs
-from jobs.state import read_state
+from jobs.counting.buckets import issued_month
+from jobs.counting.history import forget_old_runs
+from jobs.counting.state import read_state
+from jobs.counting.tables import Window, in_window
 
 BATCH_EVENTS = 10_000
 # Ids ascend nearly as events are received. After so many batches in a row without an old

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Connection, Select
 
 from app.dates import last_day, months_without
 from app.storage.tables import issuance_events, purged_months, rollup_state
-from jobs.buckets import issued_month
-from jobs.rollups import Rollup
+from jobs.counting.buckets import issued_month
+from jobs.counting.tables import Rollup
 
 FIRST_MONTH, LAST_MONTH = date(1970, 1, 1), date(9999, 12, 1)
 

@@ -1,0 +1,1 @@
+"""Counting: every event exactly once, into the summary tables."""

@@ -1,0 +1,1 @@
+"""Recount: prove the summary tables against the raw events, and repair them."""
