@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
 from app.storage.schema import install_schema
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 # PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
 # and log are as a server of this size would have them, and what else would start at moments of

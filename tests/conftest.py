@@ -31,7 +31,7 @@ from app.reports.trend import token_trend
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
 from jobs.counting.run import Run, run_rollup
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
 TENANT = "org-a"

@@ -13,7 +13,7 @@ from app.reports import agents as directory
 from app.storage.database import Database
 from jobs.counting.tables import ROLLUPS, Window, add_window, add_window_to_all
 from tests.conftest import TENANT, bearer, make_settings
-from tests.statements import statements
+from tests.support.statements import statements
 
 READS = [
     "tokens?days=30",

@@ -18,7 +18,7 @@ from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.conftest import Flasks, child_environ, make_settings
-from tests.deploy_files import (
+from tests.support.deploy_files import (
     COMPOSE,
     CONTAINERS,
     DEPLOY,

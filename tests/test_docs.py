@@ -9,7 +9,7 @@ from flask import Flask
 
 from app.config.settings import ROOT
 from app.web.api.openapi import path_of
-from tests.app.command_line import commands
+from tests.support.command_line import commands
 
 
 @pytest.fixture(scope="module")

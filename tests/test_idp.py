@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import jwt
 import pytest
 
-from tests.idp import AUDIENCE, TIMEOUT_SECONDS, Issuer, client_credentials, redeem
-from tests.idp_grants import BROWSER, DASHBOARD, MACHINE, Client
+from tests.support.idp import AUDIENCE, TIMEOUT_SECONDS, Issuer, client_credentials, redeem
+from tests.support.idp_grants import BROWSER, DASHBOARD, MACHINE, Client
 
 CALLBACK = "http://127.0.0.1:5000/callback"
 

@@ -25,7 +25,7 @@ from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
-from tests.recount import recount, stored
+from tests.support.recount import recount, stored
 
 RETENTION_DAYS = 90
 ids = st.sampled_from([f"e{number}" for number in range(12)])

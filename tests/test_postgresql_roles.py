@@ -13,9 +13,9 @@ from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
 from jobs.counting.run import run_rollup
 from jobs.retention import Purged
-from tests.app.command_line import assert_one_clear_error, line, result
 from tests.conftest import NOW, Flasks, child_environ, environment, make_settings
-from tests.deployment import (
+from tests.support.command_line import assert_one_clear_error, line, result
+from tests.support.deployment import (
     ADMINISTRATOR,
     BEFORE_SCHEMA,
     GRANTS,
@@ -25,8 +25,8 @@ from tests.deployment import (
     blocks,
     deployed,
 )
-from tests.recount import assert_exact
-from tests.roles import deliver, insert, run_jobs, serve
+from tests.support.recount import assert_exact
+from tests.support.roles import deliver, insert, run_jobs, serve
 
 GRANTED = """
     SELECT format('%%s ON %%s %%s', privilege_type,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
-from tests.recount import assert_exact, stored
+from tests.support.recount import assert_exact, stored
 
 SAMPLE = Path(__file__).parent / "data" / "sample.ndjson"
 

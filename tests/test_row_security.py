@@ -9,11 +9,11 @@ from psycopg.errors import InsufficientPrivilege
 from app.factory import create_app
 from jobs.counting.run import run_rollup
 from jobs.counting.tables import ROLLUPS
-from tests.app.command_line import line, result
 from tests.conftest import NOW, Flasks, bearer, child_environ, make_settings
-from tests.deployment import ROW_SECURITY, deployed
-from tests.recount import assert_exact
-from tests.roles import READS, insert, run_jobs, serve
+from tests.support.command_line import line, result
+from tests.support.deployment import ROW_SECURITY, deployed
+from tests.support.recount import assert_exact
+from tests.support.roles import READS, insert, run_jobs, serve
 
 EVENTS = {"org-a": 2, "org-b": 3, "org-c": 0}
 

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from app.config.settings import ROOT
-from tests.app.command_line import commands
 from tests.conftest import Flasks, child_environ, conninfo
+from tests.support.command_line import commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSERT = (

@@ -10,9 +10,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.app.pages import DASHBOARD, SIGNIN
 from tests.browser.serving import Site
 from tests.conftest import TENANT, token
+from tests.support.pages import DASHBOARD, SIGNIN
 
 PATIENCE_SECONDS = 30
 WIDE, PHONE = (1280, 900), (360, 740)

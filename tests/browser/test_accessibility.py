@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.app.pages import DASHBOARD, SIGNIN
 from tests.browser.axe import findings
 from tests.browser.person import PHONE, WIDE
+from tests.support.pages import DASHBOARD, SIGNIN
 
 
 @pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])

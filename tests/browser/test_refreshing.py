@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.app.pages import SIGNIN
+from tests.support.pages import SIGNIN
 
 # Timers of the page run a hundred times as fast.
 HURRY = "const wait = setInterval; window.setInterval = (run, ms) => wait(run, ms / 100);"

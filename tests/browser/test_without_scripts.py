@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.app.pages import DASHBOARD, SIGNIN
+from tests.support.pages import DASHBOARD, SIGNIN
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import PostgreSQL
 from tests.faults.harness import Harness, Plan, Report
 from tests.faults.processes import Workshop
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 
 @pytest.fixture(scope="package")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psycopg
 
-from tests.citus import Cluster
 from tests.faults.jobs import Keeper, Operator, Victims, count_the_rest
 from tests.faults.ledger import Drift, drift_at
 from tests.faults.processes import Workshop
 from tests.faults.writers import Crew, Writer
-from tests.postgresql import Server
-from tests.test_end_to_end import free_port
+from tests.support.citus import Cluster
+from tests.support.postgresql import Server
+from tests.system.test_end_to_end import free_port
 
 REDELIVERERS = 2
 

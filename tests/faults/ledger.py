@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from app.intake.events import Event
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.recount import recount, stored
+from tests.support.recount import recount, stored
 
 ZONES = [UTC, *(timezone(timedelta(minutes=m)) for m in (-570, -480, 60, 345, 840))]
 LATE = 0.4

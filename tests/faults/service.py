@@ -12,7 +12,7 @@ from app.intake.events import Event
 from tests.conftest import bearer
 from tests.faults.ledger import Ledger, make_events, ndjson
 from tests.faults.processes import PATIENCE_SECONDS, Workshop
-from tests.test_end_to_end import free_port
+from tests.system.test_end_to_end import free_port
 
 READS = ("tokens", "agents/activity", "agents")
 

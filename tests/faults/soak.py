@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.conftest import PostgreSQL
 from tests.faults.harness import Harness, Plan, Report
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 
 def main() -> int:

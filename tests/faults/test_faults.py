@@ -14,7 +14,7 @@ from jobs.counting.run import run_rollup
 from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns
 from tests.faults.ledger import Drift, Ledger, drift, make_events
-from tests.recount import assert_exact
+from tests.support.recount import assert_exact
 
 
 def test_nothing_is_lost_or_doubled_while_jobs_are_killed_and_postgresql_restarts(rage):

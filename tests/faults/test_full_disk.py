@@ -15,7 +15,7 @@ from tests.conftest import conninfo, migrate
 from tests.faults.jobs import count_the_rest
 from tests.faults.ledger import Drift, drift_at
 from tests.faults.service import READS, Forwarder, Service, eventually
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 MEGABYTE = 1024 * 1024
 

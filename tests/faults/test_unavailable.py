@@ -15,7 +15,7 @@ from tests.faults.jobs import Victims, count_the_rest
 from tests.faults.ledger import Drift, Ledger, drift_at, make_events
 from tests.faults.service import READS, Forwarder, Service, eventually
 from tests.faults.writers import Http
-from tests.postgresql import Server
+from tests.support.postgresql import Server
 
 WORKERS = 2  # as gunicorn.conf.py has it
 

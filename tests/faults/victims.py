@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from jobs.counting.run import run_rollup
-from tests.jobs.test_watermark import naive_run
+from tests.jobs.counting.test_watermark import naive_run
 
 IDLE_SECONDS = 0.05
 MAX_WAIT_SECONDS = 2

@@ -10,7 +10,7 @@ from sqlalchemy import select, text, update
 
 from app.storage.tables import daily_issuance, issuance_events, rollup_runs
 from tests.conftest import Flasks, child_environ, conninfo
-from tests.recount import assert_exact
+from tests.support.recount import assert_exact
 
 
 def spoil(database):

@@ -11,7 +11,7 @@ from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from jobs.scheduler import claim_tick, purge_tick, tick
 from tests.conftest import make_settings
-from tests.recount import assert_exact
+from tests.support.recount import assert_exact
 
 
 def claim(database, interval=3600):

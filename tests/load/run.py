@@ -26,7 +26,7 @@ from tests.load.measures import Window, rate, window_of
 from tests.load.report import Report
 from tests.load.samples import Sampler, Samples
 from tests.load.traffic import Orders, Promised, Scale
-from tests.postgresql import SETTINGS, Server
+from tests.support.postgresql import SETTINGS, Server
 
 # A worker of gunicorn takes 1,000 connections.
 MOST_CLIENTS = 500

@@ -13,7 +13,7 @@ from jobs.counting.sequences import newest_id
 from jobs.recount.verify import verification
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, copy, correct, execute, fill, issue, purge, roll_up
-from tests.recount import assert_exact
+from tests.support.recount import assert_exact
 
 
 def drift(database):

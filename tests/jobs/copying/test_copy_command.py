@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import delete
 
 from app.storage.tables import rollup_state
-from tests.app.command_line import PASSWORD, assert_one_clear_error, on_terminal, result
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, fill, issue, roll_up
+from tests.support.command_line import PASSWORD, assert_one_clear_error, on_terminal, result
 
 
 def url_of(database):

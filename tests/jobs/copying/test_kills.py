@@ -20,10 +20,10 @@ from app.errors import RefusedError
 from app.storage.failures import is_unavailable
 from app.storage.tables import rollup_runs
 from jobs import copying
-from tests.app.command_line import interrupt, result, started, wait_until
 from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, copy, fill, issue, purge, roll_up
+from tests.support.command_line import interrupt, result, started, wait_until
 
 
 class DiedError(Exception):

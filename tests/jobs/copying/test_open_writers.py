@@ -11,7 +11,7 @@ from jobs import copying
 from tests.conftest import conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import copy, issue, roll_up
-from tests.recount import assert_exact
+from tests.support.recount import assert_exact
 
 INSERT = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

@@ -1,0 +1,91 @@
+"""A token that was changed by one character, cut, or met too early or late, is nobody's."""
+
+import string
+import time
+
+import pytest
+
+from tests.conftest import make_settings, token
+from tests.support.keys import signer
+
+READ = "/api/v1/analytics/tokens"
+ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+OURS = {"JWT_SECRET_KEY": None, "JWT_PUBLIC_KEY": signer("ES256")}
+
+
+@pytest.fixture(params=OURS)
+def ours(request):
+    """The holder of the key, ``None`` for the secret, by the variable that names it."""
+    return OURS[request.param]
+
+
+@pytest.fixture
+def settings(sqlite_url, ours):
+    """No database has a part in these rules."""
+    return make_settings(sqlite_url, **({"JWT_PUBLIC_KEY": ours.pem} if ours else {}))
+
+
+@pytest.fixture
+def issue_token(ours):
+    return ours.token if ours else token
+
+
+@pytest.fixture
+def status(client):
+    """The status of a read with a token; a refusal is checked for its form."""
+
+    def status(text):
+        answer = client.get(READ, headers={"Authorization": f"Bearer {text}"})
+        if answer.status_code != 200:
+            assert answer.json["code"] == "UNAUTHORIZED"
+            assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+        return answer.status_code
+
+    return status
+
+
+def flipped(character):
+    """Another of base64's characters, the highest of its six bits turned: no bit that is unused."""
+    return ALPHABET[ALPHABET.index(character) ^ 32]
+
+
+def test_a_token_with_any_one_character_changed_is_401(status, issue_token):
+    text = issue_token()
+    assert status(text) == 200
+    for place, character in enumerate(text):
+        if character != ".":
+            changed = text[:place] + flipped(character) + text[place + 1 :]
+            assert (place, status(changed)) == (place, 401)
+
+
+def test_a_token_with_any_one_character_missing_or_double_is_401(status, issue_token):
+    text = issue_token()
+    for place in range(0, len(text), 7):
+        assert (place, status(text[:place] + text[place + 1 :])) == (place, 401)
+        assert (place, status(text[:place] + text[place] + text[place:])) == (place, 401)
+
+
+PARTS = [
+    *("{0}", "{0}.{1}", "{0}.{1}.", "{0}..{2}", ".{1}.{2}", "..", "."),
+    *("{0}.{1}.{2}.", ".{0}.{1}.{2}", "{0}.{1}.{2}.{2}", "{0}.{0}.{1}.{2}", "{0}.{1}.{2}.{0}.{1}"),
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_token_of_other_than_three_whole_parts_is_401(status, issue_token, parts):
+    assert status(parts.format(*issue_token().split("."))) == 401
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_a_clock_ten_seconds_behind_is_forgiven_and_one_further_behind_is_not(
+    status, issue_token, claim
+):
+    # A second is lost to rounding, the others to a busy machine.
+    for ahead, expected in [(8, 200), (14, 401), (60, 401)]:
+        text = issue_token(**{claim: int(time.time()) + ahead})
+        assert (ahead, status(text)) == (ahead, expected)
+
+
+@pytest.mark.parametrize("ago", [1, 5, 9, 60])
+def test_an_expiry_is_forgiven_by_no_clock(status, issue_token, ago):
+    assert status(issue_token(exp=int(time.time()) - ago)) == 401

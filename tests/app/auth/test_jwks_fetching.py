@@ -1,0 +1,184 @@
+"""Fetching a key set: nobody waits for long, and what the provider spoils stays as it was."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.auth import jwks as keys
+from app.factory import create_app
+from tests.conftest import NOW, make_settings
+from tests.support.jwks_server import FAILING, HANGING, body, serving, silent
+from tests.support.keys import signer
+from tests.system.test_end_to_end import poll
+
+READ = "/api/v1/analytics/tokens"
+RSA, NEW, STRANGER = (signer("RS256", kid) for kid in ("rsa", "new", "stranger"))
+SHORT_SECONDS, LONG_SECONDS = 0.3, 60
+# For a busy machine: far more than what is short, far less than what is long.
+SOON_SECONDS = 15
+
+
+@pytest.fixture
+def provider():
+    with serving(RSA.jwk()) as provider:
+        yield provider
+
+
+@pytest.fixture
+def app(sqlite_url, provider, monkeypatch):
+    """A service whose fetches may take their time."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", LONG_SECONDS)
+    yield from service(sqlite_url, provider)
+
+
+@pytest.fixture
+def hasty_client(sqlite_url, provider, monkeypatch):
+    """A client of a service whose fetches may take little time, and start at once."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    for app in service(sqlite_url, provider):
+        yield app.test_client()
+
+
+@pytest.fixture
+def stale(client, monkeypatch):
+    """A service that has the keys, and from now on fetches them again with each request."""
+    assert status(client, RSA) == 200
+    monkeypatch.setattr(keys, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+
+
+def service(url, provider):
+    app = create_app(make_settings(url, JWT_JWKS_URL=provider.url), clock=lambda: NOW)
+    yield app
+    app.extensions["analytics"].database.dispose()
+
+
+def read(client, ours, **options):
+    return client.get(READ, headers=ours.bearer(**options))
+
+
+def status(client, ours, **options):
+    return read(client, ours, **options).status_code
+
+
+def check_unavailable(answer):
+    assert (answer.status_code, answer.json["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "WWW-Authenticate" not in answer.headers
+
+
+# No key was ever fetched
+
+
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_a_provider_that_never_finishes_its_first_answer_is_503_soon(hasty_client, provider, way):
+    provider.answer = way
+    began = time.monotonic()
+    check_unavailable(read(hasty_client, RSA))
+    assert time.monotonic() - began < SOON_SECONDS
+    assert provider.fetches == 1
+
+
+@pytest.mark.parametrize("way", FAILING.values(), ids=FAILING)
+def test_a_provider_without_a_usable_answer_is_503_until_it_has_one(hasty_client, provider, way):
+    provider.answer = way
+    check_unavailable(read(hasty_client, RSA))
+    provider.answer = provider.publish
+    assert poll(lambda: status(hasty_client, RSA), lambda code: code != 503) == 200
+
+
+def test_a_redirect_to_a_key_set_is_not_followed(hasty_client, provider):
+    with serving(RSA.jwk()) as elsewhere:
+        for code in (301, 302, 303, 307, 308):
+            provider.answer = body("", code, location=elsewhere.url)
+            check_unavailable(read(hasty_client, RSA))
+        assert (provider.fetches, elsewhere.fetches) == (5, 0)
+
+
+@pytest.mark.parametrize("kid", [..., None, 1, ["rsa"]], ids=str)
+def test_a_token_that_names_no_key_is_401_without_a_fetch(hasty_client, provider, kid):
+    provider.answer = silent
+    assert status(hasty_client, RSA, header={"kid": kid}) == 401
+    assert provider.fetches == 0
+
+
+def test_eight_requests_at_a_cold_start_succeed_with_one_fetch(app, provider):
+    start = threading.Barrier(8)
+
+    def slowly(exchange):
+        exchange.pause(0.5)
+        provider.publish(exchange)
+
+    def attempt(_):
+        start.wait(SOON_SECONDS)
+        return status(app.test_client(), RSA)
+
+    provider.answer = slowly
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(attempt, range(8))) == [200] * 8
+    assert provider.fetches == 1
+
+
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_an_answer_that_never_ends_does_not_keep_the_next_fetch_away(hasty_client, provider, way):
+    provider.answer = way
+    check_unavailable(read(hasty_client, RSA))
+    provider.answer = provider.publish
+    give_up = time.monotonic() + 10 * SHORT_SECONDS
+    while (code := status(hasty_client, RSA)) == 503 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert code == 200
+
+
+# There are keys
+
+
+@pytest.mark.usefixtures("stale")
+@pytest.mark.parametrize("way", FAILING.values(), ids=FAILING)
+def test_a_failing_provider_leaves_the_last_good_keys(client, provider, way):
+    provider.answer = way
+    # The second of these fetches begins when the first has ended.
+    before = provider.fetches
+    poll(lambda: (status(client, RSA), provider.fetches), lambda seen: seen[1] >= before + 2)
+    assert [status(client, RSA), status(client, STRANGER)] == [200, 401]
+    provider.keys, provider.answer = [NEW.jwk()], provider.publish
+    assert poll(lambda: status(client, NEW), lambda code: code == 200)
+    assert status(client, RSA) == 401
+
+
+@pytest.mark.usefixtures("stale")
+def test_a_redirect_leaves_the_last_good_keys(client, provider):
+    with serving(STRANGER.jwk()) as elsewhere:
+        provider.answer = body("", 302, location=elsewhere.url)
+        before = provider.fetches
+        poll(lambda: (status(client, RSA), provider.fetches), lambda seen: seen[1] >= before + 2)
+        assert [status(client, RSA), status(client, STRANGER)] == [200, 401]
+        assert elsewhere.fetches == 0
+
+
+@pytest.mark.usefixtures("stale")
+def test_a_set_with_nothing_usable_leaves_the_last_good_keys(client, provider):
+    provider.keys = [NEW.jwk(use="enc"), NEW.jwk(kid=...), {"kty": "oct", "kid": "new", "k": "AA"}]
+    before = provider.fetches
+    poll(lambda: (status(client, RSA), provider.fetches), lambda seen: seen[1] >= before + 2)
+    assert [status(client, RSA), status(client, NEW)] == [200, 401]
+
+
+@pytest.mark.usefixtures("stale")
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_no_request_waits_for_a_fetch_under_way_when_there_are_keys(client, provider, way):
+    provider.answer = way
+    before, began = provider.fetches, time.monotonic()
+    assert status(client, RSA) == 200
+    poll(lambda: provider.fetches, lambda fetches: fetches == before + 1)
+    assert [status(client, RSA), status(client, STRANGER), status(client, RSA)] == [200, 401, 200]
+    assert time.monotonic() - began < SOON_SECONDS
+    assert provider.fetches == before + 1
+
+
+def test_a_fresh_key_leads_to_no_fetch(client, provider):
+    assert [status(client, RSA) for _ in range(5)] == [200] * 5
+    assert provider.fetches == 1

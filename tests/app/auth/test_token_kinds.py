@@ -1,0 +1,253 @@
+"""What a verified token is and grants: its kind, its times, its organization, its scopes."""
+
+import time
+
+import jwt
+import pytest
+
+from app.factory import create_app
+from tests.conftest import KEY, NOW, TENANT, Flasks, bearer, child_environ, make_settings, payload
+from tests.support.command_line import assert_one_clear_error
+from tests.support.keys import sign, signer
+
+READ, EVENTS = "/api/v1/analytics/tokens", "/api/v1/events"
+WRITE, WRITE_ANY = "events:write", "events:write:any"
+OURS = signer("RS256", "rsa")
+CUSTOM = {"JWT_ORGANIZATION_CLAIM": "https://a.example/org", "JWT_SCOPE_CLAIM": "roles"}
+
+
+@pytest.fixture
+def settings(sqlite_url):
+    """No database has a part in these rules."""
+    return make_settings(sqlite_url)
+
+
+@pytest.fixture
+def custom_client(sqlite_url):
+    """A service with claims of its provider's choice."""
+    app = create_app(make_settings(sqlite_url, **CUSTOM), clock=lambda: NOW)
+    yield app.test_client()
+    app.extensions["analytics"].database.dispose()
+
+
+def check_unauthorized(answer):
+    assert (answer.status_code, answer.json["code"]) == (401, "UNAUTHORIZED")
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+def check_forbidden(answer):
+    assert (answer.status_code, answer.json["code"]) == (403, "FORBIDDEN")
+    assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+
+
+def event(organization=None):
+    whole = {"id": "e1", "agentId": "agent-1", "issuedAt": NOW.isoformat()}
+    return whole | ({"organizationId": organization} if organization else {})
+
+
+def write(client, target=None, /, **claims):
+    return client.post(EVENTS, json=event(target), headers=bearer(**claims))
+
+
+def typed(**header):
+    """The header of a request with a token whose own header has these members."""
+    text = sign({"alg": "HS256"} | header, payload(), KEY.encode(), "HS256")
+    return {"Authorization": f"Bearer {text}"}
+
+
+# The kind of token
+
+
+@pytest.mark.parametrize("name", ["JWT", "at+jwt", "application/at+jwt"])
+def test_an_access_token_s_type_is_let_in_in_any_case(client, name):
+    for spelled in {name, name.lower(), name.upper(), name.title(), name.swapcase()}:
+        assert client.get(READ, headers=typed(typ=spelled)).status_code == 200
+
+
+def test_a_token_without_a_type_is_let_in(client):
+    assert client.get(READ, headers=typed()).status_code == 200
+
+
+OTHER_TYPES = [
+    *("id+jwt", "ID+JWT", "logout+jwt", "dpop+jwt", "rt+jwt", "application/jwt", "application/"),
+    *("JWE", "JOSE", "at", "at+jwt ", " at+jwt", "at+jwt\n", "xat+jwt", "at+jwt;q=1", "", " "),
+    *(1, 0, 1.5, True, False, None, [], ["JWT"], ["at+jwt"], {}, {"JWT": "at+jwt"}),
+]
+
+
+@pytest.mark.parametrize("name", OTHER_TYPES, ids=repr)
+def test_another_type_in_the_header_is_401(client, name):
+    check_unauthorized(client.get(READ, headers=typed(typ=name)))
+
+
+@pytest.mark.parametrize("claim", ["token_use", "typ", "type"])
+@pytest.mark.parametrize(
+    "kind", ["id", "ID", "Id", "refresh", "Refresh", "REFRESH", "offline", "Offline"]
+)
+def test_a_token_that_says_it_is_for_something_else_is_401(client, claim, kind):
+    check_unauthorized(client.get(READ, headers=bearer(**{claim: kind})))
+    check_unauthorized(write(client, scope=WRITE, **{claim: kind}))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"typ": "Bearer"},
+        {"token_use": "access"},
+        {"type": "access"},
+        {"typ": "Bearer", "token_use": "access", "type": "access"},
+    ],
+    ids=str,
+)
+def test_a_token_that_says_it_is_for_access_is_let_in(client, claims):
+    assert client.get(READ, headers=bearer(**claims)).status_code == 200
+
+
+@pytest.mark.parametrize("claim", ["typ", "type", "token_use"])
+def test_one_word_for_something_else_outweighs_those_for_access(client, claim):
+    claims = {"typ": "Bearer", "token_use": "access", "type": "access"} | {claim: "refresh"}
+    check_unauthorized(client.get(READ, headers=bearer(**claims)))
+
+
+# Clocks that differ
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_a_clock_that_is_a_few_seconds_ahead_is_forgiven_and_a_minute_is_not(client, claim):
+    present = int(time.time())
+    assert client.get(READ, headers=bearer(**{claim: present + 8})).status_code == 200
+    check_unauthorized(client.get(READ, headers=bearer(**{claim: present + 60})))
+
+
+# Scopes
+
+
+GRANTS = {
+    "alone": {"scope": WRITE},
+    "among others": {"scope": f"openid {WRITE} x:y"},
+    "for all": {"scope": WRITE_ANY},
+    "scp text": {"drop": "scope", "scp": f"openid {WRITE}"},
+    "scp list": {"drop": "scope", "scp": ["openid", WRITE]},
+    "scp list for all": {"drop": "scope", "scp": [WRITE_ANY]},
+    "scp list with other things": {"drop": "scope", "scp": [None, 1, [], {}, WRITE]},
+}
+
+
+@pytest.mark.parametrize("claims", GRANTS.values(), ids=GRANTS)
+def test_a_scope_is_a_word_of_scope_or_where_that_is_missing_of_scp(client, claims):
+    assert write(client, TENANT, **claims).status_code == 202
+
+
+NO_GRANTS = {
+    "none": {"drop": "scope"},
+    "list": {"scope": [WRITE]},
+    "list for all": {"scope": [WRITE_ANY]},
+    "list of words": {"scope": [f"openid {WRITE}"]},
+    "object": {"scope": {WRITE: True}},
+    "true": {"scope": True},
+    "number": {"scope": 1},
+    "null": {"scope": None},
+    "prefix": {"scope": "events"},
+    "longer": {"scope": f"{WRITE}:all"},
+    "pattern": {"scope": "events:* *"},
+    "other case": {"scope": WRITE.upper()},
+    "comma": {"scope": f"openid,{WRITE}"},
+    "tab": {"scope": f"openid\t{WRITE}"},
+    "newline": {"scope": f"openid\n{WRITE}"},
+    "no-break space": {"scope": f"openid\xa0{WRITE}"},
+    "scp beside scope": {"scope": "openid", "scp": [WRITE, WRITE_ANY]},
+    "scp beside an empty scope": {"scope": "", "scp": WRITE},
+    "scp beside a null scope": {"scope": None, "scp": WRITE},
+    "scp beside a list": {"scope": [WRITE], "scp": WRITE},
+    "scp list of words": {"drop": "scope", "scp": [f"openid {WRITE}"]},
+    "scp list in a list": {"drop": "scope", "scp": [[WRITE]]},
+    "scp object": {"drop": "scope", "scp": {WRITE: True}},
+    "other claims": {"drop": "scope", "scopes": WRITE, "roles": [WRITE], "permissions": [WRITE]},
+}
+
+
+@pytest.mark.parametrize("claims", NO_GRANTS.values(), ids=NO_GRANTS)
+def test_what_is_not_that_word_grants_no_writing(client, claims):
+    check_forbidden(write(client, **claims))
+
+
+# Organizations
+
+
+def test_a_token_writes_for_its_own_organization_alone(client):
+    assert write(client, TENANT, scope=WRITE).status_code == 202
+    check_forbidden(write(client, "org-b", scope=WRITE))
+
+
+MISNAMED = ["organizationId", "organization", "org_id", "org", "tenant_id", "Organization_ID", ""]
+
+
+@pytest.mark.parametrize("name", MISNAMED)
+def test_a_misnamed_organization_is_none_at_all(client, name):
+    claims = {"drop": "organization_id", name: TENANT}
+    check_forbidden(client.get(READ, headers=bearer(**claims)))
+    for target in [None, TENANT, "org-b"]:
+        check_forbidden(write(client, target, scope=WRITE, **claims))
+
+
+def test_without_an_organization_only_the_scope_for_all_writes_and_only_by_name(client):
+    nobody = {"drop": "organization_id"}
+    for target in [None, TENANT, "org-b"]:
+        check_forbidden(write(client, target, scope=WRITE, **nobody))
+        check_forbidden(write(client, target, scope="", **nobody))
+    assert write(client, "org-b", scope=WRITE_ANY, **nobody).status_code == 202
+    assert write(client, None, scope=WRITE_ANY, **nobody).status_code == 400
+
+
+# Claims of the provider's choice
+
+
+def test_the_claims_that_are_configured_count(custom_client):
+    claims = {"drop": "organization_id", "https://a.example/org": "org-c"}
+    for roles in [f"x {WRITE}", ["x", WRITE]]:
+        assert write(custom_client, "org-c", **claims, roles=roles).status_code == 202
+        check_forbidden(write(custom_client, "org-b", **claims, roles=roles))
+    answer = custom_client.get(READ, headers=bearer(**claims))
+    assert (answer.status_code, answer.json["tenantId"]) == (200, "org-c")
+
+
+def test_the_usual_organization_claim_is_nothing_when_another_is_configured(custom_client):
+    check_forbidden(custom_client.get(READ, headers=bearer(TENANT)))
+    check_forbidden(write(custom_client, TENANT, roles=WRITE))
+    claims = {"organization_id": TENANT, "https://a.example/org": "org-c"}
+    assert custom_client.get(READ, headers=bearer(**claims)).json["tenantId"] == "org-c"
+
+
+@pytest.mark.parametrize("scopes", [{"scope": WRITE_ANY}, {"drop": "scope", "scp": [WRITE_ANY]}])
+def test_the_usual_scope_claims_are_nothing_when_another_is_configured(custom_client, scopes):
+    claims = {"https://a.example/org": "org-c"} | scopes
+    check_forbidden(write(custom_client, "org-c", **claims))
+    check_forbidden(write(custom_client, "org-c", **claims, roles="x"))
+
+
+# Tokens for development
+
+
+@pytest.mark.parametrize(
+    ("command", "source"),
+    [
+        (["tokens", "mint", "--organization", "org-a"], {"JWT_PUBLIC_KEY": OURS.pem}),
+        (["demo", "calls"], {"JWT_JWKS_URL": "http://127.0.0.1:9/jwks.json"}),
+    ],
+    ids=["mint", "calls"],
+)
+def test_no_token_is_minted_where_the_provider_s_count(sqlite_url, command, source):
+    done = Flasks(child_environ(sqlite_url, **source))(*command)
+    assert "JWT_SECRET_KEY" in assert_one_clear_error(done)
+    assert done.returncode == 1
+
+
+def test_a_minted_token_has_the_claims_that_are_configured(sqlite_url, custom_client):
+    flask = Flasks(child_environ(sqlite_url, **CUSTOM))
+    done = flask("tokens", "mint", "--organization", "org-c", "--scope", WRITE)
+    assert (done.returncode, done.stderr) == (0, "")
+    token = done.stdout.strip()
+    assert not {"organization_id", "scope"} & jwt.decode(token, KEY, ["HS256"]).keys()
+    headers = {"Authorization": f"Bearer {token}"}
+    assert custom_client.get(READ, headers=headers).json["tenantId"] == "org-c"
+    assert custom_client.post(EVENTS, json=event("org-c"), headers=headers).status_code == 202

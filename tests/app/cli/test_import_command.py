@@ -1,0 +1,193 @@
+"""``flask events import`` as an operator runs it."""
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Flasks, child_environ
+from tests.support.command_line import MORNING, assert_one_clear_error, line, result
+
+
+@pytest.fixture
+def sqlite_flask(sqlite_url: str) -> Flasks:
+    """For rules that no database has a part in."""
+    return Flasks(child_environ(sqlite_url))
+
+
+def test_import_takes_several_files_gzip_and_standard_input(flask: Flasks, tmp_path: Path) -> None:
+    plain, packed = tmp_path / "a.ndjson", tmp_path / "b.ndjson.gz"
+    plain.write_bytes(line("e1") + line("e2"))
+    packed.write_bytes(gzip.compress(line("e2") + line("e3")))
+    files = (str(plain), str(packed), "-")
+    totals = result(flask("events", "import", "--json", *files, stdin=gzip.compress(line("e4"))))
+    assert totals == {"received": 5, "accepted": 4, "duplicates": 1, "refused": 0}
+    again = flask("events", "import", "-", *files[:2], stdin=line("e4"))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert result(flask("rollup", "run", "--json"))["events"] == 4
+
+
+def test_import_reads_csv_for_an_organization(flask: Flasks) -> None:
+    data = f"issuedAt,id,agentId\r\n{MORNING},e1,a1\r\n{MORNING},e2,a1\r\n".encode()
+    options = ("--format", "csv", "--organization", "org-a", "--json")
+    assert result(flask("events", "import", "-", *options, stdin=data))["accepted"] == 2
+
+
+def test_import_names_file_and_line_of_what_it_refuses_and_stores_the_rest(
+    flask: Flasks, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
+    first.write_bytes(line("e1") + b"nonsense\n" + line("e2"))
+    second.write_bytes(b"\n" + line("e3", agentId="") + line("e4"))
+    for accepted in (3, 0):
+        done = flask("events", "import", str(first), str(second), "--json")
+        assert done.returncode == 1
+        assert json.loads(done.stdout) == {
+            "received": 5,
+            "accepted": accepted,
+            "duplicates": 3 - accepted,
+            "refused": 2,
+        }
+        nonsense, agentless = done.stderr.splitlines()
+        assert nonsense.startswith(f"{first}:2: ")
+        assert agentless.startswith(f"{second}:2: ")
+        assert "agentId" in agentless
+
+
+ID_PROBLEMS: dict[str, Any] = {
+    "missing": ...,
+    "null": None,
+    "a number": 1,
+    "a boolean": True,
+    "a list": ["e1"],
+    "an object": {},
+    "empty": "",
+    "256 code points": "x" * 256,
+    "a newline": "a\nb",
+    "unit separator": "a\x1f",
+    "delete": "a\x7f",
+    "C1 first": "\x80a",
+    "next line": "a\x85b",
+    "C1 last": "a\x9f",
+}
+INSTANT_PROBLEMS: dict[str, Any] = {
+    "missing": ...,
+    "null": None,
+    "a number": 1711962000,
+    "empty": "",
+    "a word": "yesterday",
+    "no offset": "2024-04-01T09:00:00",
+    "a date only": "2024-04-01",
+    "no seconds": "2024-04-01T09:00Z",
+    "no colon in the offset": "2024-04-01T09:00:00+0000",
+    "hours only in the offset": "2024-04-01T09:00:00+00",
+    "seconds in the offset": "2024-04-01T09:00:00+00:00:30",
+    "an offset of 24 hours": "2024-04-01T09:00:00+24:00",
+    "an offset of 60 minutes": "2024-04-01T09:00:00+01:60",
+    "a zone's name": "2024-04-01T09:00:00 UTC",
+    "the basic format": "20240401T090000Z",
+    "a week date": "2024-W14-1T09:00:00Z",
+    "a comma": "2024-04-01T09:00:00,5Z",
+    "a dot without digits": "2024-04-01T09:00:00.Z",
+    "digits of another script": "\u0662\u0660\u0662\u0664-04-01T09:00:00Z",
+    "space around": f" {MORNING} ",
+    "a newline behind": f"{MORNING}\n",
+    "30 February": "2024-02-30T09:00:00Z",
+    "29 February of a common year": "2023-02-29T09:00:00Z",
+    "hour 24": "2024-04-01T24:00:00Z",
+    "minute 60": "2024-04-01T09:60:00Z",
+    "month 13": "2024-13-01T09:00:00Z",
+    "before 1970": "1969-12-31T23:59:59.999999Z",
+    "before 1970 by its offset": "1970-01-01T00:00:00+00:01",
+    "before all time": "0001-01-01T00:00:00+23:59",
+    "year 0": "0000-01-01T00:00:00Z",
+    "after all time": "9999-12-31T23:59:59-23:59",
+    "an hour ahead": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+}
+BAD = {
+    f"{field}: {problem}": (line("bad", **{field: value}), field)
+    for field in ("id", "organizationId", "agentId")
+    for problem, value in ID_PROBLEMS.items()
+} | {
+    f"issuedAt: {problem}": (line("bad", issuedAt=value), "issuedAt")
+    for problem, value in INSTANT_PROBLEMS.items()
+}
+BAD |= {
+    f"line: {problem}": (text.strip() + b"\n", "")
+    for problem, text in {
+        "words": b"nonsense",
+        "cut": line("bad")[:-3],
+        "a number": b"1",
+        "a string": b'"e1"',
+        "null": b"null",
+        "a list": b"[" + line("bad").strip() + b"]",
+        "no members": b"{}",
+        "single quotes": b"{'id': 'e1'}",
+        "NUL in an id": line("a\x00b"),
+        "half a surrogate pair in an id": line("a\ud800"),
+        "2 MiB": b"x" * 2**21,
+        "invalid UTF-8": line("bad").replace(b"bad", b"b\xffd"),
+        "nested deeply": b"[" * 100_000,
+    }.items()
+}
+
+
+def test_import_names_every_line_that_is_no_event(flask: Flasks, tmp_path: Path) -> None:
+    file = tmp_path / "bad.ndjson"
+    file.write_bytes(b"".join(bad + line(f"good-{n}") for n, (bad, _) in enumerate(BAD.values())))
+    done = flask("events", "import", str(file), "--json")
+    assert done.returncode == 1
+    messages: dict[int, str] = {}
+    for text in done.stderr.splitlines():
+        number, message = text.removeprefix(f"{file}:").split(": ", 1)
+        messages[int(number)] = message
+    unnamed = {
+        problem: messages.get(number)
+        for number, (problem, (_, field)) in zip(
+            range(1, 2 * len(BAD), 2), BAD.items(), strict=True
+        )
+        if field not in messages.get(number, "nothing was said")
+    }
+    assert unnamed == {}
+    assert sorted(messages) == list(range(1, 2 * len(BAD), 2))
+    assert json.loads(done.stdout)["accepted"] == len(BAD)
+
+
+def test_import_of_a_truncated_gzip_fails_clearly_and_the_whole_file_mends_it(
+    flask: Flasks, tmp_path: Path
+) -> None:
+    whole = gzip.compress(b"".join(line(f"e{number}") for number in range(500)))
+    file = tmp_path / "events.ndjson.gz"
+    file.write_bytes(whole[:-200])
+    done = flask("events", "import", str(file))
+    assert done.returncode not in (0, 75)
+    assert "Traceback" not in done.stderr
+    (error,) = done.stderr.splitlines()
+    assert str(file) in error
+    file.write_bytes(whole)
+    totals = result(flask("events", "import", str(file), "--json"))
+    assert totals["accepted"] + totals["duplicates"] == 500
+    assert result(flask("rollup", "run", "--json"))["events"] == 500
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["{tmp}/nowhere.ndjson"], id="unknown file"),
+        pytest.param(["{tmp}"], id="folder"),
+        pytest.param([], id="no file"),
+        pytest.param(["-", "--format", "xml"], id="unknown format"),
+        pytest.param(["-", "--organization", ""], id="empty organization"),
+        pytest.param(["-", "--organization", "a\tb"], id="control character in organization"),
+        pytest.param(["-", "--organization", "x" * 256], id="long organization"),
+    ],
+)
+def test_import_refuses_bad_arguments_in_one_line(
+    sqlite_flask: Flasks, tmp_path: Path, arguments: list[str]
+) -> None:
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    error = assert_one_clear_error(sqlite_flask("events", "import", *given, stdin=line()))
+    assert "{tmp}" not in "".join(arguments) or str(tmp_path) in error

@@ -1,0 +1,204 @@
+"""Ctrl-C: one line that is true, exit code 130, and numbers that are exact."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from app.intake.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
+from app.storage.database import Database
+from app.storage.tables import issuance_events, purged_months, rollup_state
+from jobs.counting.tables import ROLLUPS
+from jobs.retention import BATCH_EVENTS
+from tests.conftest import Flasks, child_environ, conninfo
+from tests.support.command_line import commands, interrupt, line, started, wait_until
+from tests.support.recount import assert_exact, stored
+
+# Every command that works on a database, and what it has to be told.
+ARGUMENTS = {
+    "flask db upgrade": "",
+    "flask db downgrade": "",
+    "flask db current": "",
+    "flask db check": "",
+    "flask db copy": "--to URL",
+    "flask events import": "-",
+    "flask events purge": "",
+    "flask rollup run": "",
+    "flask rollup status": "",
+    "flask rollup verify": "",
+    "flask rollup rebuild": "--from 2026-01 --to 2026-01",
+    "flask demo load": "",
+    "python -m jobs": "",
+}
+# They are over before anybody could interrupt them.
+SHORT = {"flask tokens mint", "flask demo calls", "flask version"}
+
+
+@pytest.fixture
+def silent_server() -> Iterator[socket.socket]:
+    """A server that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(60)
+        yield listener
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_every_command_ends_with_a_line_on_the_state(
+    service: Flask, silent_server: socket.socket, name: str
+) -> None:
+    url = f"postgresql://127.0.0.1:{silent_server.getsockname()[1]}/a"
+    # In production the scheduler, too, looks at the database before it starts.
+    environ = child_environ(url, APP_ENV="production", JWT_ISSUER="i", JWT_AUDIENCE="a")
+    words = name.removeprefix("python -m ").split() + ARGUMENTS[name].split()
+    with started(environ, *(url if word == "URL" else word for word in words)) as child:
+        child.stdin.write(line() * CHUNK_EVENTS if "import" in words else b"")
+        child.stdin.flush()
+        with silent_server.accept()[0]:
+            ended = interrupt(child)
+    state = commands(service)[name].interrupted
+    assert ended == (130, "", f"Interrupted: {state}\n")
+
+
+def test_no_command_is_left_out(service: Flask) -> None:
+    assert commands(service).keys() == ARGUMENTS.keys() | SHORT
+
+
+def scalar(database: Database, query: "sa.Select[tuple[int]]") -> int:
+    with database.reading() as connection:
+        return connection.execute(query).scalar_one()
+
+
+def events_in(database: Database) -> int:
+    return scalar(database, sa.select(sa.func.count()).select_from(issuance_events))
+
+
+IMPORT = ("flask", "events", "import", "-")
+
+
+def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
+    database: Database, database_url: str, tmp_path: Path, flask: Flasks
+) -> None:
+    """Two chunks were committed; of the third the import has read a part from its pipe."""
+    chunk = CHUNK_EVENTS if database.is_postgresql else SQLITE_CHUNK_EVENTS
+    whole = tmp_path / "whole.ndjson"
+    whole.write_bytes(b"".join(line(f"e{number:05}") for number in range(3 * chunk)))
+    with whole.open("rb") as file, started(child_environ(database_url), *IMPORT) as child:
+        child.stdin.write(b"".join(file.readline() for _ in range(2 * chunk + 1_000)))
+        child.stdin.flush()
+        wait_until(lambda: events_in(database) >= 2 * chunk)
+        ended = interrupt(child)
+    state = "the events stored so far are kept; run it again, none counts twice"
+    assert ended == (130, "", f"Interrupted: {state}\n")
+    assert 2 * chunk <= events_in(database) <= 2 * chunk + 1_000
+    assert flask("rollup", "run").returncode == 0
+    again = flask("events", "import", str(whole))
+    assert again.returncode == 0
+    assert flask("rollup", "run").returncode == 0
+    assert assert_exact(database) == 3 * chunk
+
+
+def test_a_run_of_many_windows_keeps_those_that_it_has_counted(
+    issue: Callable[..., object], database: Database, database_url: str, flask: Flasks
+) -> None:
+    issue("2026-04-01T00:00:00Z", times=5_000)
+    watermark = sa.select(rollup_state.c.watermark)
+    environ = child_environ(database_url, ROLLUP_WINDOW_IDS="1")
+    with started(environ, "flask", "rollup", "run") as child:
+        wait_until(lambda: scalar(database, watermark) >= 10)
+        ended = interrupt(child)
+    assert ended == (130, "", f"Interrupted: {COUNTED}\n")
+    assert scalar(database, watermark) < 5_000
+    assert_exact(database, counted_only=True)
+    assert flask("rollup", "run").returncode == 0
+    assert assert_exact(database) == 5_000
+
+
+COUNTED = "what was counted is kept; run it again for the rest"
+
+
+def test_a_run_that_is_held_up_need_not_be_waited_for(postgresql_url: str) -> None:
+    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="600"))
+    assert flask("events", "import", "-", stdin=line()).returncode == 0
+    with psycopg.connect(conninfo(postgresql_url)) as writer:
+        writer.execute(
+            "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+            " VALUES ('t', 'e', 'a', now())"
+        )
+        with started(flask.environ, "flask", "rollup", "run") as child:
+            with psycopg.connect(conninfo(postgresql_url), autocommit=True) as admin:
+                wait_until(lambda: admin.execute(ASKS_FOR_WRITERS).fetchone() is not None)
+            ended = interrupt(child)
+        assert ended == (130, "", f"Interrupted: {COUNTED}\n")
+    assert flask("rollup", "run").returncode == 0
+    database = Database(sa.make_url(postgresql_url))
+    assert assert_exact(database) == 2
+    database.dispose()
+
+
+ASKS_FOR_WRITERS = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE application_name = 'agentidp-analytics' AND query LIKE 'SELECT DISTINCT virtual%'
+"""
+
+# A batch takes a while, so that there is a middle of it, and of the purge.
+SLOW = {
+    "postgresql": [
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'",
+        "CREATE TRIGGER slow BEFORE DELETE ON issuance_events"
+        " FOR EACH STATEMENT EXECUTE FUNCTION dawdle()",
+    ],
+    "sqlite": [
+        "CREATE TRIGGER slow BEFORE DELETE ON issuance_events WHEN OLD.id % 100 = 0 BEGIN"
+        " UPDATE rollup_state SET id = id WHERE (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL"
+        " SELECT i + 1 FROM n WHERE i < 20000) SELECT count(*) FROM n) < 0; END"
+    ],
+}
+
+
+def test_a_purge_records_exactly_what_it_has_deleted(
+    issue: Callable[..., object],
+    roll_up: Callable[..., object],
+    database: Database,
+    database_url: str,
+    flask: Flasks,
+) -> None:
+    issue("2026-04-01T00:00:00Z", times=4 * BATCH_EVENTS)
+    roll_up()
+    database.write(lambda c: c.execute(sa.update(issuance_events).values(received_at=LONG_AGO)))
+    for statement in SLOW[database.engine.dialect.name]:
+        database.write(lambda c, one=statement: c.execute(sa.text(one)))
+    counted = {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS}
+    with started(child_environ(database_url), "flask", "events", "purge") as child:
+        wait_until(lambda: events_in(database) < 4 * BATCH_EVENTS)
+        ended = interrupt(child)
+    assert ended == (
+        130,
+        "",
+        "Interrupted: what was deleted stays deleted; run it again for the rest\n",
+    )
+    left = events_in(database)
+    assert left > 0
+    assert scalar(database, sa.select(purged_months.c.events)) == 4 * BATCH_EVENTS - left
+    assert flask("events", "purge").returncode == 0
+    assert events_in(database) == 0
+    assert scalar(database, sa.select(purged_months.c.events)) == 4 * BATCH_EVENTS
+    assert {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS} == counted
+    assert flask("rollup", "verify").returncode == 0
+
+
+LONG_AGO = sa.literal_column("'2020-01-01 00:00:00.000000'")
+
+
+def test_the_scheduler_stops_as_it_is_asked_to(sqlite_url: str) -> None:
+    with started(child_environ(sqlite_url), "jobs") as child:
+        assert b"scheduler started" in child.stdout.readline()
+        code, stdout, stderr = interrupt(child)
+    assert (code, stderr) == (0, "")
+    assert "scheduler stopped" in stdout

@@ -1,0 +1,88 @@
+"""Where people sign in: what the settings need, and what they refuse by name."""
+
+import pytest
+
+from tests.conftest import KEY
+from tests.support.key_settings import every_mode, refusal, settings
+
+PROVIDER = {"OIDC_ISSUER": "https://idp.example/realms/a", "OIDC_CLIENT_ID": "analytics"}
+SECRET = "hunter2-of-the-dashboard"
+
+
+def chosen(mode, **variables):
+    return settings(mode, JWT_SECRET_KEY=KEY, **variables)
+
+
+def refused(mode, **variables):
+    return refusal(mode, JWT_SECRET_KEY=KEY, **variables)
+
+
+@every_mode
+def test_a_provider_and_a_client_of_it_are_enough(mode):
+    provider = chosen(mode, **PROVIDER).provider
+    assert (provider.issuer, provider.client_id) == tuple(PROVIDER.values())
+    assert (provider.client_secret, provider.scope) == (None, "openid")
+
+
+@every_mode
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("OIDC_ISSUER", "OIDC_CLIENT_ID"),
+        ("OIDC_CLIENT_ID", "OIDC_ISSUER"),
+        ("OIDC_CLIENT_SECRET", "OIDC_ISSUER"),
+    ],
+)
+def test_each_needs_the_other(mode, given, missing):
+    value = PROVIDER.get(given, SECRET)
+    message = refused(mode, **{given: value})
+    assert (given in message, missing in message, SECRET in message) == (True, True, False)
+
+
+def test_people_paste_tokens_in_development_and_in_production_where_it_is_said():
+    assert chosen("development").token_login
+    assert not chosen("production").token_login
+    assert chosen("production", DASHBOARD_TOKEN_LOGIN="1").token_login
+    assert not chosen("development", DASHBOARD_TOKEN_LOGIN="0").token_login
+    assert "DASHBOARD_TOKEN_LOGIN" in refused("production", DASHBOARD_TOKEN_LOGIN="yes")
+
+
+def test_production_trusts_no_provider_over_plain_http_but_on_this_host():
+    for host in ("idp.example", "10.0.0.1"):
+        plain = PROVIDER | {"OIDC_ISSUER": f"http://{host}"}
+        assert "OIDC_ISSUER" in refused("production", **plain)
+        assert chosen("development", **plain).provider
+    here = PROVIDER | {"OIDC_ISSUER": "http://127.0.0.1:8080"}
+    assert chosen("production", **here).provider
+
+
+@every_mode
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("OIDC_ISSUER", text)
+            for text in ("idp.example", "ftp://idp.example", "https://", "x y")
+        ),
+        *(("OIDC_ISSUER", f"https://idp.example{text}") for text in ("?a=b", "/#a", ":port", " ")),
+        *(("OIDC_CLIENT_ID", text) for text in ("caf\u00e9", "a\nb", "x" * 1001)),
+        *(("OIDC_SCOPE", text) for text in ("email", "openid  email", 'openid "x"', " openid")),
+        ("OIDC_SCOPE", "openids"),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused_by_name(mode, name, value):
+    assert name in refused(mode, **PROVIDER | {name: value})
+
+
+def test_the_provider_describes_itself_below_its_issuer():
+    for issuer in ("https://idp.example/realms/a", "https://idp.example/", "https://idp.example"):
+        provider = chosen("production", **PROVIDER | {"OIDC_ISSUER": issuer}).provider
+        assert provider.issuer == issuer
+        expected = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        assert provider.metadata_url == expected
+
+
+def test_the_clients_secret_is_never_shown():
+    given = chosen("production", **PROVIDER, OIDC_CLIENT_SECRET=SECRET)
+    assert given.provider.client_secret == SECRET
+    assert SECRET not in f"{given!r} {given} {given.provider!r}"

@@ -1,0 +1,187 @@
+"""An identity provider in trouble: a sentence for people, a name in the log, no traceback."""
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from app.auth import jwks as keys
+from app.config.settings import ROOT
+from app.web.pages import oidc
+from tests.conftest import child_environ
+from tests.support.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
+from tests.support.pages import DASHBOARD, place
+from tests.system.test_end_to_end import PATIENCE_SECONDS, free_port
+
+AWAY = "The identity provider is away, or its answer cannot be used; try again later."
+REFUSED = "The identity provider refused to sign you in."
+
+
+@pytest.fixture
+def browser(visit, issuer, monkeypatch):
+    monkeypatch.setattr(keys, "FETCH_SECONDS", PATIENCE_SECONDS)
+    return visit(**provided(issuer))
+
+
+@pytest.fixture
+def stand_in():
+    """A server in the provider's place: what it answers, and which paths it was asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.reply()
+
+        def do_POST(self):
+            self.reply()
+
+        def reply(self):
+            server.asked[self.path] += 1
+            status, headers, body = server.answer
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.asked = Counter()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def request_lines(caplog):
+    return [record.fields for record in caplog.records if record.name == "app.request"]
+
+
+def test_a_provider_that_is_away_or_silent_is_given_up_and_asked_again(visit, issuer, monkeypatch):
+    monkeypatch.setattr(oidc, "SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (free_port(), silent.getsockname()[1]):
+            browser = visit(**provided(issuer, OIDC_ISSUER=f"http://127.0.0.1:{port}"))
+            for _ in range(2):
+                answer = browser.get(OIDC)
+                check_problem(answer, 503, AWAY)
+                assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, {}, b"broken"),
+        (404, {}, b"{}"),
+        (200, {}, b"<html>"),
+        (200, {}, b"[]"),
+        (200, {}, b"null"),
+        (200, {}, b'{"issuer": "https://other.test"}'),
+        (200, {}, b"OURS"),
+        (200, {}, b"\xff\xfe"),
+        (302, {"Location": "/elsewhere"}, b""),
+        (307, {"Location": "/elsewhere"}, b"OURS"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_and_no_redirect_is_followed(
+    visit, issuer, stand_in, caplog, answer
+):
+    caplog.set_level(logging.INFO)
+    ours = json.dumps({"issuer": stand_in.url}).encode()
+    *head, body = answer
+    stand_in.answer = (*head, body.replace(b"OURS", ours))
+    browser = visit(**provided(issuer, OIDC_ISSUER=stand_in.url))
+    for _ in range(2):
+        check_problem(browser.get(OIDC), 503, AWAY)
+    assert set(stand_in.asked) == {"/.well-known/openid-configuration"}
+    assert [bool(line["cause"]) for line in request_lines(caplog)] == [True, True]
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, {}, b"broken"),
+        (429, {}, b"<html>slow down</html>"),
+        (200, {}, b"[]"),
+        (200, {}, b"{}"),
+        (200, {}, b'{"access_token": "x", "token_type": "Bearer"}'),
+        (200, {}, b'{"access_token": "x", "id_token": "y"}'),
+        (200, {}, b'{"access_token": 7, "id_token": {}}'),
+        (400, {}, b'{"error": "invalid_grant", "error_description": "secret words"}'),
+        (401, {}, b'{"error": "invalid_client"}'),
+        (400, {}, b'{"error": {"error": ["secret words"]}}'),
+        (307, {"Location": "/elsewhere"}, b""),
+    ],
+)
+def test_a_token_endpoint_that_fails_is_a_sentence_and_lets_nobody_in(
+    browser, stand_in, caplog, answer
+):
+    caplog.set_level(logging.INFO)
+    door = go(browser)
+    stand_in.answer = answer
+    refused = b'"error"' in answer[2]
+    client = browser.app.extensions["analytics_provider"]
+    client.server_metadata["token_endpoint"] = f"{stand_in.url}/token"
+    check_problem(browser.get(door), *((403, REFUSED) if refused else (503, AWAY)))
+    assert stand_in.asked == {"/token": 1}
+    assert request_lines(caplog)[-1]["cause"]
+    assert "secret words" not in caplog.text + repr(request_lines(caplog))
+    assert browser.get(DASHBOARD).status_code == 303
+
+
+@pytest.mark.parametrize("error", ["access_denied", "server_error", "<script>", "tok\x1ben"])
+def test_what_the_provider_says_of_an_error_is_neither_shown_nor_logged(browser, error, caplog):
+    caplog.set_level(logging.DEBUG)
+    browser.get(OIDC)
+    text = {"error": error, "error_description": "<b>their words</b>", "state": "s"}
+    answer = browser.get(CALLBACK, query_string=text)
+    check_problem(answer, 403, REFUSED)
+    logged = caplog.text + repr([vars(record) for record in caplog.records])
+    assert "their words" not in answer.text + logged
+    known = error in ("access_denied", "server_error")
+    assert request_lines(caplog)[-1]["cause"] == (error if known else "OAuthError")
+
+
+def test_a_provider_that_hangs_holds_half_of_the_threads_at_most(visit, issuer):
+    browser = visit(**provided(issuer, WEB_THREADS="4"))
+    door = go(browser)
+    turns = browser.app.extensions["analytics_provider"].turns
+    with turns, turns:
+        for path in (door, OIDC):
+            check_problem(browser.get(path), 503, "Many people sign in at this moment")
+    assert place(sign_in(browser)) == DASHBOARD
+
+
+def test_keys_that_cannot_be_had_are_said_and_had_at_the_next_attempt(issuer, browser, monkeypatch):
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    door = go(browser)
+    issuer.go_away()
+    check_problem(browser.get(door), 503, AWAY)
+    issuer.come_back()
+    assert place(sign_in(browser)) == DASHBOARD
+
+
+def test_commands_and_the_api_do_not_load_what_only_signing_in_needs(sqlite_url):
+    script = "import sys, wsgi; print([m for m in ('authlib', 'requests') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=child_environ(sqlite_url),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -1,0 +1,237 @@
+"""Signing in with a pasted access token: the rules of the API decide, and the token is not kept."""
+
+import base64
+import hashlib
+import logging
+import re
+import time
+import zlib
+from http.cookies import SimpleCookie
+
+import pytest
+from itsdangerous import URLSafeTimedSerializer
+
+from app.web.responses import PAGE_POLICY
+from tests.conftest import KEY, bearer, token
+from tests.support.pages import COOKIE, DASHBOARD, HTML, SIGNIN, SIGNOUT, place, set_cookies
+
+UNUSABLE = {
+    "another key": lambda: token(key="k" * 40),
+    "expired": lambda: token(exp=int(time.time()) - 1),
+    "no expiry": lambda: token(drop="exp"),
+    "for ever": lambda: token(exp=float("inf")),
+    "an ID token": lambda: token(token_use="id"),
+    "cut": lambda: token()[:-4],
+    "no token": lambda: "correct horse battery staple",
+    "markup": lambda: "<script>alert(1)</script>",
+    "not ASCII": lambda: "töken",
+    "with its header": lambda: "Bearer: " + token(),
+}
+
+
+def content(cookie):
+    """What anybody who has the cookie can read in it."""
+    text = cookie.lstrip(".").split(".")[0]
+    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return zlib.decompress(raw) if cookie.startswith(".") else raw
+
+
+def test_a_pasted_token_opens_the_page_that_was_asked_for(browser):
+    assert place(browser.get("/")) == DASHBOARD
+    assert place(browser.get(f"{DASHBOARD}?days=7")) == SIGNIN
+    assert place(browser.sign_in()) == f"{DASHBOARD}?days=7"
+    page = browser.get(DASHBOARD)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "org-a" in page.text
+    assert place(browser.get(SIGNIN)) == DASHBOARD
+
+
+def test_a_token_may_be_pasted_with_the_terminals_line_breaks(browser):
+    text = token()
+    assert place(browser.sign_in(f"  {text[:70]}\r\n{text[70:]}\n")) == DASHBOARD
+
+
+@pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_token_that_the_api_refuses_begins_no_session_and_is_not_shown(browser, make, caplog):
+    caplog.set_level(logging.DEBUG)
+    text = make()
+    answer = browser.sign_in(text)
+    assert answer.status_code == 401
+    assert re.search(r'role="alert">The token [^<]+\.<', answer.text)
+    assert '<textarea id="token"' in answer.text
+    assert "></textarea>" in answer.text
+    shown = answer.text + str(answer.headers) + caplog.text
+    assert text not in shown
+    assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
+def test_nothing_pasted_is_said_so(browser):
+    answer = browser.sign_in(" \n")
+    assert (answer.status_code, "Paste an access token first." in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [({"drop": "organization_id"}, "names no organization"), ({"organization_id": 7}, "malformed")],
+    ids=["none", "malformed"],
+)
+def test_a_token_without_a_usable_organization_begins_no_session(browser, claims, said):
+    browser.get(f"{DASHBOARD}?days=7")
+    answer = browser.sign_in(**claims)
+    assert (answer.status_code, said in answer.text) == (403, True)
+    assert browser.get(SIGNIN).status_code == 200
+    assert place(browser.sign_in()) == f"{DASHBOARD}?days=7"
+
+
+def test_the_cookie_holds_tenant_person_and_end_and_never_the_token(browser):
+    text = token(sub="ada", scope="events:write")
+    browser.sign_in(text)
+    held = content(browser.cookie())
+    for part in (text, *text.split(".")):
+        assert part.encode() not in held
+    with browser.client.session_transaction(base_url=browser.base) as session:
+        assert {"tenant", "subject", "expires"} == session.keys()
+        assert (session["tenant"], session["subject"]) == ("org-a", "ada")
+
+
+def test_the_longest_names_fit_into_a_cookie(browser):
+    longest = "".join(chr(0x10000 + 7919 * number % 0xF0000) for number in range(255))
+    browser.sign_in(organization_id=longest, sub=longest * 9)
+    page = browser.get(DASHBOARD)
+    assert (page.status_code, longest in page.text) == (200, True)
+    assert len(browser.cookie()) < 3800
+
+
+def test_a_session_ends_with_its_token_and_after_a_day_at_most(browser):
+    for seconds, expected in ((600, 600), (10**8, 24 * 3600)):
+        ends = int(time.time()) + seconds
+        answer = browser.sign_in(exp=ends)
+        (cookie,) = set_cookies(answer)
+        expires = SimpleCookie(cookie)[COOKIE]["expires"]
+        stamp = time.mktime(time.strptime(expires, "%a, %d %b %Y %H:%M:%S GMT")) - time.timezone
+        assert expected - 30 < stamp - time.time() <= expected
+        assert stamp <= ends
+        browser.send(DASHBOARD, SIGNOUT)
+
+
+def test_a_session_whose_token_expires_is_over_at_the_next_page(browser, monkeypatch):
+    browser.sign_in()
+    kept = browser.cookie()
+    assert browser.get(DASHBOARD).status_code == 200
+    present = time.time()
+    monkeypatch.setattr("app.web.pages.sessions.time.time", lambda: present + 601)
+    browser.client.set_cookie(COOKIE, kept, domain="127.0.0.1")
+    assert place(browser.get(f"{DASHBOARD}?days=7")) == SIGNIN
+    browser.client.set_cookie(COOKIE, kept, domain="127.0.0.1")
+    assert place(browser.post(SIGNOUT)) == SIGNIN
+
+
+def test_signing_out_ends_the_session_and_removes_the_cookie(browser):
+    browser.sign_in()
+    answer = browser.send(DASHBOARD, SIGNOUT)
+    assert place(answer) == SIGNIN
+    assert browser.cookie() is None
+    assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
+def test_signing_in_keeps_nothing_of_the_session_before(browser):
+    browser.sign_in(organization_id="org-b")
+    with browser.client.session_transaction(base_url=browser.base) as session:
+        session["planted"] = "by somebody else"
+    crossing = browser.send(DASHBOARD, SIGNIN, token=token())
+    assert place(crossing) == DASHBOARD
+    with browser.client.session_transaction(base_url=browser.base) as session:
+        assert ("planted" in session, session["tenant"]) == (False, "org-a")
+
+
+def test_each_session_sees_its_own_tenant_whatever_else_a_request_says(browser):
+    browsers = {"org-a": browser, "org-b": browser.another()}
+    for name, visitor in browsers.items():
+        visitor.sign_in(organization_id=name)
+    for name, visitor in browsers.items():
+        (other,) = browsers.keys() - {name}
+        headers = HTML | bearer(other) | {"X-Tenant-Id": other}
+        page = visitor.get(
+            f"{DASHBOARD}?tenant_id={other}&organization_id={other}", headers=headers
+        )
+        assert (name in page.text, other in page.text) == (True, False)
+
+
+def test_a_cookie_that_somebody_made_up_or_altered_is_nobodys(browser):
+    options = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    made = {"tenant": "org-a", "subject": "eve", "expires": time.time() + 600}
+
+    def signed(key):
+        signer = URLSafeTimedSerializer(key, salt="cookie-session", signer_kwargs=options)
+        return signer.dumps(made)
+
+    ours = signed(KEY)
+    assert shown(browser, ours) == 200
+    for cookie in (signed(KEY[::-1]), ours.rpartition(".")[0], f"{ours[:-6]}AAAAAA", ours[1:], "x"):
+        assert shown(browser, cookie) == 303
+
+
+def shown(browser, cookie):
+    """The status of the dashboard with this cookie."""
+    browser.client.set_cookie(COOKIE, cookie, domain="127.0.0.1")
+    return browser.get(DASHBOARD).status_code
+
+
+def test_a_session_is_no_way_into_the_api(browser):
+    browser.sign_in()
+    answer = browser.get("/api/v1/analytics/tokens")
+    assert (answer.status_code, answer.json["code"]) == (401, "UNAUTHORIZED")
+    assert set_cookies(answer) == []
+
+
+def test_pages_count_against_the_tenants_rate_limit(visit):
+    browser = visit(RATE_LIMIT="2/minute")
+    browser.sign_in()
+    answers = [browser.get(DASHBOARD) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert (answers[2].mimetype, int(answers[2].headers["Retry-After"]) > 0) == ("text/html", True)
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+def test_tokens_are_taken_where_the_setting_allows_it(visit, allowed):
+    browser = visit(DASHBOARD_TOKEN_LOGIN=allowed)
+    page = browser.get(SIGNIN)
+    assert ("<form" in page.text) == (allowed == "1")
+    assert ("Nobody can sign in here yet" in page.text) == (allowed == "0")
+    if allowed == "0":
+        other = visit()
+        form = other.get(SIGNIN)
+        browser.client.set_cookie(COOKIE, other.cookie(), domain="127.0.0.1")
+        fields = dict(re.findall(r'name="(csrf_token)" value="([^"]+)"', form.text))
+        assert browser.post(SIGNIN, token=token(), **fields).status_code == 404
+        assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
+def test_the_provider_is_not_asked_where_none_is_set(browser):
+    for path in ("/signin/oidc", "/signin/callback?code=c&state=s"):
+        assert browser.get(path).status_code == 404
+
+
+def test_the_line_of_a_request_names_who_signed_in(browser, caplog):
+    caplog.set_level(logging.INFO, "app.request")
+    browser.sign_in(sub="ada")
+    browser.get(DASHBOARD)
+    lines = [record.fields for record in caplog.records if record.name == "app.request"]
+    assert [(line["tenant"], line["subject"]) for line in lines] == [
+        (None, None),
+        ("org-a", "ada"),
+        ("org-a", "ada"),
+    ]
+
+
+@pytest.mark.parametrize("path", [SIGNIN, DASHBOARD])
+def test_a_page_is_kept_by_no_cache_and_runs_nothing_of_others(browser, path):
+    browser.sign_in()
+    if path == SIGNIN:
+        browser.send(DASHBOARD, SIGNOUT)
+    page = browser.get(path)
+    assert page.status_code == 200
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Content-Security-Policy"] == PAGE_POLICY
+    assert "Cookie" in page.headers["Vary"]
+    assert not re.search(r"<script(?! src=\"/static/)|<style|\bstyle=|\bon[a-z]+=", page.text)

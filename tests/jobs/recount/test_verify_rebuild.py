@@ -1,0 +1,237 @@
+"""Verify tells the truth and rebuild restores it, while everything goes on."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from app.errors import RefusedError
+from app.storage.tables import (
+    daily_issuance,
+    dow_hour_activity,
+    issuance_events,
+    monthly_agent_issuance,
+    purged_months,
+    rollup_corrections,
+)
+from jobs.recount import rebuild as rebuilding
+from jobs.recount.rebuild import Rebuilt, rebuild
+from jobs.recount.verify import Drift, verification
+from tests.support.recount import assert_exact, stored
+
+MARCH, APRIL, MAY = (date(2026, month, 1) for month in (3, 4, 5))
+
+
+def execute(database, statement):
+    database.write(lambda connection: connection.execute(statement))
+
+
+def drift(database, first=None, last=None):
+    with verification(database, first, last) as found:
+        return list(found.drift)
+
+
+def journal(database):
+    query = select(
+        rollup_corrections.c["tenant_id", "table_name", "month", "old_total", "new_total"]
+    ).order_by(rollup_corrections.c.correction, rollup_corrections.c.table_name)
+    with database.reading() as connection:
+        return [tuple(row) for row in connection.execute(query)]
+
+
+@pytest.fixture
+def counted(issue, roll_up, database):
+    """Three days of three months, counted."""
+    for day in ("2026-03-31", "2026-04-01", "2026-05-01"):
+        issue(f"{day}T10:00:00Z", times=2)
+        issue(f"{day}T11:00:00Z", tenant="org-b", agent="other")
+    roll_up()
+    return database
+
+
+def corrupt(database):
+    """Every way in which numbers can be wrong: too many, too few, missing, invented."""
+    april = daily_issuance.c.date == APRIL
+    execute(database, update(daily_issuance).where(april).values(issued=100))
+    execute(database, delete(monthly_agent_issuance).where(monthly_agent_issuance.c.month == MAY))
+    invented = {"tenant_id": "ghost", "month": MARCH, "dow": 3, "hour": 7, "issued": 9}
+    execute(database, insert(dow_hour_activity).values(invented))
+
+
+def test_right_numbers_have_no_drift(counted):
+    assert drift(counted) == []
+
+
+def test_every_wrong_number_is_named_with_both_values(counted):
+    corrupt(counted)
+    assert drift(counted) == [
+        Drift("daily_issuance", {"tenant_id": "org-a", "date": APRIL}, 100, 2),
+        Drift("daily_issuance", {"tenant_id": "org-b", "date": APRIL}, 100, 1),
+        Drift(
+            "dow_hour_activity",
+            {"tenant_id": "ghost", "month": MARCH, "dow": 3, "hour": 7},
+            9,
+            0,
+        ),
+        Drift(
+            "monthly_agent_issuance",
+            {"tenant_id": "org-a", "month": MAY, "agent_id": "agent-1"},
+            0,
+            2,
+        ),
+        Drift(
+            "monthly_agent_issuance",
+            {"tenant_id": "org-b", "month": MAY, "agent_id": "other"},
+            0,
+            1,
+        ),
+    ]
+
+
+def test_only_the_months_asked_for_are_verified(counted):
+    corrupt(counted)
+    assert {found.table for found in drift(counted, MARCH, MARCH)} == {"dow_hour_activity"}
+    assert {found.table for found in drift(counted, APRIL, APRIL)} == {"daily_issuance"}
+    assert len(drift(counted, APRIL, MAY)) == 4
+
+
+def test_events_that_are_not_counted_yet_are_no_drift(counted, issue):
+    issue("2026-04-01T10:00:00Z", times=5)
+    assert drift(counted) == []
+
+
+def test_a_purged_month_is_not_verifiable_and_no_drift(counted):
+    corrupt(counted)
+    execute(counted, insert(purged_months).values(month=APRIL, events=1))
+    execute(counted, delete(issuance_events))
+    with verification(counted, APRIL, APRIL) as found:
+        assert (found.scope.ranges, found.scope.purged) == ([], [APRIL])
+        assert list(found.drift) == []
+    assert {found.key.get("month", MARCH) for found in drift(counted)} <= {MARCH, MAY}
+
+
+def test_rebuild_makes_everything_equal_to_a_recount(counted):
+    corrupt(counted)
+    assert rebuild(counted, MARCH, MAY) == Rebuilt(5, 1)
+    assert drift(counted) == []
+    assert_exact(counted)
+
+
+def test_rebuild_leaves_other_months_alone(counted):
+    corrupt(counted)
+    rebuild(counted, APRIL, APRIL)
+    assert {found.table for found in drift(counted)} == {
+        "dow_hour_activity",
+        "monthly_agent_issuance",
+    }
+
+
+def test_every_total_that_changed_is_in_the_journal(counted):
+    corrupt(counted)
+    rebuild(counted, MARCH, MAY)
+    assert sorted(journal(counted)) == sorted(
+        [
+            ("org-a", "daily_issuance", APRIL, 100, 2),
+            ("org-b", "daily_issuance", APRIL, 100, 1),
+            ("ghost", "dow_hour_activity", MARCH, 9, 0),
+            ("org-a", "monthly_agent_issuance", MAY, 0, 2),
+            ("org-b", "monthly_agent_issuance", MAY, 0, 1),
+        ]
+    )
+
+
+def test_a_rebuild_without_drift_writes_nothing(counted):
+    assert rebuild(counted, MARCH, MAY) == Rebuilt(0, None)
+    assert journal(counted) == []
+
+
+def test_a_purged_month_is_refused_by_name_and_nothing_changes(counted):
+    corrupt(counted)
+    execute(counted, insert(purged_months).values(month=APRIL, events=1))
+    before = drift(counted)
+    with pytest.raises(RefusedError, match=r"2026-04$"):
+        rebuild(counted, MARCH, MAY)
+    assert drift(counted) == before
+
+
+def test_a_purge_while_the_difference_is_computed_is_noticed(counted, monkeypatch):
+    corrupt(counted)
+    compute = rebuilding._compute
+
+    def purged_meanwhile(connection, **months):
+        before = compute(connection, **months)
+        thread = threading.Thread(
+            target=execute,
+            args=(counted, insert(purged_months).values(month=APRIL, events=1)),
+        )
+        thread.start()
+        thread.join()
+        return before
+
+    monkeypatch.setattr(rebuilding, "_compute", purged_meanwhile)
+    with pytest.raises(RefusedError, match="2026-04"):
+        rebuild(counted, APRIL, APRIL)
+
+
+def test_ingest_and_runs_between_difference_and_repair_are_kept(
+    counted, issue, roll_up, monkeypatch
+):
+    corrupt(counted)
+    compute = rebuilding._compute
+
+    def busy_meanwhile(connection, **months):
+        before = compute(connection, **months)
+        issue("2026-04-01T10:00:00Z", times=7)
+        assert roll_up().events == 7
+        return before
+
+    monkeypatch.setattr(rebuilding, "_compute", busy_meanwhile)
+    rebuild(counted, MARCH, MAY)
+    assert assert_exact(counted) == 16
+
+
+def test_two_rebuilds_at_once_correct_once(counted):
+    corrupt(counted)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: rebuild(counted, MARCH, MAY), range(2)))
+    assert sorted(result.buckets for result in results) == [0, 5]
+    assert_exact(counted)
+
+
+def test_rebuild_beside_runs_and_writers_stays_exact(counted, issue, roll_up):
+    def write():
+        for day in range(1, 29):
+            issue(datetime(2026, 4, day, tzinfo=UTC), times=20)
+
+    def count():
+        for _ in range(10):
+            roll_up(window_ids=50)
+
+    corrupt(counted)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(work) for work in (write, write, count)]
+        while not all(job.done() for job in jobs):
+            rebuild(counted, MARCH, MAY)
+        for job in jobs:
+            job.result()
+    rebuild(counted, MARCH, MAY)
+    roll_up()
+    assert_exact(counted)
+
+
+def test_readers_see_the_old_number_or_the_new_one(counted):
+    execute(counted, update(daily_issuance).values(issued=50))
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            seen.update(stored(counted, daily_issuance).values())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    rebuild(counted, MARCH, MAY)
+    stop.set()
+    reader.join()
+    assert seen <= {50, 1, 2}

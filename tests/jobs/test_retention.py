@@ -1,0 +1,152 @@
+"""Purge deletes what is due, and says so to everybody who counts."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy import event as hooks
+from sqlalchemy import func, select, update
+
+from app.errors import RefusedError
+from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_runs
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
+from tests.support.recount import stored
+
+APRIL = date(2026, 4, 1)
+
+
+@pytest.fixture
+def receive(database, issue):
+    """Store events as if they had been received some days ago."""
+
+    def receive(instant, times=1, *, days_ago=0, **options):
+        ids = [event.event_id for event in issue(instant, times, **options)]
+        when = datetime.now(UTC) - timedelta(days=days_ago)
+        aged = update(issuance_events).where(issuance_events.c.event_id.in_(ids))
+        database.write(lambda c: c.execute(aged.values(received_at=when)))
+
+    return receive
+
+
+@pytest.fixture
+def purge(database):
+    def purge(retention_days=90, **options):
+        return purge_events(database, retention_days=retention_days, **options)
+
+    return purge
+
+
+def left(database):
+    with database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(issuance_events))
+
+
+def test_events_received_longer_ago_than_kept_are_deleted_and_rollups_stay(
+    receive, roll_up, purge, database
+):
+    receive("2026-04-01T00:00:00Z", 3, days_ago=91)
+    receive("2026-04-01T00:00:00Z", 2, days_ago=89)
+    roll_up()
+    assert purge().events == 3
+    assert left(database) == 2
+    assert stored(database, daily_issuance) == {("org-a", APRIL): 5}
+
+
+def test_it_is_the_receipt_that_ages_not_the_issuance(receive, roll_up, purge, database):
+    receive("1999-01-01T00:00:00Z")
+    roll_up()
+    assert purge().events == 0
+
+
+def test_an_event_that_is_not_counted_is_never_deleted(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 3, days_ago=400)
+    assert purge().events == 0
+    roll_up()
+    assert purge().events == 3
+
+
+def test_each_months_loss_is_recorded_across_batches(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 7, days_ago=100)
+    receive("2026-03-31T23:59:59.999999Z", 5, days_ago=100)
+    roll_up()
+    assert purge(batch_events=2).events == 12
+    with database.reading() as connection:
+        months = {row.month: row.events for row in connection.execute(select(purged_months))}
+    assert months == {APRIL: 7, date(2026, 3, 1): 5}
+
+
+def test_purged_months_are_not_verifiable_and_not_rebuilt(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 3, days_ago=100)
+    receive("2026-04-02T00:00:00Z")
+    receive("2026-05-01T00:00:00Z")
+    roll_up()
+    purge()
+    with verification(database) as found:
+        assert (list(found.drift), found.scope.purged) == ([], [APRIL])
+    with pytest.raises(RefusedError, match="2026-04"):
+        rebuild(database, APRIL, date(2026, 5, 1))
+    assert rebuild(database, date(2026, 5, 1), date(2026, 5, 1)).buckets == 0
+
+
+def test_purges_at_once_record_each_event_once(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 60, days_ago=100)
+    roll_up()
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: purge(batch_events=7).events, range(4)))
+    assert sum(done) == 60
+    with database.reading() as connection:
+        assert connection.scalar(select(purged_months.c.events)) == 60
+
+
+def test_a_purge_that_dies_half_way_has_recorded_what_it_deleted(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 10, days_ago=100)
+    roll_up()
+    deletes = 0
+
+    def die(_connection, _cursor, text, *_):
+        nonlocal deletes
+        deletes += text.startswith("DELETE FROM issuance_events")
+        if deletes == 3:
+            raise ConnectionError("the process died")
+
+    hooks.listen(database.engine, "after_cursor_execute", die)
+    with pytest.raises(ConnectionError):
+        purge(batch_events=2)
+    hooks.remove(database.engine, "after_cursor_execute", die)
+    with database.reading() as connection:
+        assert connection.scalar(select(purged_months.c.events)) == 10 - left(database) == 4
+    assert purge(batch_events=2).events == 6
+
+
+def test_a_stop_ends_between_two_batches(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 10, days_ago=100)
+    roll_up()
+    stop = threading.Event()
+    stop.set()
+    assert not purge(stop=stop).finished
+    assert left(database) == 10
+
+
+def test_a_purge_does_not_walk_through_everything_that_is_kept(receive, roll_up, purge, database):
+    receive("2026-04-01T00:00:00Z", 4, days_ago=100)
+    receive("2026-04-01T00:00:00Z", 100)
+    roll_up()
+    statements = []
+    hooks.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    purge(batch_events=2)
+    assert sum(text.startswith("DELETE FROM issuance_events") for text in statements) == 2 + 10
+
+
+def test_runs_are_kept_in_the_history_for_30_days(issue, roll_up, purge, database):
+    for age in (29, 31):
+        issue("2026-04-01T00:00:00Z")
+        run = roll_up()
+        old = datetime.now(UTC) - timedelta(days=age)
+        mine = update(rollup_runs).where(rollup_runs.c.id == run.id).values(started_at=old)
+        database.write(lambda c, mine=mine: c.execute(mine))
+    purge()
+    with database.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(rollup_runs)) == 1

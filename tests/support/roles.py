@@ -1,0 +1,88 @@
+"""All that each role of docs/postgresql.md is for, done once; for tests of what it needs."""
+
+import uuid
+from datetime import date
+
+from app.factory import create_app
+from app.storage.schema import is_current
+from jobs.counting.run import Run, run_rollup
+from jobs.counting.status import rollup_status
+from jobs.recount.rebuild import Rebuilt, rebuild
+from jobs.recount.verify import verification
+from jobs.retention import Purged, purge_events
+from jobs.scheduler import claim_tick
+from tests.conftest import NOW, TENANT, bearer, make_settings
+from tests.support.deployment import Deployment
+
+APRIL = date(2026, 4, 1)
+READS = ("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5")
+
+# One bucket is wrong then, one is missing, and one too many.
+SPOIL = (
+    "UPDATE daily_issuance SET issued = issued + 1 WHERE date = '2026-04-01'",
+    "DELETE FROM dow_hour_activity WHERE month = '2026-04-01'",
+    "INSERT INTO monthly_agent_issuance VALUES ('org-a', '2026-04-01', 'ghost', 1)"
+    " ON CONFLICT DO NOTHING",
+)
+
+
+def insert(instant: str = "2026-04-01T09:00:00Z", tenant: str = TENANT) -> str:
+    """How an identity provider writes an event; each has an id of its own."""
+    return (
+        "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+        f" VALUES ('{tenant}', '{uuid.uuid4()}', 'agent-1', '{instant}') ON CONFLICT DO NOTHING"
+    )
+
+
+def deliver(deployment: Deployment) -> None:
+    """The identity provider's work."""
+    assert deployment.connect("idp").execute(insert()).rowcount == 1
+
+
+def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> list[int]:
+    """The web's work: an event and names in, readiness, every read; the tokens of each day."""
+    app = create_app(make_settings(deployment.url("web"), **variables), clock=lambda: NOW)
+    client, database = app.test_client(), app.extensions["analytics"].database
+    event = {"id": str(uuid.uuid4()), "agentId": "agent-1", "issuedAt": "2026-04-15T09:00:00Z"}
+    event["agentName"] = "said"
+    headers = bearer(tenant, scope="events:write agents:write")
+    try:
+        sent = client.post("/api/v1/events", json=event, headers=headers)
+        assert (sent.status_code, sent.json.get("accepted")) == (202, 1)
+        for name in ("set", None):
+            named = client.put("/api/v1/agents/agent-2", json={"name": name}, headers=headers)
+            assert named.json == {"agentId": "agent-2", "name": name}
+        assert client.get("/ready").status_code == 200
+        listed = client.get("/api/v1/agents?q=said", headers=headers)
+        assert listed.status_code == 200
+        assert [agent["agentId"] for agent in listed.json["data"]] == ["agent-1"]
+        answers = [client.get(f"/api/v1/analytics/{read}", headers=headers) for read in READS]
+        assert [answer.status_code for answer in answers] == [200] * len(READS)
+        assert database.engine.pool.checkedin() == 1, "a request needs one connection"
+    finally:
+        database.dispose()
+    return [point["count"] for point in answers[0].json["data"]]
+
+
+def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
+    """The jobs' work, with something to do in each."""
+    owner, database = deployment.connect("owner"), deployment.database("job")
+    owner.execute(insert())
+    owner.execute(insert("2020-01-01T00:00:00Z"))
+    with database.reading() as connection:
+        assert is_current(connection)
+    assert database.write(lambda connection: claim_tick(connection, 0))
+    run = run_rollup(database, window_ids=1000, wait_seconds=5)
+    for statement in SPOIL:
+        owner.execute(statement)
+    rebuilt = rebuild(database, APRIL, APRIL)
+    owner.execute(
+        "UPDATE issuance_events SET received_at = issued_at WHERE issued_at < '2021-01-01'"
+    )
+    purged = purge_events(database, retention_days=1000)
+    with verification(database) as found:
+        assert list(found.drift) == []
+    with database.reading() as connection:
+        assert rollup_status(connection).pending == 0
+    assert database.engine.pool.checkedin() == 1, "a job needs one connection"
+    return run, rebuilt, purged

@@ -1,0 +1,146 @@
+"""Ending and recycling: what is under way finishes, what was acknowledged stays."""
+
+import http.client
+import itertools
+import json
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from app.storage.database import Database
+from app.storage.tables import issuance_events
+from tests.conftest import bearer, child_environ
+from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+
+CLIENTS = 8
+
+
+class Clients:
+    """Post batches from several threads at once, each on a new connection, until told to stop."""
+
+    def __init__(self, port):
+        self.acknowledged, self.failed = [], []
+        self._port, self._numbers, self._stop = port, itertools.count(), threading.Event()
+        self._threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self):
+        headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+        while not self._stop.is_set():
+            number = next(self._numbers)
+            ids = [f"{number}-{part}" for part in range(3)]
+            try:
+                status = post(self._port, ids, headers)
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(error)
+                time.sleep(0.05)
+                continue
+            if status == 202:
+                self.acknowledged.extend(ids)
+            else:
+                self.failed.append(status)
+
+
+def body(ids):
+    now = datetime.now(UTC).isoformat()
+    return json.dumps([{"id": one, "agentId": "agent", "issuedAt": now} for one in ids]).encode()
+
+
+def post(port, ids, headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    try:
+        connection.request("POST", "/api/v1/events", body(ids), headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
+
+
+def stored(url):
+    database = Database(make_url(url))
+    with database.reading() as connection:
+        found = connection.scalars(sa.select(issuance_events.c.event_id)).all()
+    database.dispose()
+    return found
+
+
+@pytest.fixture
+def port():
+    return free_port()
+
+
+@pytest.fixture
+def environ(database_url, port):
+    return child_environ(database_url, PORT=str(port))
+
+
+def wait_until_up(port):
+    poll(lambda: call(f"http://127.0.0.1:{port}/ready"), lambda answer: answer[0] == 200)
+
+
+def test_recycling_workers_fails_no_request_and_loses_no_event(database_url, environ, port):
+    options = ("--max-requests", "40", "--max-requests-jitter", "20")
+    with process("gunicorn", "wsgi:app", *options, environ=environ) as server:
+        wait_until_up(port)
+        with Clients(port) as clients:
+            poll(lambda: len(clients.acknowledged), lambda events: events > 3 * 400)
+        assert server.log.read_text().count("Autorestarting worker") >= 4
+    assert clients.failed == []
+    assert sorted(stored(database_url)) == sorted(clients.acknowledged)
+
+
+def test_no_acknowledged_event_is_lost_at_the_end(database_url, environ, port):
+    with process("gunicorn", "wsgi:app", environ=environ) as server:
+        wait_until_up(port)
+        with Clients(port) as clients:
+            poll(lambda: len(clients.acknowledged), lambda events: events > 3 * 40)
+            server.send_signal(signal.SIGTERM)
+            server.wait(PATIENCE_SECONDS)
+    found = stored(database_url)
+    assert set(clients.acknowledged) <= set(found)
+    assert len(found) == len(set(found))
+    statuses = {failure for failure in clients.failed if isinstance(failure, int)}
+    assert statuses == set()
+
+
+def test_what_is_under_way_finishes_while_the_service_is_no_longer_ready(
+    database_url, environ, port
+):
+    whole = body(["late"])
+    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+    with process("gunicorn", "wsgi:app", "--workers", "1", environ=environ) as server:
+        wait_until_up(port)
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+        idle.request("GET", "/ready")
+        assert idle.getresponse().read() == b'{"status":"ready"}'
+        slow = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+        slow.putrequest("POST", "/api/v1/events")
+        for name, value in (headers | {"Content-Length": str(len(whole))}).items():
+            slow.putheader(name, value)
+        slow.endheaders(whole[:10])
+        time.sleep(0.5)  # until a thread waits for the rest
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # less than an idle connection is kept
+        idle.request("GET", "/ready")
+        answer = idle.getresponse()
+        assert (answer.status, json.load(answer)["code"]) == (503, "SERVICE_UNAVAILABLE")
+        slow.send(whole[10:])
+        assert slow.getresponse().status == 202
+        idle.close()
+        slow.close()
+    assert stored(database_url) == ["late"]

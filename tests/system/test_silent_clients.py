@@ -1,0 +1,128 @@
+"""Clients that stop in the middle of a request, or do not take its answer, hold no thread."""
+
+import http.client
+import socket
+import time
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from tests.conftest import bearer, child_environ
+from tests.system.test_end_to_end import call, free_port, poll, process
+
+THREADS = 4
+SECONDS = 1
+# gunicorn waits so long for a client to hang up that it has answered.
+LINGERING_SECONDS = 2
+# As it is deployed, but less patient; and an answer that no buffer takes whole.
+CONFIG = f"""
+from app.server import gunicorn_config as serving
+
+serving.SILENT_SECONDS = {SECONDS}
+from app.server.gunicorn_config import *
+"""
+PROBE = """
+from wsgi import app
+
+app.add_url_rule("/large", view_func=lambda: b"x" * 50_000_000)
+"""
+
+
+@pytest.fixture
+def port(sqlite_url, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "probed.py").write_text(PROBE)
+    port = free_port()
+    environ = child_environ(sqlite_url, PORT=str(port), PYTHONPATH=str(tmp_path))
+    config = ("--config", str(tmp_path / "config.py"))
+    with process("gunicorn", "--workers", "1", *config, "probed:app", environ=environ) as server:
+        poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
+        yield port
+        assert '"status":5' not in server.log.read_text()
+
+
+@contextmanager
+def connections(port, sent, count=THREADS):
+    """As many as there are threads, or more, on which so much was sent."""
+    with ExitStack() as opened:
+        found = []
+        for _ in range(count):
+            one = opened.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.settimeout(30)
+            one.connect(("127.0.0.1", port))
+            one.sendall(sent)
+            found.append(one)
+        yield found
+
+
+def check_served(port):
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SECONDS)) as other:
+        other.request("GET", "/health")
+        assert other.getresponse().status == 200
+
+
+def test_half_a_head_is_waited_for_a_while(port):
+    with connections(port, b"GET /health HTTP/1.1\r\nHo") as silent:
+        check_served(port)
+        assert [one.recv(100) for one in silent] == [b""] * THREADS
+
+
+@pytest.mark.parametrize(
+    "length", ["Content-Length: 500\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1f"]
+)
+def test_half_a_body_is_answered_as_one_that_may_be_sent_again(port, length):
+    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{lines}{length}"
+    with connections(port, head.encode()) as silent:
+        check_served(port)
+        for one in silent:
+            answer = http.client.HTTPResponse(one)
+            answer.begin()
+            assert answer.status == 408
+            assert b"Request Timeout" in answer.read()
+
+
+def test_clients_that_do_not_hang_up_are_left_behind_at_once(port):
+    sent = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connections(port, sent, 10 * THREADS):
+        began = time.monotonic()
+        check_served(port)
+        assert time.monotonic() - began < LINGERING_SECONDS
+
+
+def test_who_sends_more_than_is_read_is_left_behind_too_with_the_answer(port):
+    sent = b"POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{"
+    with connections(port, sent) as silent:
+        began = time.monotonic()
+        check_served(port)
+        assert time.monotonic() - began < 2 * LINGERING_SECONDS
+        assert [one.recv(12) for one in silent] == [b"HTTP/1.1 405"] * THREADS
+
+
+def test_an_answer_that_is_not_taken_is_dropped(port):
+    with connections(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"):
+        check_served(port)
+
+
+def test_a_slow_client_that_goes_on_is_served(port):
+    with connections(port, b"GET /health HTTP/1.1\r\n") as slow:
+        for _ in range(4):
+            for one in slow:
+                assert not poll_closed(one, SECONDS / 2 / THREADS)
+                one.sendall(b"X-Some: header\r\n")
+        for one in slow:
+            one.sendall(b"Host: x\r\n\r\n")
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def poll_closed(one, seconds):
+    """Whether the other side ends within some time."""
+    one.settimeout(seconds)
+    try:
+        return one.recv(1) == b""
+    except TimeoutError:
+        return False
+    finally:
+        one.settimeout(30)
