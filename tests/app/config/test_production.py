@@ -133,7 +133,7 @@ def test_a_safe_production_starts(change):
 
 PROCESSES = {"gunicorn": ["gunicorn", "wsgi:app"], "jobs": ["jobs"]}
 every_process = pytest.mark.parametrize("command", PROCESSES.values(), ids=PROCESSES)
-# Without the two in tests/app/config/test_settings.py, and without cases that differ in a value alone.
+# Without the two in test_settings.py, and without cases that differ in a value alone.
 IN_PROCESSES = [
     "a JWT_SECRET_KEY of 31 bytes",
     "a known JWT_SECRET_KEY",
