@@ -30,7 +30,7 @@ from app.storage.types import database_now
 from jobs.counting.history import Run, record_run
 from jobs.counting.state import read_state
 from jobs.counting.tables import (
-    ROLLUPS,
+    SUMMARY_TABLES,
     Window,
     add_window,
     add_window_to_all,
@@ -208,9 +208,9 @@ def _add(connection: Connection, window: Window) -> tuple[int, int]:
     events = connection.execute(counted).scalar_one()
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
     buckets = 0
-    for rollup in ROLLUPS if events else ():
+    for summary in SUMMARY_TABLES if events else ():
         added = connection.execute(
-            add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
+            add_window(summary, upsert, window), execution_options={"preserve_rowcount": True}
         )
         buckets += added.rowcount
     return events, buckets

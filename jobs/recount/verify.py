@@ -9,7 +9,7 @@ from typing import Any
 from app.storage.citus import is_citus
 from app.storage.database import Database
 from jobs.counting.state import read_state
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.recount.difference import Scope, difference, scope
 
 
@@ -56,15 +56,15 @@ def verification(
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:
-            for done, rollup in enumerate(ROLLUPS):
-                on_table(done, len(ROLLUPS))
+            for done, summary in enumerate(SUMMARY_TABLES):
+                on_table(done, len(SUMMARY_TABLES))
                 rows = connection.execute(
-                    difference(rollup, months.ranges), execution_options={"stream_results": True}
+                    difference(summary, months.ranges), execution_options={"stream_results": True}
                 )
                 for row in rows:
                     *key, stored, recounted = row
-                    names = dict(zip(rollup.keys, key, strict=True))
-                    yield Drift(str(rollup.table.name), names, stored, recounted)
-            on_table(len(ROLLUPS), len(ROLLUPS))
+                    names = dict(zip(summary.keys, key, strict=True))
+                    yield Drift(str(summary.name), names, stored, recounted)
+            on_table(len(SUMMARY_TABLES), len(SUMMARY_TABLES))
 
         yield Verification(watermark, months, drift())
