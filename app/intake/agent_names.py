@@ -174,7 +174,7 @@ def _store(
 ) -> None:
     statement = statements[database.is_postgresql]
     if database.is_postgresql:
-        database.name_written(connection, {each.tenant_id for each in names})
+        database.name_tenants(connection, {each.tenant_id for each in names})
         arrays = map(list, zip(*names, strict=True))
         connection.execute(statement, dict(zip(Named._fields, arrays, strict=True)))
     else:

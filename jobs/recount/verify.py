@@ -51,7 +51,7 @@ def verification(
     """
     with database.reading() as connection:
         spread = is_citus(connection)
-    with database.snapshot(moving=spread) as connection:
+    with database.snapshot(current=spread) as connection:
         watermark = read_state(connection, lock=spread).watermark
         months = scope(connection, first, last)
 
