@@ -1,4 +1,4 @@
-"""Verify: prove the summary tables against the raw events, while everything goes on."""
+"""Verify: compare the summary tables with a recount of the raw events, while everything goes on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from jobs.recount.difference import Scope, difference, scope
 
 @dataclass(frozen=True)
 class Drift:
-    """A bucket whose number is not the recounted one."""
+    """A bucket whose stored number differs from the recount."""
 
     table: str
     key: dict[str, Any]
@@ -25,7 +25,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is verified, up to which event, and the differences, read as they are found."""
+    """The verified months, the watermark, and the differences, read as they are found."""
 
     watermark: int
     scope: Scope
@@ -42,17 +42,16 @@ def verification(
 ) -> Iterator[Verification]:
     """Recount the months ``first`` to ``last`` (all by default) in one snapshot.
 
-    Ingest, runs and reads go on meanwhile; on a cluster, where there is no one snapshot of all
-    nodes, runs wait. Months whose raw events were purged cannot be
-    verified and are named in the scope instead.
+    Ingest, runs and reads go on meanwhile. The nodes of a cluster share no snapshot, so runs wait
+    there. Months whose raw events were purged cannot be verified; the scope names them.
 
     Args:
-        on_table: told how many tables are verified, of how many.
+        on_table: called with the number of verified tables and of all tables.
     """
     with database.reading() as connection:
-        spread = is_citus(connection)
-    with database.snapshot(current=spread) as connection:
-        watermark = read_state(connection, lock=spread).watermark
+        distributed = is_citus(connection)
+    with database.snapshot(current=distributed) as connection:
+        watermark = read_state(connection, lock=distributed).watermark
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:
