@@ -135,4 +135,4 @@ def test_the_table_goes_between_the_marks_of_the_document(tmp_path):
 
 
 def test_the_documents_have_a_place_for_the_table():
-    assert (ROOT / "docs" / "operations.md").read_text().count("<!-- load -->\n") == 1
+    assert (ROOT / "docs" / "operate" / "runbook.md").read_text().count("<!-- load -->\n") == 1

@@ -258,8 +258,8 @@ def total(body: dict[str, Any]) -> int:
 
 @pytest.fixture
 def documented(provider: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """The settings of a provider in docs/idp.md, and its example of a token's payload."""
-    text = (ROOT / "docs" / "idp.md").read_text()
+    """A provider's settings in docs/identity-providers/, and its example of a payload."""
+    text = (ROOT / "docs" / "identity-providers" / "index.md").read_text()
     section = re.split(r"^## ", text.split(f"\n## {provider}\n")[1], flags=re.MULTILINE)[0]
     blocks = dict(re.findall(r"^```(sh|json)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
     variables = dict(re.findall(r"^(JWT_\w+)=(\S+)$", blocks["sh"], re.MULTILINE))
