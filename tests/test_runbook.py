@@ -32,7 +32,7 @@ def test_every_flask_line_of_the_pages_is_understood(service):
         for block in blocks(page.read_text(), "sh")
         for line in block.splitlines()
     ):
-        typed = re.search(r"(?:^|[ /])flask (?:--app wsgi )?([^#]*)", line)
+        typed = re.search(r"(?:^|[ /])(?:flask|bin/agentidp-analytics) ([^#]*)", line)
         if typed is None:
             continue
         words = shlex.split(typed[1])

@@ -91,7 +91,7 @@ def test_alerts_and_dashboard_use_names_that_are_scraped(postgresql_url):
     used = " ".join([*(rule["expr"] for rule in RULES), *QUERIES])
     assert set(re.findall(r"analytics_\w+", used)) <= names
     assert sorted(values_used(used) - values_shown(samples)) == []
-    page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
+    page = (ROOT / "docs" / "operate" / "monitoring.md").read_text()
     shown = {re.sub("_(bucket|sum|count)$", "", name) for name in names}
     ours = {name for name in shown if name.startswith("analytics_")}
     assert set(re.findall(r"`(analytics_\w+)`", page)) == ours
