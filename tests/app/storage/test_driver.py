@@ -54,9 +54,9 @@ def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, mo
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_fence_stands_before_the_driver(database):
+def test_the_guard_checks_before_the_driver(database):
     with statements(database) as sent, database.reading_for(TENANT) as connection:
-        with pytest.raises(TenantGuardError, match="for another tenant"):
+        with pytest.raises(TenantGuardError, match="reads another tenant"):
             fetch(connection, trend._TREND, THEIRS)
         with pytest.raises(TenantGuardError, match="without its tenant"):
             fetch(connection, queries.with_state(sa.select(daily_issuance.c.issued)), APRIL)
