@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from app.cli.base import (
+    EX_TEMPFAIL,
     Command,
     Group,
     coloured,
@@ -29,8 +30,6 @@ from jobs.counting.status import Status, rollup_status
 from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.verify import Verification, verification
 from jobs.retention import purge_events
-
-EX_TEMPFAIL = 75
 
 # What a run's outcome is shown in; the others need no attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}

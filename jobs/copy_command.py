@@ -7,12 +7,20 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli.base import Command, database_problem, json_option, open_database, progress, show, warn
+from app.cli.base import (
+    EX_TEMPFAIL,
+    Command,
+    database_problem,
+    json_option,
+    open_database,
+    progress,
+    show,
+    warn,
+)
 from app.config import parsing
 from app.config.settings import Settings
 from app.errors import RefusedError
 from app.storage.database import Database
-from jobs.commands import EX_TEMPFAIL
 from jobs.copying import Copied, copy_database
 
 
