@@ -93,7 +93,7 @@ def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
         child.stdin.flush()
         wait_until(lambda: events_in(database) >= 2 * chunk)
         ended = interrupt(child)
-    state = "the events stored so far are kept; run it again, none counts twice"
+    state = "the events stored so far are kept; run it again, no event is counted twice"
     assert ended == (130, "", f"Interrupted: {state}\n")
     assert 2 * chunk <= events_in(database) <= 2 * chunk + 1_000
     assert flask("rollup", "run").returncode == 0
@@ -135,7 +135,7 @@ SLOW_WINDOW = {
         " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) SELECT count(*) FROM n); END"
     ],
 }
-COUNTED = "what was counted is kept; run it again for the rest"
+COUNTED = "the events counted so far stay counted; run it again for the rest"
 
 
 def test_a_run_that_is_held_up_need_not_be_waited_for(postgresql_url: str) -> None:
@@ -197,7 +197,7 @@ def test_a_purge_records_exactly_what_it_has_deleted(
     assert ended == (
         130,
         "",
-        "Interrupted: what was deleted stays deleted; run it again for the rest\n",
+        "Interrupted: the events deleted so far stay deleted; run it again for the rest\n",
     )
     left = events_in(database)
     assert left > 0
