@@ -18,11 +18,14 @@ from app.web.responses import json_response, report_response
 PREFIX = "/api/v1/agents"
 
 bp = Blueprint("agents", __name__, url_prefix=PREFIX)
-bp.before_request(access.authenticate_reader)
+bp.before_request(access.authenticate)
+bp.before_request(access.require_tenant)
 bp.before_request(limits.count_request)
 
 naming = Blueprint("naming", __name__, url_prefix=PREFIX)
-naming.before_request(access.authenticate_namer)
+naming.before_request(access.authenticate)
+naming.before_request(access.require_tenant)
+naming.before_request(access.require_agents_write)
 naming.before_request(limits.count_request)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from app.auth.tokens import NAME, WRITE
+from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
@@ -211,7 +211,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             parameters=(INVALID, ENCODING),
             errors=WRITE_ERRORS,
             body=_event_body(settings),
-            scope=WRITE,
+            scope=EVENTS_WRITE,
         ),
         "agents.list_agents": Operation(
             AgentDirectory,
@@ -225,7 +225,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             parameters=(ENCODING,),
             errors=WRITE_ERRORS,
             body=_names_body(settings),
-            scope=NAME,
+            scope=AGENTS_WRITE,
         ),
         "naming.name_agent": Operation(
             AgentName,
@@ -233,7 +233,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             parameters=(AGENT_ID, ENCODING),
             errors=WRITE_ERRORS,
             body=_name_body(name, {"name": "billing-sync"}, settings),
-            scope=NAME,
+            scope=AGENTS_WRITE,
         ),
         "health.health": Operation(Health, Health("ok"), errors=(500,)),
         "health.ready": Operation(Health, Health("ready"), errors=(500, 503)),

@@ -13,7 +13,8 @@ from app.web.params import arguments
 from app.web.responses import report_response
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
-bp.before_request(access.authenticate_reader)
+bp.before_request(access.authenticate)
+bp.before_request(access.require_tenant)
 bp.before_request(limits.count_request)
 
 

@@ -145,11 +145,11 @@ def test_several_tabs_may_begin_and_the_cookie_stays_small(browser):
 @pytest.mark.parametrize(
     ("claims", "status", "said"),
     [
-        ({"organization_id": 7}, 403, "malformed"),
-        ({}, 403, "names no organization"),
-        ({"organization_id": "org-a", "aud": "https://other.test"}, 401, "cannot be used here"),
-        ({"organization_id": "org-a", "exp": 1}, 401, "cannot be used here"),
-        ({"organization_id": "org-a", "token_use": "id"}, 401, "cannot be used here"),
+        ({"organization_id": 7}, 403, "organization is invalid"),
+        ({}, 403, "has no organization"),
+        ({"organization_id": "org-a", "aud": "https://other.test"}, 401, "is not accepted here"),
+        ({"organization_id": "org-a", "exp": 1}, 401, "is not accepted here"),
+        ({"organization_id": "org-a", "token_use": "id"}, 401, "is not accepted here"),
     ],
     ids=["malformed", "no organization", "another audience", "expired", "another kind"],
 )
@@ -168,7 +168,7 @@ def test_an_access_token_that_is_no_jwt_is_refused(browser, monkeypatch):
         return make(*arguments, **options) | {"access_token": "an-opaque-one"}
 
     monkeypatch.setattr(AccessTokens, "__call__", opaque)
-    check_problem(sign_in(browser), 401, "access token cannot be used here")
+    check_problem(sign_in(browser), 401, "access token is not accepted here")
 
 
 def other_nonce(patch):
