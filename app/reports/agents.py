@@ -5,6 +5,7 @@ newest wins, whenever it arrives: an event that is late, or delivered once more,
 name back. What a caller sets wins over all that was said before.
 """
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -28,9 +29,16 @@ class Agent(Point, frozen=True):
     token_count: Count
 
 
+@dataclass(frozen=True)
+class AgentsPage(Report[Agent]):
+    """One page of the directory; ``next_after`` is the next page's ``after``, if there is one."""
+
+    next_after: str | None
+
+
 def agents_page(
     connection: Connection, tenant_id: str, *, after: str, limit: int, text: str | None
-) -> Report[Agent]:
+) -> AgentsPage:
     """The agents that have a name or have issued tokens, by id; at most ``limit``.
 
     Months and totals are the monthly rollup's. One statement, whose cost follows the number of
@@ -40,7 +48,8 @@ def agents_page(
         after: the id after which to begin; empty for the first page.
         text: what the name or the id contains, whatever the case of ASCII letters.
     """
-    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
+    # One agent more than the page shows tells whether there is a next page.
+    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit + 1}
     if text is None:
         found = read_report(connection, _PAGE, **parameters)
     else:
@@ -49,7 +58,8 @@ def agents_page(
         Agent(agent_id, name, _month(first), _month(last), count)
         for _, agent_id, name, first, last, count in found.points
     ]
-    return Report(points, found.counted_at)
+    next_after = points[limit - 1].agent_id if len(points) > limit else None
+    return AgentsPage(points[:limit], found.counted_at, next_after)
 
 
 def _month(day: date | None) -> str | None:

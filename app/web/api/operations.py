@@ -124,7 +124,7 @@ CURSOR = _query(
     "cursor",
     "The nextCursor of the previous page.",
     {"type": "string"},
-    params.cursor_after("agent-1"),
+    params.next_cursor("agent-1"),
 )
 SEARCH = _query(
     "q",
@@ -220,7 +220,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             scope=EVENTS_WRITE,
         ),
         "agents.list_agents": Operation(
-            AgentDirectory("org-1", agents, params.cursor_after("agent-1")),
+            AgentDirectory("org-1", agents, params.next_cursor("agent-1")),
             parameters=(PAGE_LIMIT, CURSOR, SEARCH, IF_NONE_MATCH),
             **reads,
         ),
