@@ -155,7 +155,7 @@ def load(as_json: bool) -> None:
 def calls(as_json: bool) -> None:
     """Print a TOKEN for the demonstration, three curl calls, and the dashboard's URL."""
     settings = Settings.from_environ()
-    scopes = [auth.WRITE, auth.NAME]
+    scopes = [auth.EVENTS_WRITE, auth.AGENTS_WRITE]
     token = auth.mint_token(ORGANIZATION, scopes, timedelta(days=1))
     dashboard = f"http://{settings.address}/dashboard"
     base = f"http://{settings.address}/api/v1/analytics"
