@@ -162,8 +162,8 @@ def test_a_read_asks_one_shard_once(database):
     with plans(database) as found, database.reading() as connection:
         tenant = TENANTS[0]
         trend.token_trend(connection, tenant, last=DAY, days=30)
-        activity.agent_activity(connection, tenant, since=None, until=DAY)
-        activity.agent_activity(connection, tenant, since=DAY, until=DAY)
+        activity.agent_activity(connection, tenant, last=DAY, months=None)
+        activity.agent_activity(connection, tenant, last=DAY, months=1)
         usage.agent_usage(connection, tenant, month=DAY, limit=None)
         usage.agent_usage(connection, tenant, month=DAY, limit=5)
         usage.named_usage(connection, tenant, month=DAY)

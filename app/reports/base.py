@@ -7,7 +7,7 @@ from one snapshot. Statements are built once. Points have the member names of th
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -34,6 +34,26 @@ class Report(Generic[P]):
 
     points: list[P]
     counted_at: datetime | None
+
+
+STALE_INTERVALS = 3  # without a finished run, numbers are stale
+
+
+class Freshness(NamedTuple):
+    """The age of a report's numbers; ``counted_at`` is ``None`` before the first run."""
+
+    counted_at: datetime | None
+    age_seconds: int
+    stale: bool
+    interval_seconds: int
+
+
+def freshness(counted_at: datetime | None, now: datetime, interval_seconds: int) -> Freshness:
+    """The age of numbers that a run counted, where runs start every ``interval_seconds``."""
+    if counted_at is None:
+        return Freshness(None, 0, stale=False, interval_seconds=interval_seconds)
+    age = max(int((now - counted_at).total_seconds()), 0)
+    return Freshness(counted_at, age, age > STALE_INTERVALS * interval_seconds, interval_seconds)
 
 
 class Point(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
