@@ -1,4 +1,4 @@
-"""Composition root: the web application with the service's and the jobs' commands."""
+"""The WSGI application, with the commands of the service and of the jobs."""
 
 import sys
 

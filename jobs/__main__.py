@@ -15,13 +15,13 @@ from jobs.scheduler import serve
 @click.command(
     cls=Command,
     examples=["python -m jobs", "ROLLUP_INTERVAL_SECONDS=60 python -m jobs"],
-    interrupted="it had not started yet",
-    exits={0: "stopped by SIGTERM or Ctrl-C, after the transaction that was under way"},
+    interrupted="the scheduler had not started yet",
+    exits={0: "stopped by SIGTERM or Ctrl-C, after the current transaction"},
 )
 def main() -> None:
-    """Count events every ROLLUP_INTERVAL_SECONDS, and purge every hour, until it is stopped.
+    """Count events every ROLLUP_INTERVAL_SECONDS and purge every hour, until it is stopped.
 
-    Several of these may run at once, on one host or more: one run happens per tick.
+    Several schedulers may run at once, on one or more hosts: there is one run per tick.
     """
     try:
         settings = Settings.from_environ()

@@ -1,4 +1,4 @@
-"""The job's commands: ``flask rollup`` and ``flask events purge``."""
+"""Commands of the jobs: ``flask rollup`` and ``flask events purge``."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from app.cli.base import (
+    EX_TEMPFAIL,
     Command,
     Group,
     coloured,
@@ -30,9 +31,7 @@ from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.verify import Verification, verification
 from jobs.retention import purge_events
 
-EX_TEMPFAIL = 75
-
-# What a run's outcome is shown in; the others need no attention.
+# The colours of the outcomes that need attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,11 +42,13 @@ def _month(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
     try:
         return None if value is None else parse_month(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not a month from 1970-01 to 9999-12") from None
+        raise click.BadParameter(
+            f"must be a month from 1970-01 to 9999-12, not {value!r}"
+        ) from None
 
 
 def month_option(flag: str, name: str, text: str, *, required: bool = False) -> Callable[[F], F]:
-    """A decorator: an option that takes a month."""
+    """A decorator that adds an option for a month."""
     return click.option(
         flag, name, metavar="YYYY-MM", callback=_month, required=required, help=text
     )
@@ -55,20 +56,20 @@ def month_option(flag: str, name: str, text: str, *, required: bool = False) -> 
 
 @click.group(cls=Group)
 def rollup() -> None:
-    """Counting events into the summary tables."""
+    """Count events into the summary tables."""
 
 
 @rollup.command(
     examples=["flask rollup run", "flask rollup run --json"],
-    interrupted="what was counted is kept; run it again for the rest",
+    interrupted="the events counted so far stay counted; run it again for the rest",
     exits={
-        EX_TEMPFAIL: "a writer's transaction stayed open, so some events are not counted yet;"
-        " nothing is lost, the next run resumes"
+        EX_TEMPFAIL: "a writer's open transaction delays some events; nothing is lost, the next"
+        " run counts them"
     },
 )
 @json_option
 def run(as_json: bool) -> None:
-    """Count every event committed before now."""
+    """Count every event that is committed by now."""
     settings = Settings.from_environ()
     with progress() as on_progress:
         done = run_rollup(
@@ -86,7 +87,7 @@ def run(as_json: bool) -> None:
 @rollup.command(examples=["flask rollup status", "flask rollup status --json"])
 @json_option
 def status(as_json: bool) -> None:
-    """Show how far events are counted, what is still to come, and what happened lately."""
+    """Show how far events are counted, what is pending, and the last runs and corrections."""
     with open_database(Settings.from_environ()).reading() as connection:
         found = rollup_status(connection)
     show(asdict(found), "\n".join(_status_lines(found)), as_json=as_json)
@@ -96,14 +97,14 @@ def status(as_json: bool) -> None:
     examples=["flask rollup verify", "flask rollup verify --from 2026-01 --to 2026-03"],
     exits={1: "an error, or a number differs"},
 )
-@month_option("--from", "first", "The first month; all by default.")
+@month_option("--from", "first", "The first month; by default all months.")
 @month_option("--to", "last", "The last month.")
 @json_option
 def verify(first: date | None, last: date | None, as_json: bool) -> None:
-    """Recount the raw events against every summary table.
+    """Compare every summary table with a recount of the raw events.
 
-    Ingest, runs and reads go on meanwhile. Months whose raw events were purged are named as
-    not verifiable.
+    Ingest, runs and reads continue meanwhile. Months with purged raw events cannot be verified;
+    they are listed.
     """
     _in_order(first, last)
     database = open_database(Settings.from_environ())
@@ -117,16 +118,16 @@ def verify(first: date | None, last: date | None, as_json: bool) -> None:
 
 @rollup.command(
     examples=["flask rollup rebuild --from 2026-01 --to 2026-03"],
-    interrupted="the months were corrected as a whole or not at all; run it again",
+    interrupted="the months were corrected completely or not at all; run it again",
 )
 @month_option("--from", "first", "The first month.", required=True)
 @month_option("--to", "last", "The last month.", required=True)
 @json_option
 def rebuild(first: date, last: date, as_json: bool) -> None:
-    """Make months equal to a recount of their raw events, while everything goes on.
+    """Make months equal to a recount of their raw events, while the service runs.
 
-    What changes is kept in the correction journal, which `flask rollup status` shows. Months
-    whose raw events were purged are refused.
+    The correction journal keeps each change; `flask rollup status` shows it. Months with purged
+    raw events are refused.
     """
     _in_order(first, last)
     database = open_database(Settings.from_environ())
@@ -141,7 +142,7 @@ def rebuild(first: date, last: date, as_json: bool) -> None:
 @click.command(
     cls=Command,
     examples=["flask events purge", "EVENT_RETENTION_DAYS=30 flask events purge"],
-    interrupted="what was deleted stays deleted; run it again for the rest",
+    interrupted="the events deleted so far stay deleted; run it again for the rest",
 )
 @json_option
 def purge(as_json: bool) -> None:
@@ -158,7 +159,7 @@ def purge(as_json: bool) -> None:
 
 def _in_order(first: date | None, last: date | None) -> None:
     if first and last and first > last:
-        raise click.UsageError("--from is after --to")
+        raise click.UsageError("--from must not be after --to")
 
 
 def _run_result(run: Run) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def _verify_text(found: Verification) -> int:
         text = f"{drift.table} {key}: stored {drift.stored}, recounted {drift.recounted}"
         say(coloured(text, "red"))
     for month in found.scope.purged:
-        say(f"{month:%Y-%m} is not verifiable: raw events were purged")
+        say(f"{month:%Y-%m} cannot be verified: raw events were purged")
     say(f"{drifts} buckets differ, events up to {found.watermark}")
     return drifts
 

@@ -7,12 +7,20 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli.base import Command, database_problem, json_option, open_database, progress, show, warn
-from app.config import parsing as variables
+from app.cli.base import (
+    EX_TEMPFAIL,
+    Command,
+    database_problem,
+    json_option,
+    open_database,
+    progress,
+    show,
+    warn,
+)
+from app.config import parsing
 from app.config.settings import Settings
-from app.errors import RefusedError, SettingsError
+from app.errors import RefusedError
 from app.storage.database import Database
-from jobs.commands import EX_TEMPFAIL
 from jobs.copying import Copied, copy_database
 
 
@@ -61,9 +69,9 @@ def copy(url: str, as_json: bool) -> None:
 def _open_target(settings: Settings, url: str) -> Database:
     """The other database, seen to be there: an error names it, and later ones the source too."""
     try:
-        other = variables.database_url(url, "--to")
-    except SettingsError as error:
-        raise click.UsageError(error.message) from None
+        other = parsing.database_url(url)
+    except ValueError as error:
+        raise click.UsageError(f"--to {error}") from None
     target = open_database(replace(settings, database_url=other))
     try:
         with target.reading():
