@@ -6,19 +6,14 @@ from datetime import datetime
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.auth import tokens as auth
+from app.auth import tokens
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
-from app.web import context as web
-from app.web import cors, errors
-from app.web import rate_limit as limits
-from app.web import request_log as observe
-from app.web.api import agents, docs, events, health
-from app.web.api import reports as analytics
-from app.web.pages import dashboard, sessions, signin
-from app.web.pages import formatting as words
+from app.web import context, cors, errors, rate_limit, request_log
+from app.web.api import agents, docs, events, health, reports
+from app.web.pages import dashboard, formatting, sessions, signin
 
 
 def create_app(
@@ -44,7 +39,7 @@ def create_app(
     # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    observe.init_app(app)
+    request_log.init_app(app)
     sessions.init_app(app)
     # A request takes one connection at most, so that threads without one would be idle.
     database = Database(
@@ -55,14 +50,14 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    web.init_app(app, web.Services(settings, database, clock))
-    words.init_app(app)
+    context.init_app(app, context.Services(settings, database, clock))
+    formatting.init_app(app)
     errors.init_app(app)
-    auth.init_app(app, settings)
-    limits.init_app(app, settings)
+    tokens.init_app(app, settings)
+    rate_limit.init_app(app, settings)
     cors.init_app(app, settings)
     for blueprint in (
-        *(analytics.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
+        *(reports.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
         *(signin.bp, dashboard.bp),
     ):
         app.register_blueprint(blueprint)

@@ -15,7 +15,7 @@ import click
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.auth import tokens as auth
+from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE, mint_token
 from app.cli.base import Group, json_option, open_database, show, warn
 from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now
@@ -155,8 +155,8 @@ def load(as_json: bool) -> None:
 def calls(as_json: bool) -> None:
     """Print a TOKEN for the demonstration, three curl calls, and the dashboard's URL."""
     settings = Settings.from_environ()
-    scopes = [auth.EVENTS_WRITE, auth.AGENTS_WRITE]
-    token = auth.mint_token(ORGANIZATION, scopes, timedelta(days=1))
+    scopes = [EVENTS_WRITE, AGENTS_WRITE]
+    token = mint_token(ORGANIZATION, scopes, timedelta(days=1))
     dashboard = f"http://{settings.address}/dashboard"
     base = f"http://{settings.address}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]

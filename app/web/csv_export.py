@@ -1,4 +1,4 @@
-"""CSV export of reports (RFC 4180): a header with the members' names, then one line a point."""
+"""CSV export of reports (RFC 4180): a header of the members' names, then a line for each point."""
 
 import csv
 import io

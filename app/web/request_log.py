@@ -15,14 +15,14 @@ from app.telemetry import logs, metrics, tracing
 log = logging.getLogger("app.request")
 
 REQUEST_ID = "X-Request-Id"
-_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def init_app(app: Flask) -> None:
     """Register the hooks. Call it first, so that they enclose those of other modules."""
     app.before_request(_begin)
     app.after_request(_finish)
-    app.teardown_request(_close_span)
+    app.teardown_request(_forget)
 
 
 def note(**fields: Any) -> None:
@@ -34,16 +34,16 @@ def _begin() -> None:
     g.began = time.perf_counter()
     given = request.headers.get(REQUEST_ID, "")
     # The header is untrusted text: an id that could break a log is replaced.
-    g.request_id = given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex
-    g.request_stack = ExitStack()
+    g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
+    g.observed = ExitStack()
     headers = {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
     attributes = {"http.request.method": request.method, "url.scheme": request.scheme}
-    g.span = g.request_stack.enter_context(
+    g.span = g.observed.enter_context(
         tracing.span(f"{request.method} {_route() or ''}".strip(), headers, **attributes)
     )
     g.traceparent = tracing.traceparent(headers)
     bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
-    g.request_stack.callback(logs.unbind, bound)
+    g.observed.callback(logs.unbind, bound)
 
 
 def _finish(response: Response) -> Response:
@@ -75,10 +75,10 @@ def _finish(response: Response) -> Response:
     return response
 
 
-def _close_span(_error: BaseException | None) -> None:
-    stack: ExitStack | None = g.pop("request_stack", None)
-    if stack is not None:
-        stack.close()
+def _forget(_error: BaseException | None) -> None:
+    observed: ExitStack | None = g.pop("observed", None)
+    if observed is not None:
+        observed.close()
 
 
 def _route() -> str | None:

@@ -66,7 +66,7 @@ def agent_texts(request: Request, max_bytes: int, max_agents: int) -> Sequence[b
             ) from None
     if not body.startswith(b"["):
         raise ValidationError("the body must be an array, or an object with an array in data")
-    items = _one_or_many(body, max_agents)
+    items = split_json(body, max_agents)
     if len(items) > max_agents:
         raise PayloadTooLargeError(
             f"the body has too many agents; send at most {max_agents}", {"maxAgents": max_agents}
@@ -110,7 +110,7 @@ def too_large(max_bytes: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(message, {"maxBytes": max_bytes})
 
 
-def _one_or_many(body: bytes, max_events: int) -> Sequence[bytes]:
+def split_json(body: bytes, max_events: int) -> Sequence[bytes]:
     """The items of a JSON array, or the body itself if it is not an array.
 
     Beyond the limit only some items are returned.
@@ -148,15 +148,15 @@ def _split_array(body: bytes, max_events: int) -> Sequence[bytes]:
     return items
 
 
-def _lines(body: bytes, max_events: int) -> Sequence[bytes]:
+def split_lines(body: bytes, max_events: int) -> Sequence[bytes]:
     """The lines that are not blank; beyond the limit only some. JSON's line ends are LF and CR."""
     return [line[0] for line in islice(_LINE.finditer(body), max_events + 1)]
 
 
 _JSON = "application/json"
 _SPLITTERS: dict[str, Callable[[bytes, int], Sequence[bytes]]] = {
-    _JSON: _one_or_many,
-    "application/x-ndjson": _lines,
+    _JSON: split_json,
+    "application/x-ndjson": split_lines,
 }
 
 

@@ -90,7 +90,7 @@ class Receipt(ResponseBody):
 
 
 class Health(ResponseBody):
-    """``ok``: the process responds. ``ready``: the database is reachable with its schema."""
+    """``ok``: the process responds. ``ready``: it can also read the database."""
 
     status: Literal["ok", "ready"]
 

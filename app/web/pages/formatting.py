@@ -39,7 +39,7 @@ def count_of(value: int, thing: str) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent. Only a share of nothing is 0 %, and only the whole is 100 %."""
+    """A share in percent. Rounding never shows 0 % for a part, or 100 % for less than all."""
     if 0 < value < 0.001:
         return "under\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
     if 0.999 < value < 1:

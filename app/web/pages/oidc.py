@@ -112,8 +112,10 @@ def finish() -> str:
 
 
 def _expected_claims() -> dict[str, Any]:
-    """The required claims of the ID token. Authlib alone accepts another audience if ``azp`` is
-    this client."""
+    """The required claims of the ID token.
+
+    By default, Authlib accepts another audience if ``azp`` is this client.
+    """
     provider = _provider()
     return {
         "iss": {"essential": True, "value": provider.issuer},

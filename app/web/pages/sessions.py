@@ -30,9 +30,9 @@ _csrf = CSRFProtect()
 
 
 class CookieSessions(SecureCookieSessionInterface):
-    """Session cookies that scripts cannot read, that end with the token, and that need TLS.
+    """Session cookies that scripts cannot read and that end with the token.
 
-    Without TLS, as in development, the cookie is also sent without TLS.
+    A cookie that was set over TLS is sent over TLS only.
     """
 
     digest_method = staticmethod(hashlib.sha256)
@@ -48,7 +48,7 @@ class CookieSessions(SecureCookieSessionInterface):
         super().save_session(app, session, response)
 
     def get_cookie_name(self, app: Flask) -> str:
-        """The cookie's name. With TLS, its prefix means that no other host can set it."""
+        """The cookie's name. Its prefix behind TLS keeps other hosts from setting the cookie."""
         name = super().get_cookie_name(app)
         return f"__Host-{name}" if request.is_secure else name
 
