@@ -18,7 +18,6 @@ from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from app.server.worker import forget
 from app.storage.schema import refuse_other_schema_once
 from app.telemetry import logs, tracing
 
@@ -166,7 +165,6 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Take a worker that ended out of what is added up over those that live."""
-    forget(worker)
     if SHARED in os.environ:
         from prometheus_client import multiprocess  # noqa: PLC0415 - see when_ready()
 
