@@ -14,12 +14,13 @@ from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from app.storage.schema import refuse_other_schema_once
+from app.storage.schema import refuse_other_schema
 from app.telemetry import logs, metrics_folder, tracing
 
 try:
     settings = Settings.from_environ()
-    refuse_other_schema_once(settings)
+    # Python runs this module once: a reload after a migration does not end a service that works.
+    refuse_other_schema(settings)
 except SettingsError as error:
     sys.exit(f"error: {error}")
 
