@@ -67,9 +67,10 @@ def create_app(
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
+    # mypy sees a method replaced by a callable object, here and below; Flask documents it so.
+    app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        # mypy sees a method replaced by a callable object; it is how Flask documents it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)  # type: ignore[method-assign]
     return app
 
