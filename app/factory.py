@@ -1,4 +1,4 @@
-"""Composing the web application."""
+"""create_app: puts the parts of the web application together."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -23,25 +23,25 @@ def create_app(
 
     Args:
         settings: read from the environment when left out.
-        clock: the present, aware, in UTC.
+        clock: returns the present time, in UTC and with its time zone.
 
     Raises:
-        SettingsError: a setting is unusable.
+        SettingsError: a setting is invalid.
     """
     settings = settings or Settings.from_environ()
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        # The one byte more tells "too large" from "full".
+        # One byte more than the limit tells a body that is too large from one that just fits.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
-    # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
+    # A wrong path is 404: a redirect would be HTML, and some clients drop the token on it.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     request_log.init_app(app)
     sessions.init_app(app)
-    # A request takes one connection at most, so that threads without one would be idle.
+    # One connection a thread: a request takes one at most.
     database = Database(
         settings.database_url,
         pool_size=settings.web_threads,
@@ -62,15 +62,16 @@ def create_app(
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
+    # mypy sees a method replaced by a callable object, here and below; Flask documents it so.
+    app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        # mypy sees a method replaced by a callable object; it is how Flask documents it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)  # type: ignore[method-assign]
     return app
 
 
 def _harden(response: Response) -> Response:
-    """Headers for every response; a page brings a Content-Security-Policy of its own."""
+    """Add security headers to every response; a page has its own Content-Security-Policy."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault(

@@ -9,7 +9,7 @@ from app.config.settings import Settings
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
 from app.telemetry import logs
-from jobs.scheduler import serve
+from jobs.scheduler import run_scheduler
 
 
 @click.command(
@@ -27,7 +27,7 @@ def main() -> None:
         settings = Settings.from_environ()
         refuse_other_schema(settings)
         logs.configure(settings)
-        serve(settings)
+        run_scheduler(settings)
     except SettingsError as error:
         sys.exit(f"error: {error}")
 

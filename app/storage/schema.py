@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import Settings
@@ -94,17 +94,3 @@ def refuse_other_schema(settings: Settings) -> None:
             f"has schema {revision or 'none'}, this version needs {expected_revision()}:"
             " run `flask db upgrade`",
         )
-
-
-_accepted: set[URL] = set()
-
-
-def refuse_other_schema_once(settings: Settings) -> None:
-    """As :func:`refuse_other_schema`, but for a database that this process has started with.
-
-    gunicorn reads its settings anew on a reload, and a migration that came between must not end
-    a service that works.
-    """
-    if settings.database_url not in _accepted:
-        refuse_other_schema(settings)
-        _accepted.add(settings.database_url)

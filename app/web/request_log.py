@@ -4,7 +4,6 @@ import logging
 import re
 import time
 import uuid
-from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
@@ -35,15 +34,9 @@ def _begin() -> None:
     given = request.headers.get(REQUEST_ID, "")
     # The header is untrusted text: an id that could break a log is replaced.
     g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
-    g.observed = ExitStack()
-    headers = {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
-    attributes = {"http.request.method": request.method, "url.scheme": request.scheme}
-    g.span = g.observed.enter_context(
-        tracing.span(f"{request.method} {_route() or ''}".strip(), headers, **attributes)
-    )
-    g.traceparent = tracing.traceparent(headers)
-    bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
-    g.observed.callback(logs.unbind, bound)
+    tracing.set_route(_route())
+    g.traceparent = tracing.traceparent(request.headers.get(tracing.HEADER))
+    g.bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
 
 
 def _finish(response: Response) -> Response:
@@ -53,8 +46,6 @@ def _finish(response: Response) -> Response:
     response.headers[REQUEST_ID] = g.request_id
     if g.traceparent is not None:
         response.headers[tracing.HEADER] = g.traceparent
-    if g.span is not None:
-        g.span.set_attributes({"http.route": route or "", "http.response.status_code": status})
     caller = g.get("caller")
     level = logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
     # The route, not the path: a path may hold a token by mistake.
@@ -76,9 +67,9 @@ def _finish(response: Response) -> Response:
 
 
 def _forget(_error: BaseException | None) -> None:
-    observed: ExitStack | None = g.pop("observed", None)
-    if observed is not None:
-        observed.close()
+    bound = g.pop("bound", None)
+    if bound is not None:
+        logs.unbind(bound)
 
 
 def _route() -> str | None:
