@@ -5,8 +5,7 @@ import sys
 from app.commands import db, demo, events, tokens, version
 from app.errors import SettingsError
 from app.factory import create_app
-from jobs.commands import purge, rollup
-from jobs.copy_command import copy
+from jobs.commands import copy, purge, rollup
 
 try:
     app = create_app()

@@ -78,10 +78,7 @@ class RollupStateColumns(TypedColumns):
 
 
 class RollupRunColumns(TypedColumns):
-    """A run that did something or failed. One that is ``running`` for long was killed.
-
-    A copy from another database has a row of its own, ``copying`` or ``copied``.
-    """
+    """A run that did something or failed. One that is ``running`` for long was killed."""
 
     id: Named[int] = Column(Big, sa.Identity(always=True), primary_key=True)
     started_at = Column(UTCDateTime, nullable=False)

@@ -1,19 +1,22 @@
-"""The job's commands: ``flask rollup`` and ``flask events purge``."""
+"""The job's commands: ``flask rollup``, ``flask events purge`` and ``flask db copy``."""
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from typing import Any, TypeVar
 
 import click
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
+from app import variables
 from app.cli import (
     Command,
     Group,
     coloured,
+    database_problem,
     json_option,
     open_database,
     progress,
@@ -22,7 +25,10 @@ from app.cli import (
     warn,
 )
 from app.config import Settings
+from app.db import Database
+from app.errors import RefusedError, SettingsError
 from app.periods import parse_month
+from jobs.copy import Copied, copy_database
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild as rebuild_months
 from jobs.rollup import run_rollup
@@ -221,3 +227,59 @@ def _verify_json(found: Verification) -> int:
     result = {"watermark": found.watermark, "not_verifiable": purged, "drift": drift}
     click.echo(msgspec.json.encode(result).decode())
     return len(drift)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flask db copy --to postgresql://analytics@db.internal/analytics",
+        "flask db copy --to sqlite:////var/backups/analytics.db",
+    ],
+    exits={
+        EX_TEMPFAIL: "the source changed during the copy, so nothing was copied: stop the writers,"
+        " then run it again"
+    },
+)
+@click.option("--to", "url", required=True, metavar="URL", help="As DATABASE_URL is written.")
+@json_option
+def copy(url: str, as_json: bool) -> None:
+    """Copy everything in DATABASE_URL into another database, and compare the two.
+
+    The other database is empty and migrated: run `flask db upgrade` there first. It gets
+    everything or nothing. Stop the writers and the scheduler before the copy.
+    """
+    settings = Settings.from_environ()
+    source = open_database(settings)
+    target = _open_target(settings, url)
+    with progress() as on_rows:
+        done = copy_database(
+            source, target, wait_seconds=settings.rollup_wait_seconds, on_rows=on_rows
+        )
+    result = asdict(done) | {"writers": list(map(str, done.writers)), "verified": done.verified}
+    show(result, _copy_text(done), as_json=as_json)
+    if not done.verified:
+        for writer in done.writers:
+            warn(f"a transaction is open at the source: {writer}")
+        warn("stop the writers and the scheduler, then run this again")
+        sys.exit(EX_TEMPFAIL)
+
+
+def _open_target(settings: Settings, url: str) -> Database:
+    """The other database, once it answers: an error names ``--to``, and later ones the source."""
+    try:
+        other = variables.database_url(url, "--to")
+    except SettingsError as error:
+        raise click.UsageError(error.message) from None
+    target = open_database(replace(settings, database_url=other))
+    try:
+        with target.reading():
+            return target
+    except SQLAlchemyError as error:
+        raise RefusedError(f"--to: {database_problem(error)}") from error
+
+
+def _copy_text(done: Copied) -> str:
+    if done.verified:
+        return f"verified: {done.events} events and every other table; watermark {done.watermark}"
+    changes = ", ".join([*done.changed, *(["open transactions"] if done.writers else [])])
+    return f"nothing was copied: the source changed meanwhile ({changes})"

@@ -13,7 +13,7 @@ from app.db import Database
 from app.events import Event
 from app.ingest import record_events
 from app.shards import distribute
-from jobs.copying import copy_database
+from jobs.copy import copy_database
 from jobs.purge import purge_events
 from jobs.rebuild import rebuild
 from jobs.rollup import run_rollup
