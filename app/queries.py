@@ -77,11 +77,6 @@ class NamedUsage(Point, frozen=True):
     token_count: Count
 
 
-def has_numbers(connection: Connection) -> bool:
-    """Whether there are numbers to read; not so while a copy into the database is unfinished."""
-    return connection.scalar(sa.select(rollup_state.c.id)) is not None
-
-
 def token_trend(
     connection: Connection, tenant_id: str, *, last: date, days: int
 ) -> Report[DayCount]:
@@ -134,11 +129,13 @@ def read_report(connection: Connection, statement: Reading, **parameters: Any) -
     """The rows of a statement that :func:`with_state` made, each with an empty column first.
 
     Raises:
-        UnavailableError: there is no state, hence nothing to read yet.
+        UnavailableError: the job's row of state is missing, so nothing is known as counted.
     """
     found = fetch(connection, statement, parameters)
     if not found or found[0][1] is not None:
-        raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
+        raise UnavailableError(
+            "reports are unavailable: rollup_state has no row; restore the database from a backup"
+        )
     return Report(list(found[1:]), as_utc(found[0][0]))
 
 

@@ -5,7 +5,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import UnavailableError
-from app.queries import has_numbers
 from app.schema import is_current
 from app.views.answers import Health
 from app.views.web import connection, json_response, services
@@ -21,21 +20,18 @@ def health() -> Response:
 
 @bp.get("/ready")
 def ready() -> Response:
-    """The database is reachable, has the schema that this code needs, and is no half copy.
+    """The database is reachable and has the schema that this code needs.
 
-    Not while the process ends, so that nobody sends it more.
+    503 while the process ends, so that no client sends it more.
     """
     if services().stopping():
         raise UnavailableError("the service is shutting down")
     try:
         current = is_current(connection())
-        whole = current and has_numbers(connection())
     except PoolTimeoutError:
         raise  # 503, too, and counted
     except SQLAlchemyError:
         raise UnavailableError("the database is unreachable") from None
     if not current:
         raise UnavailableError("the database schema is not the one this version needs")
-    if not whole:
-        raise UnavailableError("a copy into the database is unfinished")
     return json_response(Health("ready"))
