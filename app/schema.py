@@ -1,22 +1,17 @@
 """The database's schema version against the one this code was written for."""
 
-import io
 from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
 from app.db import Database
-from app.errors import RefusedError, SettingsError
+from app.errors import SettingsError
 from app.outages import is_unavailable
-from app.shards import distribute
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 
@@ -42,28 +37,6 @@ def is_current(connection: Connection) -> bool:
         return current_revision(connection) == expected_revision()
     except DBAPIError:
         return False
-
-
-def install_schema(database: Database) -> None:
-    """Bring an empty database to this version, in one transaction.
-
-    One that has the extension Citus is distributed, as ``flask db upgrade`` does it.
-
-    Raises:
-        RefusedError: it cannot hold the data.
-    """
-    config = Config(stdout=io.StringIO())
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-
-    def migrate(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        distribute(connection)
-
-    try:
-        database.write(migrate)
-    except (CommandError, RuntimeError) as error:
-        raise RefusedError(str(error)) from error
 
 
 def refuse_other_schema(settings: Settings) -> None:
