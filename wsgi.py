@@ -9,8 +9,7 @@ from app.cli.events import events
 from app.cli.tokens import tokens
 from app.errors import SettingsError
 from app.factory import create_app
-from jobs.commands import purge, rollup
-from jobs.copy_command import copy
+from jobs.commands import copy, purge, rollup
 
 try:
     app = create_app()

@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from app.storage.schema import install_schema
+from tests.conftest import migrate
 from tests.support.postgresql import Server
 
 # PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
@@ -70,8 +70,7 @@ class Cluster:
         """An empty database with the service's schema."""
         if self._empty is None:
             self._empty = self.keep_copy("template0")
-            with self.database(self._empty) as database:
-                install_schema(database)
+            migrate(self.url(self._empty))
         return self.keep_copy(self._empty)
 
     @contextmanager

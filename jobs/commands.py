@@ -1,20 +1,22 @@
-"""Commands of the jobs: ``flask rollup`` and ``flask events purge``."""
+"""Commands of the jobs: ``flask rollup``, ``flask events purge`` and ``flask db copy``."""
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from typing import Any, TypeVar
 
 import click
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.base import (
     EX_TEMPFAIL,
     Command,
     Group,
     coloured,
+    database_problem,
     json_option,
     open_database,
     progress,
@@ -24,6 +26,9 @@ from app.cli.base import (
 )
 from app.config.settings import Settings
 from app.dates import parse_month
+from app.errors import RefusedError
+from app.storage.database import Database
+from jobs.copy import Copied, copy_database
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.status import Status, rollup_status
@@ -222,3 +227,59 @@ def _verify_json(found: Verification) -> int:
     result = {"watermark": found.watermark, "not_verifiable": purged, "drift": drift}
     click.echo(msgspec.json.encode(result).decode())
     return len(drift)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flask db copy --to postgresql://analytics@db.internal/analytics",
+        "flask db copy --to sqlite:////var/backups/analytics.db",
+    ],
+    exits={
+        EX_TEMPFAIL: "the source changed during the copy, so nothing was copied: stop the writers,"
+        " then run it again"
+    },
+)
+@click.option("--to", "url", required=True, metavar="URL", help="As DATABASE_URL is written.")
+@json_option
+def copy(url: str, as_json: bool) -> None:
+    """Copy everything in DATABASE_URL into another database, and compare the two.
+
+    The other database is empty and migrated: run `flask db upgrade` there first. It gets
+    everything or nothing. Stop the writers and the scheduler before the copy.
+    """
+    settings = Settings.from_environ()
+    source = open_database(settings)
+    target = _open_target(settings, url)
+    with progress() as on_rows:
+        done = copy_database(
+            source, target, wait_seconds=settings.rollup_wait_seconds, on_rows=on_rows
+        )
+    result = asdict(done) | {"writers": list(map(str, done.writers)), "verified": done.verified}
+    show(result, _copy_text(done), as_json=as_json)
+    if not done.verified:
+        for writer in done.writers:
+            warn(f"a transaction is open at the source: {writer}")
+        warn("stop the writers and the scheduler, then run this again")
+        sys.exit(EX_TEMPFAIL)
+
+
+def _open_target(settings: Settings, url: str) -> Database:
+    """The target database, after it answered; an error that names ``--to`` is about the target."""
+    try:
+        other = parsing.database_url(url)
+    except ValueError as error:
+        raise click.UsageError(f"--to {error}") from None
+    target = open_database(replace(settings, database_url=other))
+    try:
+        with target.reading():
+            return target
+    except SQLAlchemyError as error:
+        raise RefusedError(f"--to: {database_problem(error)}") from error
+
+
+def _copy_text(done: Copied) -> str:
+    if done.verified:
+        return f"verified: {done.events} events and every other table; watermark {done.watermark}"
+    changes = ", ".join([*done.changed, *(["open transactions"] if done.writers else [])])
+    return f"nothing was copied: the source changed meanwhile ({changes})"

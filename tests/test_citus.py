@@ -14,7 +14,7 @@ from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.citus import distribute
 from app.storage.database import Database
-from jobs.copying import copy_database
+from jobs.copy import copy_database
 from jobs.counting.run import run_rollup
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification

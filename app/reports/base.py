@@ -60,11 +60,6 @@ class Point(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     """One item of a report."""
 
 
-def has_numbers(connection: Connection) -> bool:
-    """Whether there are numbers to read; not so while a copy into the database is unfinished."""
-    return connection.scalar(sa.select(rollup_state.c.id)) is not None
-
-
 def read_report(connection: Connection, statement: Reading, **parameters: Any) -> Report[Any]:
     """The rows of a statement from :func:`with_state`; the first column of each is empty.
 
@@ -73,7 +68,9 @@ def read_report(connection: Connection, statement: Reading, **parameters: Any) -
     """
     found = fetch(connection, statement, parameters)
     if not found or found[0][1] is not None:
-        raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
+        raise UnavailableError(
+            "reports are unavailable: rollup_state has no row; restore the database from a backup"
+        )
     return Report(list(found[1:]), as_utc(found[0][0]))
 
 

@@ -5,7 +5,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import UnavailableError
-from app.reports.base import has_numbers
 from app.storage.schema import is_current
 from app.web import errors
 from app.web.api.schemas import Health
@@ -25,7 +24,7 @@ def health() -> Response:
 
 @bp.get("/ready")
 def ready() -> Response:
-    """The database is reachable, has the current schema, and holds no unfinished copy.
+    """The database is reachable and has the current schema.
 
     A process that shuts down is not ready, so that load balancers send it no more requests.
     """
@@ -33,8 +32,6 @@ def ready() -> Response:
         raise UnavailableError("the service is shutting down; send requests to another process")
     if not is_current(connection()):
         raise UnavailableError("the database schema is not current; run `flask db upgrade`")
-    if not has_numbers(connection()):
-        raise UnavailableError("reports are unavailable until the database copy finishes")
     return json_response(Health("ready"))
 
 
