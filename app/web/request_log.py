@@ -14,14 +14,14 @@ from app.telemetry import logs, metrics, tracing
 log = logging.getLogger("app.request")
 
 REQUEST_ID = "X-Request-Id"
-_USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def init_app(app: Flask) -> None:
     """Register the hooks. Call it first, so that they enclose those of other modules."""
     app.before_request(_begin)
     app.after_request(_finish)
-    app.teardown_request(_forget)
+    app.teardown_request(_unbind_log)
 
 
 def note(**fields: Any) -> None:
@@ -33,10 +33,10 @@ def _begin() -> None:
     g.began = time.perf_counter()
     given = request.headers.get(REQUEST_ID, "")
     # The header is untrusted text: an id that could break a log is replaced.
-    g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex
     tracing.set_route(_route())
     g.traceparent = tracing.traceparent(request.headers.get(tracing.HEADER))
-    g.bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
+    g.log_binding = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
 
 
 def _finish(response: Response) -> Response:
@@ -60,16 +60,16 @@ def _finish(response: Response) -> Response:
         bytes=response.content_length,
         client=request.remote_addr,
         tenant=caller and caller.tenant_id,
-        subject=caller and caller.client_id,
+        subject=caller and caller.client_id,  # the log names the client so since 0.1.0
         **g.get("log_fields", {}),
     )
     return response
 
 
-def _forget(_error: BaseException | None) -> None:
-    bound = g.pop("bound", None)
-    if bound is not None:
-        logs.unbind(bound)
+def _unbind_log(_error: BaseException | None) -> None:
+    binding = g.pop("log_binding", None)
+    if binding is not None:
+        logs.unbind(binding)
 
 
 def _route() -> str | None:
