@@ -19,9 +19,10 @@ from jobs.counting.run import run_rollup
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
-from tests.conftest import conninfo, make_settings, migrate
 from tests.support.citus import SHARDS, citus_database, required_url, spread
+from tests.support.databases import conninfo, migrate
 from tests.support.recount import assert_exact
+from tests.support.settings import make_settings
 from tests.support.statements import watched
 
 TENANTS = [f"org-{number}" for number in range(12)]

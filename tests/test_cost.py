@@ -12,8 +12,9 @@ from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.database import Database
 from jobs.counting.tables import ROLLUPS, Window, add_window, add_window_to_all
-from tests.conftest import TENANT, bearer, make_settings
+from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
+from tests.support.tokens import bearer
 
 READS = [
     "tokens?days=30",

@@ -17,7 +17,7 @@ import pytest
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
-from tests.conftest import Flasks, child_environ, make_settings
+from tests.support.command_line import Runner
 from tests.support.deploy_files import (
     COMPOSE,
     CONTAINERS,
@@ -37,6 +37,7 @@ from tests.support.deploy_files import (
     manifest,
     packed,
 )
+from tests.support.settings import child_environ, make_settings
 from tests.test_docs import variables
 
 # What is read by others: libpq, the image of PostgreSQL, and Python.
@@ -131,7 +132,7 @@ def test_the_example_reads_alike_for_systemd_compose_and_kubernetes():
 
 
 def test_every_command_exists(sqlite_url: str):
-    run = Flasks(child_environ(sqlite_url))
+    run = Runner(child_environ(sqlite_url))
     started = {" ".join(words).removeprefix(f"{HOME}/.venv/bin/") for words in commands()}
     assert {"flask db upgrade", "python -m jobs"} <= started
     for command in sorted(started):

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
 from app.storage.tables import agents, issuance_events, metadata
-from tests.conftest import make_settings, migrate
+from tests.support.databases import migrate
+from tests.support.settings import make_settings
 
 INSERT = text(
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
@@ -212,9 +213,7 @@ def test_ids_sort_by_code_point_in_every_table(database):
 def test_a_database_that_is_not_utf8_is_refused(postgresql, flask, postgresql_url):
     name = postgresql.create()
     postgresql.drop(name)
-    postgresql._administer(
-        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
-    )
+    postgresql.administer(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     refused = flask("db", "upgrade", DATABASE_URL=postgresql.at(name))
     postgresql.drop(name)
     assert refused.returncode == 1

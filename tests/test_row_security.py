@@ -9,11 +9,12 @@ from psycopg.errors import InsufficientPrivilege
 from app.factory import create_app
 from jobs.counting.run import run_rollup
 from jobs.counting.tables import ROLLUPS
-from tests.conftest import NOW, Flasks, bearer, child_environ, make_settings
-from tests.support.command_line import line, result
+from tests.support.command_line import Runner, line, result
 from tests.support.deployment import ROW_SECURITY, deployed
 from tests.support.recount import assert_exact
 from tests.support.roles import READS, insert, run_jobs, serve
+from tests.support.settings import NOW, child_environ, make_settings
+from tests.support.tokens import bearer
 
 EVENTS = {"org-a": 2, "org-b": 3, "org-c": 0}
 
@@ -174,7 +175,7 @@ def test_the_web_role_sees_and_names_the_agents_of_named_tenants_alone(deploymen
 
 
 def test_an_import_names_agents_under_row_security(deployment):
-    flask = Flasks(child_environ(deployment.url("web"), DATABASE_ROW_SECURITY="1"))
+    flask = Runner(child_environ(deployment.url("web"), DATABASE_ROW_SECURITY="1"))
     stdin = line("e1", agentName="billing")
     assert result(flask("events", "import", "--json", "-", stdin=stdin))["accepted"] == 1
     assert [row[2] for row in names(deployment.connect("owner"))] == ["billing"]

@@ -11,9 +11,9 @@ from sqlalchemy.exc import OperationalError
 
 from app.storage.database import Database
 from jobs.counting.run import run_rollup
-from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns
 from tests.faults.ledger import Drift, Ledger, drift, make_events
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
 
 

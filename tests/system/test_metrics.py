@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from app.config.settings import ROOT
-from tests.conftest import Flasks, bearer, child_environ
-from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.command_line import Runner
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer
 
 ALERTS = ROOT / "docs" / "alerts.yml"
 DASHBOARD = ROOT / "docs" / "grafana.json"
@@ -185,7 +187,7 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(sqlite_url, tmp_path):
 def test_the_folder_is_the_webs_though_everybody_is_told_of_it(sqlite_url, tmp_path):
     folder = tmp_path / "shared"
     ports = Ports(sqlite_url, PROMETHEUS_MULTIPROC_DIR=str(folder))
-    status = Flasks(ports.environ)("rollup", "status")
+    status = Runner(ports.environ)("rollup", "status")
     assert (status.returncode, status.stderr) == (0, "")
     with process("jobs", environ=ports.environ):
         runs = ("analytics_rollup_runs_total", 'outcome="done"')

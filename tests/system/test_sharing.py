@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from app.server import worker
-from tests.conftest import child_environ
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import child_environ
 
 CONNECTIONS = 20
 

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from tests.conftest import make_settings, token
 from tests.support.keys import signer
+from tests.support.settings import make_settings
+from tests.support.tokens import token
 
 READ = "/api/v1/analytics/tokens"
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"

@@ -4,9 +4,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 
 from app.factory import create_app
-from tests.conftest import KEY, NOW, make_settings, payload
 from tests.support.jwks_server import serving
 from tests.support.keys import Signer, encode, sign, signer
+from tests.support.settings import KEY, NOW, make_settings
+from tests.support.tokens import payload
 
 READ = "/api/v1/analytics/tokens"
 RSA, RSA_TOO = signer("RS256", "rsa"), signer("RS256", "rsa-too")

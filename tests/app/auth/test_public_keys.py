@@ -8,8 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from app.factory import create_app
-from tests.conftest import NOW, TENANT, make_settings, payload, token
 from tests.support.keys import MAKERS, Signer, encode, sign, signer
+from tests.support.settings import NOW, TENANT, make_settings
+from tests.support.tokens import payload, token
 
 READ = "/api/v1/analytics/tokens"
 KEYS = {algorithm: signer(algorithm) for algorithm in MAKERS}

@@ -8,7 +8,7 @@ import pytest
 from app.auth import token_cache as remembered
 from app.auth import tokens as auth
 from app.auth.token_cache import Remembered
-from tests.conftest import bearer, token
+from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens?days=1"
 EVENTS = "/api/v1/events"

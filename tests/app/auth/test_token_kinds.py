@@ -6,9 +6,10 @@ import jwt
 import pytest
 
 from app.factory import create_app
-from tests.conftest import KEY, NOW, TENANT, Flasks, bearer, child_environ, make_settings, payload
-from tests.support.command_line import assert_one_clear_error
+from tests.support.command_line import Runner, assert_one_clear_error
 from tests.support.keys import sign, signer
+from tests.support.settings import KEY, NOW, TENANT, child_environ, make_settings
+from tests.support.tokens import bearer, payload
 
 READ, EVENTS = "/api/v1/analytics/tokens", "/api/v1/events"
 WRITE, WRITE_ANY = "events:write", "events:write:any"
@@ -237,13 +238,13 @@ def test_the_usual_scope_claims_are_nothing_when_another_is_configured(custom_cl
     ids=["mint", "calls"],
 )
 def test_no_token_is_minted_where_the_provider_s_count(sqlite_url, command, source):
-    done = Flasks(child_environ(sqlite_url, **source))(*command)
+    done = Runner(child_environ(sqlite_url, **source))(*command)
     assert "JWT_SECRET_KEY" in assert_one_clear_error(done)
     assert done.returncode == 1
 
 
 def test_a_minted_token_has_the_claims_that_are_configured(sqlite_url, custom_client):
-    flask = Flasks(child_environ(sqlite_url, **CUSTOM))
+    flask = Runner(child_environ(sqlite_url, **CUSTOM))
     done = flask("tokens", "mint", "--organization", "org-c", "--scope", WRITE)
     assert (done.returncode, done.stderr) == (0, "")
     token = done.stdout.strip()

@@ -11,7 +11,8 @@ import jwt
 import pytest
 
 from app.factory import create_app
-from tests.conftest import KEY, NOW, TENANT, bearer, make_settings, token
+from tests.support.settings import KEY, NOW, TENANT, make_settings
+from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens"
 HOUR = 3600

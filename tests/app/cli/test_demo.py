@@ -20,7 +20,9 @@ from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.storage.database import Database
 from app.storage.tables import agents, issuance_events
-from tests.conftest import Flasks, child_environ, migrate
+from tests.support.command_line import Runner
+from tests.support.databases import migrate
+from tests.support.settings import child_environ
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
 LATER = NOW + timedelta(days=1, hours=3)
@@ -296,7 +298,7 @@ def test_a_demo_that_others_joined_is_not_topped_up(
     assert stored(database) == before
 
 
-def test_the_command_refuses_in_one_line(flask: Flasks, issue: Callable[..., object]) -> None:
+def test_the_command_refuses_in_one_line(flask: Runner, issue: Callable[..., object]) -> None:
     issue("2024-04-01T09:00:00Z")
     done = flask("demo", "load")
     assert done.returncode not in (0, 75)
@@ -305,7 +307,7 @@ def test_the_command_refuses_in_one_line(flask: Flasks, issue: Callable[..., obj
     assert "Traceback" not in done.stderr
 
 
-def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
+def test_the_calls_are_ready_to_paste(flask: Runner) -> None:
     done = flask("demo", "calls", PORT="3456")
     assert (done.returncode, done.stderr) == (0, "")
     assert "TOKEN=" in done.stdout
@@ -316,7 +318,9 @@ def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
     assert line in done.stdout
 
 
-def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(flask: Flasks) -> None:
+def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(
+    flask: Runner,
+) -> None:
     done = flask("demo", "calls", DASHBOARD_TOKEN_LOGIN="0")
     assert "# the dashboard: http://127.0.0.1:3000/dashboard\n" in done.stdout
     as_json = json.loads(flask("demo", "calls", "--json").stdout)

@@ -13,8 +13,8 @@ from app.config.settings import colours_wanted
 from app.intake.importer import SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, issuance_events, rollup_runs
-from tests.conftest import Flasks, child_environ
-from tests.support.command_line import line, on_terminal
+from tests.support.command_line import Runner, line, on_terminal
+from tests.support.settings import child_environ
 
 RED, YELLOW, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -79,7 +79,7 @@ def test_long_work_draws_a_bar_where_stderr_is_a_terminal(
 def test_without_a_terminal_there_is_nothing_on_stderr(
     environ: dict[str, str], some_events: Path, label: str
 ) -> None:
-    done = Flasks(environ)(*arguments_of(label, some_events))
+    done = Runner(environ)(*arguments_of(label, some_events))
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)
@@ -161,7 +161,7 @@ class TestColours:
 
     @pytest.mark.parametrize("command", ["status", "verify"])
     def test_there_are_none_without_a_terminal(self, environ: dict[str, str], command: str) -> None:
-        done = Flasks(environ)("rollup", command)
+        done = Runner(environ)("rollup", command)
         assert "\x1b" not in done.stdout + done.stderr
         beside = on_terminal(environ, "rollup", command, streams=["stderr"])
         assert "\x1b" not in beside.stdout

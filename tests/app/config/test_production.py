@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
-from tests.conftest import child_environ, conninfo, migrate
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.databases import conninfo, migrate
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import child_environ
 
 SECRET = "7b1f6a0e5d9c4b3a8f2e1d0c9b8a7f6e5d4c3b2a"
 PUBLIC_KEY = (

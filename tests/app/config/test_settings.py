@@ -13,7 +13,7 @@ import pytest
 import app.config.settings
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from tests.conftest import KEY, child_environ
+from tests.support.settings import KEY, child_environ
 
 OTHER_KEY = "another key for the tests, longer than 32 bytes"
 PASSWORD = "hunter2-of-the-operator"

@@ -7,7 +7,8 @@ import pytest
 
 from app.intake.importer import Importer
 from tests.app.web.api.test_agents import HOSTILE
-from tests.conftest import NOW, TENANT, bearer
+from tests.support.settings import NOW, TENANT
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 EVENT = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T09:00:00Z"}

@@ -13,7 +13,7 @@ import pytest
 
 from app.config.settings import ROOT
 from app.telemetry import logs
-from tests.conftest import child_environ, make_settings
+from tests.support.settings import child_environ, make_settings
 
 
 @pytest.fixture

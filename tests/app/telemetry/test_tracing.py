@@ -13,8 +13,9 @@ from app.errors import SettingsError
 from app.factory import create_app
 from app.telemetry import tracing
 from jobs.scheduler import tick
-from tests.conftest import NOW, bearer, child_environ, make_settings
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import NOW, child_environ, make_settings
+from tests.support.tokens import bearer
 
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT = f"00-{TRACE:032x}-00f067aa0ba902b7-01"

@@ -14,8 +14,9 @@ from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from app.reports import trend
-from tests.conftest import NOW, bearer, child_environ, environment, make_settings
-from tests.system.test_end_to_end import free_port
+from tests.support.processes import free_port
+from tests.support.settings import NOW, child_environ, environment, make_settings
+from tests.support.tokens import bearer
 
 TOKENS, AGENTS = "/api/v1/analytics/tokens", "/api/v1/analytics/agents"
 NAMES = "/api/v1/agents"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.storage.database import Database
-from tests.conftest import PostgreSQL
 from tests.jobs.copying.copies import KINDS, open_url
+from tests.support.databases import PostgreSQL
 
 
 @pytest.fixture

@@ -7,10 +7,17 @@ import pytest
 from sqlalchemy import delete
 
 from app.storage.tables import rollup_state
-from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, fill, issue, roll_up
-from tests.support.command_line import PASSWORD, assert_one_clear_error, on_terminal, result
+from tests.support.command_line import (
+    PASSWORD,
+    Runner,
+    assert_one_clear_error,
+    on_terminal,
+    result,
+)
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ
 
 
 def url_of(database):
@@ -20,7 +27,7 @@ def url_of(database):
 @pytest.fixture
 def flask(source):
     """Commands on the source."""
-    return Flasks(child_environ(url_of(source), ROLLUP_WAIT_SECONDS="0"))
+    return Runner(child_environ(url_of(source), ROLLUP_WAIT_SECONDS="0"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,7 +46,7 @@ def test_a_copy_is_verified_and_the_service_goes_on_from_it(flask, source, open_
         f"verified: {events} events, 0 of them copied now, and every other table;"
         f" watermark {events - 18}\n"
     )
-    moved = Flasks(child_environ(url_of(target)))
+    moved = Runner(child_environ(url_of(target)))
     assert moved("db", "check").returncode == 0
     assert "copied" in moved("rollup", "status").stdout
     assert result(moved("rollup", "run", "--json"))["events"] == 20
@@ -49,7 +56,7 @@ def test_a_copy_is_verified_and_the_service_goes_on_from_it(flask, source, open_
 
 def test_more_that_has_come_in_is_exit_75_and_says_what_to_do(open_new):
     source, target = open_new("postgresql"), open_new("sqlite")
-    flask = Flasks(child_environ(url_of(source), ROLLUP_WAIT_SECONDS="0"))
+    flask = Runner(child_environ(url_of(source), ROLLUP_WAIT_SECONDS="0"))
     issue(source, "counted")
     roll_up(source)
     with psycopg.connect(conninfo(url_of(source)), application_name="slow idp") as writer:
@@ -83,7 +90,7 @@ def test_half_a_copy_at_the_source_is_one_line(flask, source, target):
 
 
 def test_without_a_target_nothing_is_done(sqlite_url):
-    assert "--to" in assert_one_clear_error(Flasks(child_environ(sqlite_url))("db", "copy"))
+    assert "--to" in assert_one_clear_error(Runner(child_environ(sqlite_url))("db", "copy"))
 
 
 @pytest.fixture
@@ -95,7 +102,7 @@ def closed_port():
 
 def test_an_unreachable_target_is_named_without_its_password(sqlite_url, closed_port):
     url = f"postgresql://operator:{PASSWORD}@127.0.0.1:{closed_port}/analytics"
-    error = assert_one_clear_error(Flasks(child_environ(sqlite_url))("db", "copy", "--to", url))
+    error = assert_one_clear_error(Runner(child_environ(sqlite_url))("db", "copy", "--to", url))
     assert "--to: " in error
     assert PASSWORD not in error
 
@@ -116,7 +123,7 @@ def test_an_unreachable_target_is_named_without_its_password(sqlite_url, closed_
     ],
 )
 def test_a_bad_target_is_refused_in_one_line_that_names_the_option(sqlite_url, url):
-    error = assert_one_clear_error(Flasks(child_environ(sqlite_url))("db", "copy", "--to", url))
+    error = assert_one_clear_error(Runner(child_environ(sqlite_url))("db", "copy", "--to", url))
     assert "--to" in error
     assert PASSWORD not in error
 

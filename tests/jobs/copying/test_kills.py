@@ -20,10 +20,11 @@ from app.errors import RefusedError
 from app.storage.failures import is_unavailable
 from app.storage.tables import rollup_runs
 from jobs import copying
-from tests.conftest import Flasks, child_environ, conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import KINDS, copy, fill, issue, purge, roll_up
-from tests.support.command_line import interrupt, result, started, wait_until
+from tests.support.command_line import Runner, interrupt, result, started, wait_until
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ
 
 
 class DiedError(Exception):
@@ -222,7 +223,7 @@ def test_the_command_killed_again_and_again_is_gone_on_with(open_new, to):
         child.send_signal(signal.SIGKILL)
         assert child.wait(60) == -signal.SIGKILL
         assert copies.is_half(target)
-    done = Flasks(child_environ(source_url))("db", "copy", "--to", url)
+    done = Runner(child_environ(source_url))("db", "copy", "--to", url)
     assert done.returncode == 0, done.stderr
     assert copies.without_mark(target) == copies.as_copied(source)
 
@@ -241,6 +242,6 @@ def test_ctrl_c_says_that_what_was_copied_is_kept_and_it_is(open_new, to):
     assert ended == (130, "", f"Interrupted: {state}\n")
     assert copies.is_half(target)
     kept = copied_upto(target)
-    again = result(Flasks(environ)("db", "copy", "--to", url, "--json"))
+    again = result(Runner(environ)("db", "copy", "--to", url, "--json"))
     assert again["copied"] <= EVENTS - kept
     assert copies.without_mark(target) == copies.as_copied(source)

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from app.config.settings import ROOT
 from app.storage.tables import monthly_agent_issuance
-from tests.conftest import child_environ
 from tests.jobs.copying.copies import execute, roll_up
+from tests.support.settings import child_environ
 
 MEASURE = """
 import resource, sys

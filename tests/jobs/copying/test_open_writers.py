@@ -8,9 +8,9 @@ import pytest
 
 from app.errors import RefusedError
 from jobs import copying
-from tests.conftest import conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import copy, issue, roll_up
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
 
 INSERT = (

@@ -14,7 +14,6 @@ from app.errors import RefusedError
 from app.storage.database import Database
 from app.storage.tables import issuance_events, metadata, rollup_state
 from jobs import copymark
-from tests.conftest import conninfo
 from tests.jobs.copying import copies
 from tests.jobs.copying.copies import (
     KINDS,
@@ -27,6 +26,7 @@ from tests.jobs.copying.copies import (
     purge,
     roll_up,
 )
+from tests.support.databases import conninfo
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 
@@ -247,9 +247,7 @@ def test_half_a_copy_is_no_source(source, target):
 def test_a_target_that_is_not_utf8_is_refused(postgresql, open_new):
     name = postgresql.create("template0")
     postgresql.drop(name)
-    postgresql._administer(
-        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
-    )
+    postgresql.administer(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     target = open_url(postgresql.at(name))
     with pytest.raises(RefusedError, match="UTF8"):
         copy(open_new("sqlite"), target)

@@ -9,7 +9,8 @@ from sqlalchemy import insert
 
 from app.intake.agent_names import set_names
 from app.storage.tables import monthly_agent_issuance
-from tests.conftest import TENANT, bearer
+from tests.support.settings import TENANT
+from tests.support.tokens import bearer
 
 AGENTS = "/api/v1/agents"
 AT = datetime(2026, 4, 1, tzinfo=UTC)

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import func, select
 
 from app.storage.tables import issuance_events
-from tests.conftest import NOW, bearer
+from tests.support.settings import NOW
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 EVENT = {"id": "bad", "organizationId": "org-a", "agentId": "a", "issuedAt": "2026-04-01T09:00:00Z"}

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from app.storage.tables import agents
 from tests.app.web.api.test_agents import HOSTILE
-from tests.conftest import NOW, TENANT, bearer
+from tests.support.settings import NOW, TENANT
+from tests.support.tokens import bearer
 
 AGENTS = "/api/v1/agents"
 SCOPE = "agents:write"

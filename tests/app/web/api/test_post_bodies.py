@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from app.storage.tables import issuance_events
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 JSON, NDJSON = "application/json", "application/x-ndjson"

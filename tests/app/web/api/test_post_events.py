@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from app.storage.tables import issuance_events
-from tests.conftest import NOW, TENANT, bearer
+from tests.support.settings import NOW, TENANT
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 JSON, NDJSON = "application/json", "application/x-ndjson"
