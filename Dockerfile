@@ -1,5 +1,5 @@
 # One image for all: the web by default, `python -m jobs` and `flask db upgrade` as commands.
-# docs/deploying.md says how it is run: nothing in it needs to be written to but /dev/shm.
+# docs/operate/deploying.md says how it is run: nothing in it needs to be written to but /dev/shm.
 
 # A tag moves with security fixes. To build on exactly one image instead, append the digest that
 # `docker buildx imagetools inspect python:3.11-slim-bookworm` prints: python:…@sha256:…

@@ -43,9 +43,9 @@ soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
 # As deployed, under load, while the scheduler is killed and PostgreSQL crashes; writes the table
-# in docs/operations.md when all went well.
+# in docs/operate/capacity.md when all went well.
 load: .venv/test
-	$(BIN)/python -m tests.load --into docs/operations.md
+	$(BIN)/python -m tests.load --into docs/operate/capacity.md
 
 # Ten thousand requests, well-formed and not, against the API's own description.
 fuzz: .venv/test

@@ -6,6 +6,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+# The first and the last month, both included, each by its first day.
+MonthRange = tuple[date, date]
+
 _INSTANT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
@@ -75,7 +78,7 @@ def last_day(month: date) -> date:
     return date(month.year, month.month, monthrange(month.year, month.month)[1])
 
 
-def months_without(first: date, last: date, left_out: set[date]) -> list[tuple[date, date]]:
+def months_without(first: date, last: date, left_out: set[date]) -> list[MonthRange]:
     """The months from ``first`` to ``last`` but for some, as ranges (first, last month)."""
     ranges, start = [], first
     for month in sorted(month for month in left_out if first <= month <= last):

@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Table
 
-from app.storage.failures import as_sqlalchemys
+from app.storage.failures import as_sqlalchemy_error
 
 BATCH_ROWS = 10_000
 
@@ -108,7 +108,7 @@ def _copy_in(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> 
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
-        raise as_sqlalchemys(connection, statement, error) from error
+        raise as_sqlalchemy_error(connection, statement, error) from error
 
 
 def differences(

@@ -1,8 +1,8 @@
-"""Purge: delete counted raw events that were received longer ago than they are kept.
+"""Retention: delete counted raw events that were received before the retention period.
 
-In short batches, since a DELETE takes the same lock as a writer and the rollup waits for
-it. Each batch records in its own transaction which months lost how many events, so that
-nobody later takes those months for verifiable.
+In short batches, because a DELETE takes the same lock as a writer, and a run waits for it. The
+transaction of each batch also records how many events each month lost, so that verify and rebuild
+leave these months out.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ from jobs.counting.state import read_state
 from jobs.counting.tables import Window, in_window
 
 BATCH_EVENTS = 10_000
-# Ids ascend nearly as events are received. After so many batches in a row without an old
-# event there are none worth a walk through everything that is kept.
+# Ids ascend nearly in the order of receipt. After this many batches in a row without an old event,
+# further ones are not worth reading everything that is kept.
 IDLE_BATCHES = 10
 
 
 @dataclass(frozen=True)
 class Purged:
-    """Events deleted, and whether all that were due are gone."""
+    """The number of deleted events, and whether all events that were due are deleted."""
 
     events: int
     finished: bool
@@ -45,13 +45,13 @@ def purge_events(
     stop: Signal | None = None,
     on_events: Callable[[int], None] = lambda _deleted: None,
 ) -> Purged:
-    """Delete what is due, oldest first, and old rows of the run history.
+    """Delete the events that are due, oldest first, and old rows of the run history.
 
-    Never an event that is not counted. Interrupted, it is simply run again; several at once
-    take turns.
+    An event that is not counted is never deleted. After an interruption, run it again. Several
+    purges at once take turns.
 
     Args:
-        on_events: told how many events are deleted, between two transactions.
+        on_events: called between two transactions with the number of deleted events.
     """
     with database.reading() as connection:
         now = connection.execute(sa.select(database_now())).scalar_one()
@@ -73,7 +73,7 @@ def purge_events(
 
 
 def _batch_end(connection: Connection, after: int, batch_events: int) -> int | None:
-    """The id of the last of the next counted events; ``None`` when there are no more."""
+    """The last id of the next batch of counted events; ``None`` if there are no more."""
     event = issuance_events.c
     watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
     batch = (
@@ -88,8 +88,8 @@ def _batch_end(connection: Connection, after: int, batch_events: int) -> int | N
 
 
 def _purge_batch(connection: Connection, *, due: sa.ColumnElement[bool]) -> int:
-    # The state row's lock: two purges must not record the same events, and a rebuild must
-    # not compute without some that it has not heard of.
+    # The lock on the state row keeps two purges from recording the same events. It also keeps a
+    # rebuild from computing without events whose purge it does not see yet.
     read_state(connection, lock=True)
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     lost = sa.func.count().label("events")

@@ -1,4 +1,4 @@
-"""The roles of docs/postgresql.md: each can do its work, and nothing else."""
+"""The roles of docs/operate/postgresql.md: each can do its work, and nothing else."""
 
 import runpy
 

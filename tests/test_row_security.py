@@ -1,4 +1,4 @@
-"""Row-level security as docs/postgresql.md sets it up: the database holds tenants apart."""
+"""Row-level security as docs/operate/postgresql.md sets it up: the database holds tenants apart."""
 
 from concurrent.futures import ThreadPoolExecutor
 

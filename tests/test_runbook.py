@@ -12,7 +12,7 @@ from tests.support.command_line import Runner, commands
 from tests.support.databases import conninfo
 from tests.support.settings import child_environ
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INSERT = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
     " VALUES ('t', gen_random_uuid()::text, 'a', now())"
@@ -33,7 +33,7 @@ def test_every_flask_line_of_the_pages_is_understood(service):
         for block in blocks(page.read_text(), "sh")
         for line in block.splitlines()
     ):
-        typed = re.search(r"(?:^|[ /])flask (?:--app wsgi )?([^#]*)", line)
+        typed = re.search(r"(?:^|[ /])(?:flask|bin/agentidp-analytics) ([^#]*)", line)
         if typed is None:
             continue
         words = shlex.split(typed[1])
@@ -46,7 +46,7 @@ def test_every_flask_line_of_the_pages_is_understood(service):
 @pytest.fixture
 def section():
     """The SQL against a stuck writer: who it is, its end, a prepared one's, and from now on."""
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
     part = re.search(r"^### AnalyticsStuckWriter\n(.*?)^### ", page, re.MULTILINE | re.DOTALL)
     text = re.sub(r"--.*", "", "\n".join(blocks(part[1], "sql")))
     who, end, end_prepared, from_now_on = (s.strip() for s in text.split(";") if s.strip())

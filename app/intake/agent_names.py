@@ -1,6 +1,9 @@
-"""Names as callers set them: JSON in, checked names out. No storage here.
+"""Agent names: checked as JSON, stored by tenant and agent; the newest name wins.
 
-An entry is held to the same rules of JSON as an event, and its errors are told in the same form.
+Events bring names, and callers set them. Of the names in events the newest by ``issuedAt`` wins,
+whenever it arrives: a late or redelivered event brings no old name back. A name that a caller sets
+wins over every name before it. A name is checked by the same rules of JSON as an event, and its
+errors have the same form.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +29,7 @@ from app.intake.events import (
 from app.storage.database import Database
 from app.storage.tables import agents
 
-# As ID_PATTERN, and not white space alone, which the check of it says in words.
+# As ID_PATTERN, and not white space alone. The code checks that separately, for a clearer error.
 _SCHEMA_PATTERN = (
     r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
 )
@@ -45,14 +48,14 @@ Name = Annotated[
 
 @prepared
 class NameBody(msgspec.Struct, rename="camel"):
-    """What an agent is called; null takes its name back. Other members are ignored."""
+    """The name of an agent; null takes the name back. Other members are ignored."""
 
     name: Name | None
 
 
 @prepared
 class AgentBody(msgspec.Struct, rename="camel"):
-    """An agent, and what it is called; null takes its name back. Other members are ignored."""
+    """An agent and its name; null takes the name back. Other members are ignored."""
 
     agent_id: Id
     name: Name | None
@@ -65,7 +68,7 @@ def parse_name(item: bytes) -> str | None:
     """The name in one agent's body.
 
     Raises:
-        ValidationError: it has none, or not one that can be shown.
+        ValidationError: the name is missing or invalid.
     """
     refused = Batch()
     try:
@@ -76,10 +79,10 @@ def parse_name(item: bytes) -> str | None:
 
 
 def parse_names(items: Sequence[bytes]) -> dict[str, str | None]:
-    """Names by agent, from one JSON text each; of several for one agent the last.
+    """Names by agent, from one JSON text each. The last name for an agent wins.
 
     Raises:
-        ValidationError: some are wrong; ``details`` has where and why.
+        ValidationError: some names are invalid; ``details`` lists them.
     """
     names: dict[str, str | None] = {}
     refused = Batch()
@@ -114,11 +117,12 @@ def _refusal(refused: Batch, received: int) -> ValidationError:
 
 
 Upsert = TypeVar("Upsert", postgresql.Insert, sqlite.Insert)
-Statements = Mapping[bool, postgresql.Insert | sqlite.Insert]
+# By the name of the dialect.
+Statements = Mapping[str, postgresql.Insert | sqlite.Insert]
 
 
 class Named(NamedTuple):
-    """What an agent was called at an instant; tuples sort by key, the order they are stored in."""
+    """The name of an agent at an instant. Tuples sort by key, the order of storing."""
 
     tenant_id: str
     agent_id: str
@@ -127,9 +131,9 @@ class Named(NamedTuple):
 
 
 def newest_names(events: Iterable[Event]) -> list[Named]:
-    """What a batch calls its agents, ordered by key: one for each agent that it names.
+    """The newest name of each agent that a batch names, ordered by key.
 
-    Of two said for the same instant the first wins, as the first delivery of an event does.
+    Of two names for the same instant the first wins, as the first delivery of an event does.
     """
     newest: dict[tuple[str, str], Event] = {}
     for event in events:
@@ -142,12 +146,12 @@ def newest_names(events: Iterable[Event]) -> list[Named]:
 
 
 def add_names(database: Database, connection: Connection, names: Sequence[Named]) -> None:
-    """Store the names that events said, but for those that are not the newest. One statement.
+    """Store names from events, unless a newer name is stored. One statement.
 
-    Call it after the events' own insert, in the same transaction: whoever stores events then
-    takes its locks in one order, events before agents and each by key (``names`` is ordered
-    so), and two batches that meet wait for each other instead of deadlocking. It comes last
-    so that agents, which many batches share, are locked for the commit alone.
+    Call it after the insert of the events, in the same transaction. Every writer then takes its
+    locks in one order: events before agents, and each by key (``names`` is ordered so). Two
+    batches that meet wait for each other instead of deadlocking. Names come last, because many
+    batches share the agents: their rows are locked only until the commit.
     """
     if names:
         _store(database, connection, names, _NEWEST)
@@ -156,10 +160,10 @@ def add_names(database: Database, connection: Connection, names: Sequence[Named]
 def set_names(
     database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime
 ) -> None:
-    """Call a tenant's agents so from ``now`` on, all of them or none; ``None`` takes a name back.
+    """Set the names of a tenant's agents, all or none; ``None`` takes a name back.
 
-    An agent need not have issued anything. The instant of a name never goes back: an event may
-    have said one for a few minutes from now.
+    An agent need not exist elsewhere. The instant of a name never decreases, because an event may
+    have brought a name for a few minutes from now.
     """
     rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
     if rows:
@@ -172,9 +176,9 @@ def _store(
     names: Sequence[Named],
     statements: Statements,
 ) -> None:
-    statement = statements[database.is_postgresql]
+    statement = statements[connection.dialect.name]
     if database.is_postgresql:
-        database.name_written(connection, {each.tenant_id for each in names})
+        database.name_tenants(connection, {each.tenant_id for each in names})
         arrays = map(list, zip(*names, strict=True))
         connection.execute(statement, dict(zip(Named._fields, arrays, strict=True)))
     else:
@@ -182,7 +186,7 @@ def _store(
 
 
 def _unnested() -> postgresql.Insert:
-    """PostgreSQL: one statement over four arrays, whatever the number of rows."""
+    """One statement for PostgreSQL over four arrays, whatever the number of rows."""
     texts = postgresql.ARRAY(sa.Text())
     kinds: list[postgresql.ARRAY[Any]] = [texts] * 3
     kinds.append(postgresql.ARRAY(sa.DateTime(timezone=True)))
@@ -190,32 +194,38 @@ def _unnested() -> postgresql.Insert:
         sa.cast(sa.bindparam(field, type_=kind), kind)
         for field, kind in zip(Named._fields, kinds, strict=True)
     ]
-    rows = sa.func.unnest(*arrays).table_valued(*Named._fields, name="said").render_derived()
+    rows = sa.func.unnest(*arrays).table_valued(*Named._fields, name="given").render_derived()
     return postgresql.insert(agents).from_select(Named._fields, sa.select(*rows.c))
 
 
 def _newest(insert: Upsert) -> Upsert:
-    """What is said replaces what was said for an earlier instant."""
-    said = insert.excluded
+    """A name replaces a name of an earlier instant."""
+    given = insert.excluded
     return insert.on_conflict_do_update(
         index_elements=list(agents.primary_key),
-        set_={"name": said["name"], "named_at": said["named_at"]},
-        where=agents.c.named_at < said["named_at"],
+        set_={"name": given["name"], "named_at": given["named_at"]},
+        where=agents.c.named_at < given["named_at"],
     )
 
 
 def _last(insert: Upsert, later: Callable[..., sa.ColumnElement[datetime]]) -> Upsert:
-    """What is said replaces whatever there is; ``later`` chooses between two instants."""
-    said = insert.excluded
+    """A name replaces any name.
+
+    Args:
+        later: the function of the later of two instants.
+    """
+    given = insert.excluded
     return insert.on_conflict_do_update(
         index_elements=list(agents.primary_key),
-        set_={"name": said["name"], "named_at": later(agents.c.named_at, said["named_at"])},
+        set_={"name": given["name"], "named_at": later(agents.c.named_at, given["named_at"])},
     )
 
 
-# By whether they are for PostgreSQL.
-_NEWEST: Statements = {True: _newest(_unnested()), False: _newest(sqlite.insert(agents))}
+_NEWEST: Statements = {
+    "postgresql": _newest(_unnested()),
+    "sqlite": _newest(sqlite.insert(agents)),
+}
 _LAST: Statements = {
-    True: _last(_unnested(), sa.func.greatest),
-    False: _last(sqlite.insert(agents), sa.func.max),
+    "postgresql": _last(_unnested(), sa.func.greatest),
+    "sqlite": _last(sqlite.insert(agents), sa.func.max),
 }

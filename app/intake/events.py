@@ -1,4 +1,4 @@
-"""Issuance events as they arrive: JSON in, checked :class:`Event` out. No storage here."""
+"""Issuance events: JSON in, checked :class:`Event` out. Nothing here stores them."""
 
 import json
 import re
@@ -20,10 +20,10 @@ _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 def prepared(struct: S) -> S:
-    """Have the decoder describe a struct to itself now, as the class is made.
+    """Make msgspec build its description of a struct when the class is defined.
 
-    By itself it does so at the first use, and lets another thread that comes meanwhile work with
-    what is described so far: with requests in several threads, the process crashed.
+    msgspec would build it at the first use, and would let another thread use an unfinished one.
+    With requests in several threads the process crashed.
     """
     msgspec.json.Decoder(struct)
     return struct
@@ -31,7 +31,7 @@ def prepared(struct: S) -> S:
 
 @prepared
 class EventBody(msgspec.Struct, rename="camel"):
-    """One event as callers write it; unknown members are ignored."""
+    """One event as a caller sends it. Unknown members are ignored."""
 
     id: Id
     agent_id: Id
@@ -46,15 +46,15 @@ class EventBody(msgspec.Struct, rename="camel"):
     agent_name: Annotated[
         str | msgspec.UnsetType | None,
         msgspec.Meta(
-            description="What the agent is called, at most 255 code points without control"
-            " characters: the newest wins, a blank one says nothing",
+            description="The agent's name, at most 255 code points without control characters."
+            " The newest name wins; a blank name is ignored",
             extra_json_schema={"maxLength": 255, "pattern": ID_SCHEMA_PATTERN},
         ),
     ] = msgspec.UNSET
 
 
 class Event(NamedTuple):
-    """A checked event; tuples sort by tenant and id, the order in which they are stored."""
+    """A checked event. Tuples sort by tenant and id, the order in which they are stored."""
 
     tenant_id: str
     event_id: str
@@ -64,7 +64,7 @@ class Event(NamedTuple):
 
 
 class EventError(msgspec.Struct, frozen=True):
-    """Why an event is refused: its 0-based place, the member, a message."""
+    """Why an event is refused: its 0-based index, the member, a message."""
 
     index: int
     field: str
@@ -73,7 +73,7 @@ class EventError(msgspec.Struct, frozen=True):
 
 @dataclass
 class Batch:
-    """Events in their order of arrival, and the errors of those that are not among them."""
+    """The accepted events in their order of arrival, and the errors of the others."""
 
     events: list[Event] = field(default_factory=list)
     rejected: int = 0
@@ -84,14 +84,14 @@ class Batch:
         return len(self.events) + self.rejected
 
     def reject(self, index: int, problem: "InvalidEvent") -> None:
-        """Count a refused event; the first hundred errors are kept."""
+        """Count a refused event, and keep its error if it is among the first hundred."""
         self.rejected += 1
         if len(self.errors) < SHOWN_ERRORS:
             self.errors.append(EventError(index, problem.field, problem.message))
 
 
-class InvalidEvent(ValueError):  # noqa: N818 - named for what it says, never seen by callers
-    """One event is refused, with the member that is wrong (empty: the event as a whole)."""
+class InvalidEvent(ValueError):  # noqa: N818 - the name says what it is; callers never see it
+    """An event is refused, because of one member or (empty ``field``) as a whole."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -104,7 +104,7 @@ def parse_batch(items: Iterable[bytes], tenant_id: str | None, now: datetime) ->
 
     Args:
         items: one JSON text an event.
-        tenant_id: whose events these are; ``None`` when each event must say so.
+        tenant_id: the tenant of all events; ``None`` if each event must name its own.
         now: the present, in UTC.
 
     Raises:
@@ -120,23 +120,23 @@ def parse_batch(items: Iterable[bytes], tenant_id: str | None, now: datetime) ->
 
 
 def parse_event(item: bytes, tenant_id: str | None, now: datetime) -> Event:
-    """Check one event's JSON text. Arguments and errors as for :func:`parse_batch`.
+    """Check the JSON text of one event. Arguments and errors are those of :func:`parse_batch`.
 
     Raises:
-        InvalidEvent: it is refused.
-        ForbiddenError: it names another organization.
+        InvalidEvent: the event is refused.
+        ForbiddenError: the event names another organization.
     """
     event = make_event(read_members(item), tenant_id, now)
     refuse_nul(item)
     return event
 
 
-# An event's id, agent and instant, its organization and its agent's name if it says them.
+# An event's id, agent and instant; its organization and agent name, or None.
 Members = tuple[str, str, str, str | None, str | None]
 
 
 def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
-    """An event of checked members. Arguments and errors as for :func:`parse_event`."""
+    """An event from checked members. Arguments and errors are those of :func:`parse_event`."""
     event_id, agent_id, issued_at, named, agent_name = members
     if tenant_id is None:
         if named is None:
@@ -148,19 +148,19 @@ def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
 
 
 def read_members(item: bytes) -> Members:
-    """The members of an event's JSON text; :func:`refuse_nul` looks at all of it.
+    """The members of an event's JSON text. :func:`refuse_nul` checks the rest of it.
 
     Raises:
-        InvalidEvent: it is not JSON, or a member is missing or wrong.
+        InvalidEvent: the text is not JSON, or a member is missing or invalid.
     """
-    # Raw control characters are refused by the decoder, but for this one.
+    # The decoder refuses raw control characters except this one.
     plain = item.isascii() and b"\\" not in item and b"\x7f" not in item
     return check_members(decode_event(item), plain=plain)
 
 
 @prepared
 class _PlainBody(EventBody):
-    """The same without the patterns, which take five times as long as all the rest."""
+    """The same without patterns: matching them takes five times as long as all the rest."""
 
     id: _Short
     agent_id: _Short
@@ -168,13 +168,13 @@ class _PlainBody(EventBody):
 
 
 def check_members(value: Any, *, plain: bool) -> Members:
-    """The members of an event that is decoded.
+    """The members of a decoded event.
 
     Args:
-        plain: every character in it is printable ASCII, as nearly always: not looked at again.
+        plain: every character of the event is printable ASCII, so patterns are not matched.
 
     Raises:
-        InvalidEvent: a member is missing or wrong.
+        InvalidEvent: a member is missing or invalid.
     """
     try:
         body = msgspec.convert(value, _PlainBody if plain else EventBody)
@@ -188,7 +188,9 @@ def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
     if not isinstance(text, str) or not text.strip():
         return None
     if not is_id(text):
-        raise InvalidEvent("agentName", "is longer than 255, or has a control character")
+        raise InvalidEvent(
+            "agentName", "must have at most 255 characters, and no control characters"
+        )
     return text
 
 
@@ -204,21 +206,23 @@ def _issued_at(text: str, now: datetime) -> datetime:
     return issued_at
 
 
-# An escaped NUL; a backslash before it would be escaped itself.
+# An escaped NUL. An even number of backslashes before it escape each other.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(EventBody))
 
 
 def decode_event(item: bytes, members: Iterable[str] = _MEMBERS) -> Any:
-    """One event's JSON text as plain values, with every string of it checked.
+    """The JSON text of one event as plain values, with every string in it checked.
 
-    Decoding straight into a struct would skip unknown members, and with them invalid
-    UTF-8, lone surrogates and integers nobody can read back. ``members``: those that an
-    error names, where the decoder has no word for what is wrong.
+    Decoding straight into a struct would skip unknown members, and with them invalid UTF-8, lone
+    surrogates and integers that cannot be read back.
+
+    Args:
+        members: those that an error can name where the decoder's message does not.
 
     Raises:
-        InvalidEvent: it is not JSON, or not JSON that can be kept.
+        InvalidEvent: the text is not JSON, or not JSON that can be stored.
     """
     try:
         value = msgspec.json.decode(item)
@@ -232,7 +236,7 @@ def decode_event(item: bytes, members: Iterable[str] = _MEMBERS) -> Any:
 
 
 def refuse_nul(item: bytes) -> None:
-    """Refuse an event with a NUL in any string, also in members nobody reads."""
+    """Refuse an event with a NUL in any string, ignored members included."""
     if b"\\u0000" in item and _NUL.search(item):
         raise InvalidEvent("", "has a NUL character in a string")
 
@@ -240,7 +244,7 @@ def refuse_nul(item: bytes) -> None:
 def _undecodable(
     item: bytes, error: msgspec.MsgspecError, members: Iterable[str]
 ) -> "InvalidEvent":
-    """The decoder's message; for a lone surrogate it only says "malformed", so say where."""
+    """The decoder's message, or the member with a lone surrogate, which it does not name."""
     try:
         values = json.loads(item)
     except (ValueError, RecursionError):
@@ -257,7 +261,7 @@ _MISSING_MEMBER = re.compile(r"Object missing required field `(?P<field>\w+)`")
 
 
 def wrong_member(error: msgspec.ValidationError) -> InvalidEvent:
-    """msgspec's one-line message as member and message."""
+    """msgspec's one-line message, split into member and message."""
     text = str(error)
     if match := _MISSING_MEMBER.fullmatch(text):
         return InvalidEvent(match["field"], "is required")

@@ -1,8 +1,8 @@
-"""Bulk load: files of events, streamed and stored in chunks.
+"""Import: files of events, streamed and stored in chunks.
 
-Memory stays flat whatever the file's size: while a chunk is stored the next one is read, no
-more. Each chunk is one committed batch, and a stored event is a duplicate the second time, so
-an interrupted import is simply run again.
+Memory stays flat whatever the size of a file: while one chunk is stored, only the next one is read.
+Each chunk is one committed batch, and a stored event is a duplicate the second time. An
+interrupted import is therefore run again.
 """
 
 import gc
@@ -32,8 +32,8 @@ from app.intake.store import Recorded, prepare_recording
 from app.storage.database import Database
 
 CHUNK_EVENTS = 10_000
-# SQLite writes every page that a transaction touched, and keys come in any order: more events
-# in one means fewer times for each page.
+# SQLite writes every page that a transaction touched, and keys come in any order. A larger
+# transaction writes each page fewer times.
 SQLITE_CHUNK_EVENTS = 50_000
 TURN_SECONDS = 1e-5
 READ_BYTES = 128 * 1024
@@ -42,7 +42,7 @@ _GZIP = b"\x1f"
 
 
 class Refused(NamedTuple):
-    """A line that was not stored: where it stands (1-based), and why."""
+    """A line that was not stored: its source, its number (1-based), and the reason."""
 
     source: str
     line: int
@@ -60,11 +60,13 @@ class Imported:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Have threads take turns every 10 µs: at the usual 5 ms the one that stores would wait as
-    long for the one that reads, each time that the database has taken some of its batch. And have
-    the garbage collector leave alone what is there already: with every chunk it would go through
-    all of that anew."""
+def _tuned_interpreter() -> Iterator[None]:
+    """Tune the interpreter for an import.
+
+    Threads take turns every 10 µs. At the usual 5 ms the storing thread would wait that long for
+    the reading one, each time that the database has taken a part of its batch. The garbage
+    collector ignores the objects that exist already: it would scan them again for every chunk.
+    """
     usual = sys.getswitchinterval()
     sys.setswitchinterval(TURN_SECONDS)
     gc.freeze()
@@ -81,9 +83,9 @@ class Importer:
 
     Args:
         file_format: a key of ``FORMATS``.
-        tenant_id: whose events these are; ``None`` when each event says so itself.
-        clock: the present, asked for every event: a source may be a live pipe.
-        on_refused: told of every line that is refused; the others are stored.
+        tenant_id: the tenant of all events; ``None`` if each event names its own.
+        clock: returns the present; called for every event, because a source may be a live pipe.
+        on_refused: called for every refused line; all other lines are stored.
         on_chunk: called after every commit.
     """
 
@@ -94,15 +96,15 @@ class Importer:
     on_refused: Callable[[Refused], None]
     on_chunk: Callable[[], None]
     totals: Imported = field(default_factory=Imported)
-    _under_way: "Future[Recorded] | None" = field(default=None, init=False)
+    _pending: "Future[Recorded] | None" = field(default=None, init=False)
 
-    @_undisturbed()
+    @_tuned_interpreter()
     def load(self, source: str, file: io.BufferedReader) -> None:
         """Store the events of one file, gzip-compressed or not.
 
         Raises:
-            ValidationError: the file breaks off or cannot be read on. The events before
-                that point are stored, as they are when reading is interrupted.
+            ValidationError: the file ends early or cannot be read further. The events before
+                that point are stored, as they are if reading is interrupted.
         """
         chunk: list[Event] = []
         enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
@@ -132,24 +134,24 @@ class Importer:
             self.on_refused(Refused(source, number, str(problem)))
 
     def _store(self, chunk: list[Event]) -> None:
-        """Begin to store a chunk, once the one before is stored."""
-        # Emptied first: what fails or is interrupted on its way in is not tried once more.
+        """Begin to store a chunk when the one before it is stored."""
+        # Emptied first, so that a chunk that fails or is interrupted is not stored again.
         events = chunk.copy()
         chunk.clear()
         store = prepare_recording(self.database, events)
         self._settle()
         if events:
-            # SQLite's driver takes the interpreter's lock anew for each row: it would wait for
-            # the reading thread every time.
-            self._under_way = _aside(store) if self.database.is_postgresql else _done(store)
-            if self._under_way.done():
+            # SQLite's driver takes the interpreter's lock for each row. In a thread of its own it
+            # would wait for the reading thread every time.
+            self._pending = _in_thread(store) if self.database.is_postgresql else _done(store)
+            if self._pending.done():
                 self._settle()
 
     def _settle(self) -> None:
-        """Wait until what is under way is stored, and count it."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            recorded = under_way.result()
+        """Wait until the pending chunk is stored, and add it to the totals."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            recorded = pending.result()
             self.totals.accepted += recorded.accepted
             self.totals.duplicates += recorded.duplicates
             self.on_chunk()
@@ -161,15 +163,18 @@ def _done(store: Callable[[], Recorded]) -> "Future[Recorded]":
     return future
 
 
-def _aside(store: Callable[[], Recorded]) -> "Future[Recorded]":
-    """Store in a thread of its own, while the next chunk is read. Ctrl-C, which only the main
-    thread hears, need not wait for it: a commit happens whole or not at all."""
+def _in_thread(store: Callable[[], Recorded]) -> "Future[Recorded]":
+    """Store in a thread while the next chunk is read.
+
+    Ctrl-C reaches the main thread only and need not wait for this one: a commit happens as a
+    whole or not at all.
+    """
     future = Future[Recorded]()
 
     def run() -> None:
         try:
             future.set_result(store())
-        except BaseException as error:  # the main thread raises it
+        except BaseException as error:  # the main thread raises the error
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
@@ -177,10 +182,10 @@ def _aside(store: Callable[[], Recorded]) -> "Future[Recorded]":
 
 
 class _Interruptible(io.RawIOBase):
-    """What a file has, as it comes.
+    """A file whose reads never block for long, so that Ctrl-C is handled at once.
 
-    Ctrl-C ends a read that waits, but not one that begins just after it came: the process would
-    wait for more of a pipe and then end. So it is not in a read that anybody waits here.
+    Ctrl-C ends a read that blocks, but not a read that begins just after Ctrl-C: the process would
+    wait for more data from the pipe. So this class waits by polling, and reads what is there.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:
@@ -200,14 +205,14 @@ class _Interruptible(io.RawIOBase):
 def _interruptible(file: io.BufferedReader) -> io.BufferedReader:
     try:
         file.fileno()
-    except OSError:  # it is in memory
+    except OSError:  # a file in memory
         return file
     return io.BufferedReader(_Interruptible(file), READ_BYTES)
 
 
 def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
-    """The file, decompressed if it is compressed, whatever it is called."""
-    # The first byte is enough, no text begins with it; a slow pipe may have no second one yet.
+    """The file, decompressed if it is gzip, whatever its name is."""
+    # One byte is enough: no text begins with it, and a slow pipe may have no second byte yet.
     if file.peek(1)[:1] == _GZIP:
         return gzip.GzipFile(fileobj=file)
     return file

@@ -1,4 +1,4 @@
-"""Storing events: exactly one row for each ``(tenant_id, event_id)``, however often it comes."""
+"""Store events: one row for each ``(tenant_id, event_id)``, however often it is delivered."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,16 +17,16 @@ from app.storage.tables import issuance_events
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
 _TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
-_BETWEEN = "\x1f"
+_SEPARATOR = "\x1f"
 _ARRAYS = dict.fromkeys(_COLUMNS[:3], _TEXTS) | {"issued_at": _INSTANTS}
 
 
-# Carries out an insert that is ready, and says how many rows it has added.
+# Runs a prepared insert and returns the number of rows that it added.
 Insert = Callable[[Connection], int]
 
 
 class Recorded(NamedTuple):
-    """What became of a batch: ``received == accepted + duplicates``."""
+    """The outcome of a batch: ``received == accepted + duplicates``."""
 
     received: int
     accepted: int
@@ -34,19 +34,21 @@ class Recorded(NamedTuple):
 
 
 def record_events(database: Database, events: Sequence[Event]) -> Recorded:
-    """Store a batch, all of it or nothing, and commit.
+    """Store a batch as a whole or not at all, and commit.
 
-    An id that is stored already, or comes twice in the batch, is a duplicate: the first
-    delivery stays as it is. Rows go in ordered by key, so that two deliveries of the same
-    events in different order wait for each other instead of deadlocking. What they call
-    their agents is stored along with them (see ``app.reports.agents``).
+    An id that is already stored, or stands twice in the batch, is a duplicate: the first delivery
+    wins. Rows are inserted in the order of their key, so that two deliveries of the same events
+    in different order wait for each other instead of deadlocking. The agent names of the events
+    are stored with them (see ``app.intake.agent_names``).
     """
     return prepare_recording(database, events)()
 
 
 def prepare_recording(database: Database, events: Sequence[Event]) -> Callable[[], Recorded]:
-    """What :func:`record_events` does, in two: calling what is returned stores the batch. That
-    leaves little to do but to wait for the database, so another thread may do it."""
+    """Prepare a batch; the returned function stores it, as :func:`record_events` does.
+
+    That function mostly waits for the database, so another thread may call it.
+    """
     if not events:
         return partial(Recorded, 0, 0, 0)
     first: dict[tuple[str, str], Event] = {}
@@ -69,21 +71,21 @@ def prepare_recording(database: Database, events: Sequence[Event]) -> Callable[[
 
 
 def _each(events: list[Event]) -> Insert:
-    """SQLite: one prepared statement, stepped through the rows inside the driver."""
+    """SQLite: one prepared statement, which the driver runs for each row."""
     rows = [(*event[:3], _sqlite_text(event.issued_at)) for event in events]
     return lambda connection: connection.exec_driver_sql(_INSERT_EACH, rows).rowcount
 
 
 def _sqlite_text(instant: datetime) -> str:
-    """As ``UTCDateTime`` stores it; the column's own conversion costs more than the insert."""
+    """An instant as ``UTCDateTime`` stores it; its conversion costs more than the insert."""
     return instant.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _unnested(events: list[Event]) -> Insert:
     """PostgreSQL: one statement over four arrays, whatever the number of rows.
 
-    Without a conflict target, so that it needs no right to read the table. The arrays are
-    written here: the driver's own way takes as long for them as the server for the rows.
+    The statement names no conflict target, so it needs no right to read the table. The arrays are
+    written here, because the driver takes as long for them as the server takes for the rows.
     """
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
@@ -93,20 +95,23 @@ def _unnested(events: list[Event]) -> Insert:
 
 def _store_unnested(connection: Connection, values: dict[str, str]) -> int:
     if is_citus(connection):
-        # There the count is of the rows that were sent, duplicates and all.
+        # Citus counts the rows that were sent, duplicates included.
         return len(connection.execute(_INSERT_RETURNING, values).all())
     options = {"preserve_rowcount": True}
     return connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
 
 
 def _text_array(texts: Sequence[str]) -> str:
-    """A ``text[]`` in PostgreSQL's notation; no id has a control character, so one may stand
-    between two while quotes and backslashes are escaped in all of them at once."""
-    joined = _BETWEEN.join(texts)
-    if joined.count(_BETWEEN) != len(texts) - 1:
+    """A ``text[]`` in PostgreSQL's notation.
+
+    No id has a control character, so one can separate the texts while quotes and backslashes are
+    escaped in all of them at once.
+    """
+    joined = _SEPARATOR.join(texts)
+    if joined.count(_SEPARATOR) != len(texts) - 1:
         raise ValueError("an id has a control character")
     escaped = joined.replace("\\", r"\\").replace('"', r"\"")
-    return '{"' + escaped.replace(_BETWEEN, '","') + '"}'
+    return '{"' + escaped.replace(_SEPARATOR, '","') + '"}'
 
 
 def _unnested_insert() -> postgresql.Insert:
@@ -120,7 +125,7 @@ def _unnested_insert() -> postgresql.Insert:
 
 
 _INSERT_UNNESTED = _unnested_insert()
-# Not a column, which would need the right to read it.
+# A constant, because a column would need the right to read it.
 _INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1", sa.Integer))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

@@ -30,11 +30,11 @@ class HourCount(Point, frozen=True):
 def agent_activity(
     connection: Connection, tenant_id: str, *, since: date | None, until: date
 ) -> Report[HourCount]:
-    """Tokens per day of week and hour, ordered so, without empty cells.
+    """Tokens by day of the week and hour, in that order, without empty cells.
 
     Args:
         since: the first month, by its first day; ``None`` for all recorded activity.
-        until: the last month; not looked at when ``since`` is ``None``.
+        until: the last month, by its first day; ignored if ``since`` is ``None``.
     """
     if since is None:
         found = read_report(connection, _ACTIVITY, tenant_id=tenant_id)
@@ -48,7 +48,7 @@ def agent_activity(
 
 def _cells() -> Select[*tuple[Any, ...]]:
     cell = dow_hour_activity.c
-    # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+    # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
     total = sa.cast(sa.func.sum(cell.issued), sa.BigInteger).label("issued")
     return (
         sa.select(cell.dow, cell.hour, total)
@@ -74,7 +74,7 @@ _WEEK_HOURS = 7 * 24
 
 @dataclass(frozen=True)
 class Cell:
-    """An hour of the week; ``dow`` 0 is Sunday. ``heat``: 0 for none, up to 9 for the most."""
+    """An hour of the week; ``dow`` 0 is Sunday. ``heat`` is 0 without tokens, 9 for the most."""
 
     dow: int
     hour: int
@@ -84,7 +84,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Week:
-    """The week's 168 hours, by day from Monday on, moved by ``offset`` hours from UTC."""
+    """The 168 hours of the week, by day from Monday on, ``offset`` hours ahead of UTC."""
 
     rows: list[list[Cell]]
     peaks: list[Cell]
@@ -98,7 +98,7 @@ class Week:
 
 
 def week(points: Iterable[HourCount], offset: int = 0) -> Week:
-    """The heatmap, its peaks first, in a zone ``offset`` whole hours ahead of UTC."""
+    """The heatmap in a zone that is ``offset`` whole hours ahead of UTC."""
     counts = [0] * _WEEK_HOURS
     for point in points:
         counts[(point.dow * 24 + point.hour + offset) % _WEEK_HOURS] += point.count
@@ -118,6 +118,6 @@ def _heat(count: int, highest: int) -> int:
 
 
 def zone_minutes(zone: ZoneInfo, now: datetime) -> int:
-    """How many minutes a zone is ahead of UTC, at this time of the year."""
+    """The minutes that a zone is ahead of UTC at ``now``."""
     ahead = now.astimezone(zone).utcoffset() or timedelta(0)
     return ahead // timedelta(minutes=1)

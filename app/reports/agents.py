@@ -1,8 +1,6 @@
-"""The directory of agents: what a tenant calls them, and when each was issued tokens.
+"""The directory of agents: their names, and the months in which they were issued tokens.
 
-Events say names along with what they are for, and callers set them. Of what events say the
-newest wins, whenever it arrives: an event that is late, or delivered once more, brings no old
-name back. What a caller sets wins over all that was said before.
+``app.intake.agent_names`` stores the names.
 """
 
 from datetime import date
@@ -19,7 +17,7 @@ _ESCAPE = "\\"
 
 
 class Agent(Point, frozen=True):
-    """What one agent is called, and the tokens it was issued in all, up to the last count."""
+    """One agent: its name, its first and last month, and all tokens counted so far."""
 
     agent_id: Id
     name: Id | None
@@ -31,14 +29,14 @@ class Agent(Point, frozen=True):
 def agents_page(
     connection: Connection, tenant_id: str, *, after: str, limit: int, text: str | None
 ) -> Report[Agent]:
-    """The agents that have a name or have issued tokens, by id; at most ``limit``.
+    """The agents that have a name or were issued tokens, by id; at most ``limit``.
 
-    Months and totals are the monthly rollup's. One statement, whose cost follows the number of
-    the tenant's rows there, whatever the page.
+    Months and totals come from the monthly summary table. One statement; its cost follows the
+    number of the tenant's rows there, whatever the page.
 
     Args:
-        after: the id after which to begin; empty for the first page.
-        text: what the name or the id contains, whatever the case of ASCII letters.
+        after: the id after which the page begins; empty for the first page.
+        text: a part of the name or the id; ASCII letters match in any case.
     """
     parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
     if text is None:
@@ -57,8 +55,8 @@ def _month(day: date | None) -> str | None:
 
 
 def _pattern(text: str) -> str:
-    """For LIKE: ``text`` anywhere, in which no character is a wildcard."""
-    # Of bytes, lower() folds the letters of ASCII alone.
+    """A pattern for LIKE that finds ``text`` anywhere; none of its characters is a wildcard."""
+    # On bytes, lower() changes ASCII letters only.
     folded = text.encode().lower().decode()
     for special in (_ESCAPE, "%", "_"):
         folded = folded.replace(special, _ESCAPE + special)
@@ -66,8 +64,10 @@ def _pattern(text: str) -> str:
 
 
 def _both() -> sa.Subquery:
-    """Names and counted months, one below the other. Put together by agent they are what a FULL
-    JOIN would find, which SQLite has only of late."""
+    """Names and counted months, as one list of rows.
+
+    Grouped by agent they are the result of a FULL JOIN, which older versions of SQLite lack.
+    """
     agent, usage = agents.c, monthly_agent_issuance.c
     after = sa.bindparam("after", type_=sa.Text)
     no_month, none_issued = sa.cast(sa.null(), sa.Date), sa.literal(0, sa.BigInteger)
@@ -81,10 +81,11 @@ def _both() -> sa.Subquery:
 
 
 def _agents(*, search: bool) -> Select[*tuple[Any, ...]]:
-    """A page of the directory; ``search``: of those whose name or id is like ``pattern``.
+    """A page of the directory.
 
-    Both are ``COLLATE "C"``, in which PostgreSQL's lower(), as SQLite's, knows the case of
-    ASCII's letters alone.
+    Args:
+        search: only agents whose name or id is like ``pattern``. Both columns are ``COLLATE "C"``,
+            so that lower() changes ASCII letters only, on PostgreSQL as on SQLite.
     """
     both = _both().c
     name = sa.func.max(both.name)
@@ -93,7 +94,7 @@ def _agents(*, search: bool) -> Select[*tuple[Any, ...]]:
         name.label("name"),
         sa.func.min(both.month).label("first"),
         sa.func.max(both.month).label("last"),
-        # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+        # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
         sa.cast(sa.func.sum(both.issued), sa.BigInteger).label("issued"),
     ).group_by(both.agent_id)
     if search:

@@ -1,8 +1,7 @@
-"""The reads: each one indexed statement on one summary table, for one tenant.
+"""Reports: each one indexed statement on one summary table, for one tenant.
 
-Every statement also fetches when the last rollup run finished, so that numbers and
-their age come from one snapshot. Statements are built once; points carry the names that
-they have in the API.
+Every statement also selects when the last rollup run finished, so that numbers and their age come
+from one snapshot. Statements are built once. Points have the member names of the API.
 """
 
 from collections.abc import Iterator
@@ -31,14 +30,14 @@ TENANT = sa.bindparam("tenant_id", type_=sa.Text)
 
 @dataclass(frozen=True)
 class Report(Generic[P]):
-    """Points, and when the run that they come from finished (``None``: there was none)."""
+    """Points, and when the run that counted them finished (``None`` before the first run)."""
 
     points: list[P]
     counted_at: datetime | None
 
 
 class Point(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One number of a report."""
+    """One item of a report."""
 
 
 def has_numbers(connection: Connection) -> bool:
@@ -47,10 +46,10 @@ def has_numbers(connection: Connection) -> bool:
 
 
 def read_report(connection: Connection, statement: Reading, **parameters: Any) -> Report[Any]:
-    """The rows of a statement that :func:`with_state` made, each with an empty column first.
+    """The rows of a statement from :func:`with_state`; the first column of each is empty.
 
     Raises:
-        UnavailableError: there is no state, hence nothing to read yet.
+        UnavailableError: the state row is missing.
     """
     found = fetch(connection, statement, parameters)
     if not found or found[0][1] is not None:
@@ -59,13 +58,13 @@ def read_report(connection: Connection, statement: Reading, **parameters: Any) -
 
 
 def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
-    """A row with the job's state and nothing else, then ``rows`` with an empty column in front.
+    """A first row with the job's state only, then ``rows`` with an empty column in front.
 
-    With the state in each row it would be sent, and read, as often as there are rows.
+    The state in a column of each row would be sent and read once for each row.
 
     Args:
         rows: their first column is never empty.
-        order: names of columns, with ``-`` in front for descending; the first one puts the
+        order: names of columns, with ``-`` in front for descending order. The first one puts the
             state's row before the others.
     """
     found = rows.subquery("found")

@@ -29,7 +29,7 @@ class DayCount(Point, frozen=True):
 def token_trend(
     connection: Connection, tenant_id: str, *, last: date, days: int
 ) -> Report[DayCount]:
-    """Tokens per UTC day for the ``days`` days up to ``last``, oldest first, silent days as 0."""
+    """Tokens a UTC day for ``days`` days up to ``last``, oldest first; silent days are 0."""
     wanted = days_until(last, days)
     found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
     issued = {day: count for _, day, count in found.points}
@@ -57,10 +57,10 @@ SPIKE = 2.0  # times what is usual
 class Day:
     """One UTC day of the trend.
 
-    ``usual`` is the median of the same kind of day in the four weeks before, ``None`` when
-    too little is known. ``note`` is ``"spike"``, ``"silent"`` or empty. ``state`` is
-    ``"whole"``, ``"partial"`` (counted until some time of the day) or ``"pending"`` (nothing of
-    it is counted yet, so that its 0 says nothing).
+    ``usual`` is the median of the same kind of day (weekday or weekend) in the four weeks before;
+    ``None`` if too few days are known. ``note`` is ``"spike"``, ``"silent"`` or empty. ``state`` is
+    ``"whole"``, ``"partial"`` (counted up to some time of the day) or ``"pending"`` (not counted
+    yet, so that its 0 means nothing).
     """
 
     date: date
@@ -75,13 +75,13 @@ class Day:
 
     @property
     def times_usual(self) -> float:
-        """How many times the usual count this is; for spikes, which have one."""
+        """The count as a multiple of the usual one; 0 without a usual count."""
         return self.count / self.usual if self.usual else 0.0
 
 
 @dataclass(frozen=True)
 class Trend:
-    """The days that were asked for, and their total beside that of as many days before."""
+    """The requested days, their total, and the total of as many days before them."""
 
     days: list[Day]
     total: int
@@ -89,7 +89,7 @@ class Trend:
 
     @property
     def change(self) -> float | None:
-        """By which share the total grew; ``None`` from zero, of which nothing is a share."""
+        """The growth of the total as a share of the one before; ``None`` if that was zero."""
         return (self.total - self.before) / self.before if self.before else None
 
     @property
@@ -103,7 +103,7 @@ class Trend:
 
 
 def trend(points: Sequence[DayCount], days: int, counted_at: datetime | None) -> Trend:
-    """The last ``days`` of ``points``, which go back :func:`trend_days` days."""
+    """The last ``days`` of ``points``, which cover :func:`trend_days` days."""
     shown = [
         _day(points[: len(points) - days + index], points[len(points) - days + index], counted_at)
         for index in range(days)
@@ -113,7 +113,7 @@ def trend(points: Sequence[DayCount], days: int, counted_at: datetime | None) ->
 
 
 def trend_days(days: int) -> int:
-    """How many days have to be read to show ``days`` of them beside what is usual."""
+    """The number of days to read in order to show ``days`` beside their usual counts."""
     return max(2 * days, days + USUAL_DAYS)
 
 
@@ -135,7 +135,7 @@ def _state(day: date, counted_at: datetime | None) -> str:
 
 
 def _usual(earlier: Sequence[DayCount], day: date) -> float | None:
-    """The median since anything was issued at all; days before a first token are no pause."""
+    """The median since the first token; the days before it are no silence."""
     alike = [
         point.count
         for point in earlier[-USUAL_DAYS:]

@@ -27,7 +27,7 @@ class AgentCount(Point, frozen=True):
 
 
 class NamedUsage(Point, frozen=True):
-    """Tokens issued to one agent in a month, and what it is called, for pages."""
+    """Tokens issued to one agent in a month, with the agent's name, for pages."""
 
     agent_id: Id
     name: Id | None
@@ -37,7 +37,7 @@ class NamedUsage(Point, frozen=True):
 def agent_usage(
     connection: Connection, tenant_id: str, *, month: date, limit: int | None
 ) -> Report[AgentCount]:
-    """Tokens per agent in a month, most first, then by id; at most ``limit`` agents."""
+    """Tokens of a month by agent, most first, then by id; at most ``limit`` agents."""
     if limit is None:
         found = read_report(connection, _USAGE, tenant_id=tenant_id, month=month)
     else:
@@ -47,7 +47,7 @@ def agent_usage(
 
 
 def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Report[NamedUsage]:
-    """As :func:`agent_usage` for all agents, with their names."""
+    """The usage of all agents, with their names."""
     found = read_report(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
     points = [NamedUsage(agent_id, name, count) for _, agent_id, count, name in found.points]
     return Report(points, found.counted_at)
@@ -83,7 +83,7 @@ HEAVY_SHARE = 0.8  # of a month's tokens: the guide's limit for one agent
 
 @dataclass(frozen=True)
 class Share:
-    """An agent's part of a month's tokens; ``rank`` 1 is the most."""
+    """An agent's share of the tokens of a month; ``rank`` 1 has the most."""
 
     agent_id: str
     name: str | None
@@ -97,7 +97,7 @@ class Share:
 
 
 def shares(points: Sequence[NamedUsage]) -> list[Share]:
-    """Agents, most tokens first, as the report has them."""
+    """The share of each agent, in the order of the report: most tokens first."""
     total = sum(point.token_count for point in points)
     return [
         Share(point.agent_id, point.name, point.token_count, rank, point.token_count / total)
@@ -106,7 +106,7 @@ def shares(points: Sequence[NamedUsage]) -> list[Share]:
 
 
 def found(agents: Iterable[Share], text: str) -> list[Share]:
-    """The agents whose name or id contains ``text``, in any case."""
+    """The agents whose name or id contains ``text``; upper and lower case are the same."""
     folded = text.casefold()
     return [
         agent
@@ -116,7 +116,7 @@ def found(agents: Iterable[Share], text: str) -> list[Share]:
 
 
 def ordered(agents: Iterable[Share], by: str) -> list[Share]:
-    """By ``count`` (most first), ``name`` (those without one last) or ``id``."""
+    """The agents by ``count`` (most first), ``name`` (unnamed agents last) or ``id``."""
     keys = {
         "count": lambda agent: (agent.rank,),
         "name": lambda agent: (agent.name is None, (agent.name or "").casefold(), agent.agent_id),

@@ -29,18 +29,17 @@ def is_citus(connection: Connection) -> bool:
 
 TENANT = "tenant_id"
 
-_SPREAD = [table.name for table in metadata.sorted_tables if TENANT in table.c]
-# Two hosts that upgrade at once take turns.
+_BY_TENANT = [table.name for table in metadata.sorted_tables if TENANT in table.c]
+# The lock makes two hosts that upgrade at once take turns.
 _LOCK = 6_021_977_140_052
 _DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")
 
 
 def distribute(connection: Connection, shard_count: int | None = None) -> None:
-    """Spread the tables that are not yet, with the rows they have, in the caller's transaction.
+    """Distribute the tables that are still local, with their rows, in the caller's transaction.
 
     Args:
-        shard_count: of the first table, which all others follow; by default as
-            ``citus.shard_count`` says.
+        shard_count: of the first table; all others follow it. Default: ``citus.shard_count``.
     """
     if not is_citus(connection):
         return
@@ -48,10 +47,10 @@ def distribute(connection: Connection, shard_count: int | None = None) -> None:
     if shard_count is not None:
         name, count = "citus.shard_count", str(shard_count)
         connection.execute(sa.select(sa.func.set_config(name, count, True)))
-    # After an upgrade to an earlier version some are not there yet.
+    # After an upgrade to an earlier revision, some tables do not exist yet.
     missing = set(sa.inspect(connection).get_table_names()) - set(connection.scalars(_DISTRIBUTED))
     beside = "none"
-    for name in sorted(_SPREAD, key=lambda name: name != issuance_events.name):
+    for name in sorted(_BY_TENANT, key=lambda name: name != issuance_events.name):
         if name in missing:
             where = sa.text(f"colocate_with => '{beside}'")
             connection.execute(sa.select(sa.func.create_distributed_table(name, TENANT, where)))
@@ -60,7 +59,7 @@ def distribute(connection: Connection, shard_count: int | None = None) -> None:
         connection.execute(sa.select(sa.func.create_reference_table(rollup_state.name)))
 
 
-# Who holds a writers' lock on a shard of one of the tables, a name with a shard's number.
+# The transactions with a writer's lock on a shard, which is a table named with a shard number.
 _HELD = """
     SELECT coalesce(string_agg(DISTINCT virtualtransaction, ' '), '')
     FROM pg_locks JOIN pg_class ON pg_class.oid = relation
@@ -72,12 +71,12 @@ _ASK = sa.text("SELECT nodeid, success, result FROM run_command_on_all_nodes(:co
 
 
 def open_parts(connection: Connection, tables: Iterable[Table[Any]]) -> frozenset[str]:
-    """Parts of transactions that have written to ``tables``, as ``node:virtual transaction``.
+    """Open parts of transactions that wrote to ``tables``, as ``node:virtual transaction``.
 
-    Without Citus there are none.
+    Empty without Citus.
 
     Raises:
-        UnavailableError: a node does not answer, so nobody knows.
+        UnavailableError: a node does not answer, so its parts are unknown.
     """
     if not is_citus(connection):
         return frozenset()
@@ -85,5 +84,7 @@ def open_parts(connection: Connection, tables: Iterable[Table[Any]]) -> frozense
     answers = connection.execute(_ASK, {"command": command}).all()
     for answer in answers:
         if not answer.success:
-            raise UnavailableError(f"node {answer.nodeid} of the cluster does not answer")
+            raise UnavailableError(
+                f"node {answer.nodeid} of the cluster does not answer; check that it runs"
+            )
     return frozenset(f"{node}:{held}" for node, _, found in answers for held in found.split())

@@ -1,22 +1,21 @@
-"""The database: one engine per process, and the only place that begins a transaction.
+"""The database: one engine a process, and the only place that begins a transaction.
 
-Reads run on :meth:`Database.reading`, writes on :meth:`Database.write`. What the
-two supported databases do differently about connections and transactions is
-settled here, so that nobody else has to know.
+Reads run on :meth:`Database.reading`, writes on :meth:`Database.write`. The two supported databases
+differ in connections and transactions; no module outside of this package has to know how.
 """
 
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
-from app.storage import tenant_guard as fence
+from app.storage import tenant_guard
 from app.storage.engines import postgresql_engine, sqlite_engine
 from app.storage.failures import is_conflict
 
@@ -28,40 +27,37 @@ ATTEMPTS = 6
 
 
 _POOLED = (
-    "this needs one session of PostgreSQL: connect to the server itself, not through a pooler in"
-    " transaction mode"
+    "the database session changed between two transactions: connect to PostgreSQL itself, not"
+    " through a pooler in transaction mode"
 )
 
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
 )
-# For the transaction alone, separated by a character that no id has.
+# For the transaction only; a character that no id contains separates the names.
 _NAME_WRITTEN = sa.select(
     sa.func.set_config("analytics.written", sa.bindparam("names", type_=sa.Text), True)
 )
 
 
-class _Beginnings(NamedTuple):
-    """What begins a transaction of each kind; neither driver does so, or commits, by itself."""
-
-    reading: str | None
-    moving: str
-    snapshot: str
-    writing: str
-
-
-_BEGINNINGS = {
-    # A read is one statement: it needs no BEGIN and ROLLBACK around it. The rollup's argument
-    # needs a fresh snapshot per statement, whatever the database's or the role's default is.
-    "postgresql": _Beginnings(
-        None,
-        "BEGIN ISOLATION LEVEL READ COMMITTED",
-        "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        "BEGIN ISOLATION LEVEL READ COMMITTED",
-    ),
-    # A writer takes its lock at once. Begun as a reader it would fail when it turns writer, or
-    # read a watermark that another run is about to move.
-    "sqlite": _Beginnings("BEGIN", "BEGIN", "BEGIN", "BEGIN IMMEDIATE"),
+# The statement that begins a transaction of each kind. No driver begins or commits by itself.
+# A read on PostgreSQL is one statement, so it needs no BEGIN and ROLLBACK around it. The rollup's
+# argument needs a fresh snapshot for each statement, whatever the default of database or role is.
+# A writer on SQLite takes its lock at once: a transaction that begins as a reader fails when it
+# turns writer, or reads a watermark that another run is about to move.
+_BEGIN: dict[str, dict[str, str | None]] = {
+    "postgresql": {
+        "read": None,
+        "current": "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "write": "BEGIN ISOLATION LEVEL READ COMMITTED",
+    },
+    "sqlite": {
+        "read": "BEGIN",
+        "current": "BEGIN",
+        "snapshot": "BEGIN",
+        "write": "BEGIN IMMEDIATE",
+    },
 }
 
 
@@ -70,9 +66,9 @@ class Database:
 
     Args:
         url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
-        pool_size: connections kept open; a web worker wants one for each of its threads.
-        overflow: further ones, that are closed after use.
-        row_security: tell PostgreSQL the tenant of every read, for policies that ask for it.
+        pool_size: connections that stay open; a web worker needs one for each of its threads.
+        overflow: further connections, which are closed after use.
+        row_security: tell PostgreSQL the tenant of every read, for policies that check it.
     """
 
     def __init__(
@@ -81,12 +77,11 @@ class Database:
         postgresql = url.get_backend_name() == "postgresql"
         pool = {"pool_size": pool_size, "max_overflow": overflow}
         self.engine = postgresql_engine(url, pool) if postgresql else sqlite_engine(url, pool)
-        self._begin = _BEGINNINGS[self.engine.dialect.name]
-        self.engine.update_execution_options(begin=self._begin.moving)
+        self.engine.update_execution_options(begin="current")
         sa.event.listen(self.engine, "begin", _begin)
-        self._reader = self.engine.execution_options(begin=self._begin.reading)
-        self._fenced = fence.around(self._reader)
-        self._writer = self.engine.execution_options(begin=self._begin.writing)
+        self._reader = self.engine.execution_options(begin="read")
+        self._guarded = tenant_guard.guard(self._reader)
+        self._writer = self.engine.execution_options(begin="write")
         self._row_security = row_security and postgresql
 
     @property
@@ -98,21 +93,24 @@ class Database:
         self.engine.dispose()
 
     def reading(self) -> Connection:
-        """A connection for reads, for ``with``; on PostgreSQL every statement sees the newest
-        commits."""
+        """A connection for reads, to be used in ``with``.
+
+        On PostgreSQL every statement sees the newest commits.
+        """
         return self._reader.connect()
 
     def reading_for(self, tenant_id: str | None) -> Connection:
-        """A connection for one tenant's reads, or for none that touch a tenant's table; to be
-        closed, as by ``with``.
+        """A connection for the reads of one tenant; the caller closes it, as ``with`` does.
 
-        A statement that could show another tenant's rows raises ``fence.FenceError``.
+        A statement that could show another tenant's rows raises
+        :class:`~app.storage.tenant_guard.TenantGuardError`. Without a tenant, no table of tenants
+        can be read.
         """
-        connection = self._fenced.connect()
-        fence.admit(connection, tenant_id)
+        connection = self._guarded.connect()
+        tenant_guard.admit(connection, tenant_id)
         if self._row_security:
-            # For the session: a read is a statement without a transaction around it, and the
-            # next reader on this connection says its own.
+            # Set for the session, because a read has no transaction around it. The next reader on
+            # this connection sets its own tenant.
             try:
                 connection.execute(_NAME_TENANT, {"name": tenant_id or ""})
             except BaseException:
@@ -121,42 +119,42 @@ class Database:
         return connection
 
     @contextmanager
-    def snapshot(self, *, moving: bool = False) -> Iterator[Connection]:
-        """A read transaction in which all statements see the database as the first one does.
+    def snapshot(self, *, current: bool = False) -> Iterator[Connection]:
+        """A read transaction whose statements all see the database as its first one does.
 
-        ``moving``: on PostgreSQL each sees the newest commits, and rows may be locked.
+        Args:
+            current: on PostgreSQL each statement sees the newest commits, and rows can be locked.
         """
-        begin = self._begin.moving if moving else self._begin.snapshot
-        engine = self.engine.execution_options(begin=begin)
+        engine = self.engine.execution_options(begin="current" if current else "snapshot")
         with engine.begin() as connection:
             if self.is_postgresql:
-                # It holds nobody up, and its reader may stand still as a pager does.
+                # The transaction blocks no writer, and its reader may pause, as a pager does.
                 connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield connection
 
     def read_then_write(
         self, read: Callable[[Connection], S], write: Callable[[Connection, S], T]
     ) -> T:
-        """A long ``read`` and a short ``write``, each a transaction, on one connection.
+        """A long ``read`` and a short ``write``: two transactions on one connection.
 
-        ``write`` finds the temporary tables that ``read`` made, and what it returned.
+        ``write`` gets what ``read`` returned, and sees the temporary tables that it made.
 
         Raises:
-            RefusedError: it would not: a pooler in transaction mode took another session.
+            RefusedError: a pooler in transaction mode used another session for ``write``.
         """
         with self.engine.connect() as connection:
             try:
                 with connection.begin():
                     session, found = self._session(connection), read(connection)
-                with connection.execution_options(begin=self._begin.writing).begin():
+                with connection.execution_options(begin="write").begin():
                     if self._session(connection) != session:
                         raise RefusedError(_POOLED)
                     return write(connection, found)
             finally:
-                connection.invalidate()  # the temporary tables go with the connection
+                connection.invalidate()  # closing the connection drops the temporary tables
 
     def _session(self, connection: Connection) -> int | None:
-        """The server's process behind a connection, on PostgreSQL."""
+        """The id of PostgreSQL's process for a connection; ``None`` on SQLite."""
         if not self.is_postgresql:
             return None
         return connection.scalar(sa.select(sa.func.pg_backend_pid()))
@@ -164,9 +162,8 @@ class Database:
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.
 
-        A transaction that the database chose as a deadlock's or a serialization
-        conflict's victim has left nothing behind and is run again, so ``work``
-        may be called more than once.
+        A deadlock or a serialization conflict rolls the transaction back. It is then run again,
+        so ``work`` may be called more than once.
         """
         for attempt in range(1, ATTEMPTS):
             try:
@@ -178,8 +175,8 @@ class Database:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         return self._write_once(work)
 
-    def name_written(self, connection: Connection, tenant_ids: Iterable[str]) -> None:
-        """Tell PostgreSQL whose rows the transaction is about to write, for policies that ask."""
+    def name_tenants(self, connection: Connection, tenant_ids: Iterable[str]) -> None:
+        """Tell PostgreSQL the tenants of the rows to be written, for policies that check them."""
         if self._row_security:
             connection.execute(_NAME_WRITTEN, {"names": "\x1f".join(tenant_ids)})
 
@@ -189,5 +186,6 @@ class Database:
 
 
 def _begin(connection: Connection) -> None:
-    if statement := connection.get_execution_options()["begin"]:
+    statement = _BEGIN[connection.dialect.name][connection.get_execution_options()["begin"]]
+    if statement is not None:
         connection.exec_driver_sql(statement)

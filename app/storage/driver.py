@@ -1,8 +1,8 @@
-"""The rows of a read, on PostgreSQL straight from the driver.
+"""Reads that go straight to PostgreSQL's driver, past SQLAlchemy.
 
-A read over HTTP is one small statement. What SQLAlchemy does around it, to prepare it and to
-describe its rows, takes longer than to send it and to receive them. So it is compiled once,
-and then sent as it is, on the same connection and behind the same fence.
+A report is one small statement. SQLAlchemy needs longer to prepare it and to describe its rows than
+the driver needs to send it and to receive them (docs/performance.md). So the statement is compiled
+once, and then sent on the same connection, behind the same tenant guard.
 """
 
 from collections.abc import Sequence
@@ -11,35 +11,38 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Dialect
 
-from app.storage import tenant_guard as fence
-from app.storage.failures import as_sqlalchemys
+from app.storage import tenant_guard
+from app.storage.failures import as_sqlalchemy_error
 from app.telemetry import tracing
 
 Reading = CompoundSelect[*tuple[Any, ...]]
 
 
 def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]) -> Sequence[Any]:
-    """All rows of a statement that is built once, in its columns' order.
+    """All rows of a statement, as tuples in the order of its columns.
+
+    Args:
+        statement: built once; its compiled text is cached.
 
     Raises:
-        DBAPIError: as SQLAlchemy's own.
-        FenceError: it is not for the tenant whose connection this is.
+        DBAPIError: as SQLAlchemy raises it.
+        TenantGuardError: the statement does not read the tenant of this connection.
     """
     if connection.dialect.name != "postgresql" or tracing.is_on():
         return connection.execute(statement, parameters).all()
-    fence.check_read(connection, statement, parameters)
+    tenant_guard.check_read(connection, statement, parameters)
     text, values = _compiled(statement, connection.dialect)
     driver: Any = connection.connection.driver_connection
     try:
         found: list[Any] = driver.execute(text, values | parameters).fetchall()
     except connection.dialect.loaded_dbapi.Error as error:
-        raise as_sqlalchemys(connection, text, error) from error
+        raise as_sqlalchemy_error(connection, text, error) from error
     return found
 
 
 @lru_cache(maxsize=256)
 def _compiled(statement: Reading, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """The text for the driver, and the values that are the statement's own."""
+    """The text for the driver, and the values that the statement brings itself."""
     compiled = statement.compile(dialect=dialect)
     binds = compiled.binds.items()
     return str(compiled), {name: bind.effective_value for name, bind in binds if not bind.required}

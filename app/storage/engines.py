@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InvalidatePoolError
 
-# Seconds a SQLite connection waits for another writer before it gives up.
+# How long a SQLite connection waits for another writer.
 SQLITE_BUSY_SECONDS = 30
 
 
-# Whatever the role's or the database's defaults are: dates that the driver can read, and no
-# acknowledgement before the commit is safe. And no lock for a process that froze, or whose
-# host vanished, in the middle of a transaction.
+# These settings override the defaults of the role and of the database. Dates must be readable by
+# the driver, and a commit must be durable before it is acknowledged. A process that freezes, or
+# whose host vanishes, in the middle of a transaction must not keep its locks.
 _SESSION = """
     SELECT set_config('datestyle', 'ISO', false),
            set_config('idle_in_transaction_session_timeout', '60s', false),
@@ -40,7 +40,7 @@ def postgresql_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(
         url,
         **pool,
-        hide_parameters=True,  # a tenant's data does not belong in a log
+        hide_parameters=True,  # logs must not contain data of tenants
         isolation_level="AUTOCOMMIT",  # the driver's
         connect_args={
             "connect_timeout": 5,
@@ -53,7 +53,7 @@ def postgresql_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
     def configure(connection: Any, record: Any) -> None:
         record.info[CITUS] = connection.execute(_SESSION).fetchone()[-1]
 
-    replace_the_dead(engine)
+    test_before_use(engine)
     return engine
 
 
@@ -67,9 +67,9 @@ def sqlite_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # so that the driver neither begins nor commits
+        connection.isolation_level = None  # the driver must neither begin nor commit
         connection.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged event survives a power cut.
+        # An acknowledged event must survive a power cut.
         connection.execute("PRAGMA synchronous = FULL")
 
     return engine
@@ -79,32 +79,32 @@ IDLE_SECONDS = 1.0
 _SINCE = "idle_since"
 
 
-def replace_the_dead(engine: sa.Engine) -> None:
-    """See to it that who takes a connection of PostgreSQL's from the pool gets a living one."""
+def test_before_use(engine: sa.Engine) -> None:
+    """Make the pool test a connection to PostgreSQL before it hands it out."""
 
     @sa.event.listens_for(engine, "checkin")
-    def rest(_connection: Any, record: Any) -> None:
+    def note_time(_connection: Any, record: Any) -> None:
         record.info[_SINCE] = time.monotonic()
 
     @sa.event.listens_for(engine, "checkout")
-    def wake(connection: Any, record: Any, _proxy: Any) -> None:
+    def test(connection: Any, record: Any, _proxy: Any) -> None:
         since = record.info.get(_SINCE)
-        if since is None:  # made just now
+        if since is None:  # the connection is new
             return
         if time.monotonic() - since < IDLE_SECONDS and _is_quiet(connection):
             return
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            # The others are as old: all are replaced, this one first.
+            # The other connections are as old, so the whole pool is replaced.
             raise InvalidatePoolError from error
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Whether nothing came from the server since its last answer, not even the end."""
+    """Whether the server has sent nothing since its last answer, not even the end."""
     try:
         socket = select.poll()
         socket.register(connection.fileno(), select.POLLIN)
         return not socket.poll(0)
-    except connection.OperationalError:  # closed already
+    except connection.OperationalError:  # the connection is closed
         return False

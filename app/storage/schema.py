@@ -1,4 +1,4 @@
-"""The database's schema version against the one this code was written for."""
+"""The schema version: the one in the database, and the one that this code needs."""
 
 import io
 from functools import cache
@@ -25,19 +25,19 @@ _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", s
 
 @cache
 def expected_revision() -> str | None:
-    """The newest migration that comes with this code."""
+    """The newest migration of this code."""
     return ScriptDirectory(MIGRATIONS).get_current_head()
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The newest migration that the database has; ``None`` before the first."""
+    """The newest migration in the database; ``None`` before the first."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalar(sa.select(_VERSION.c.version_num))
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether the database is reachable and has every migration."""
+    """Whether the database is reachable and its schema is current."""
     try:
         return current_revision(connection) == expected_revision()
     except DBAPIError:

@@ -1,7 +1,7 @@
-"""The tables, as the migrations make them. Data only: no queries, no behaviour.
+"""Every table, as the migrations create it. No queries and no behaviour.
 
-Every id compares and sorts by code point on both databases: ``COLLATE "C"`` on
-PostgreSQL, SQLite's own order.
+Every id compares and sorts by code point on both databases: by ``COLLATE "C"`` on PostgreSQL, by
+the default order on SQLite.
 """
 
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class IssuanceEventColumns(TypedColumns):
-    """One token issued; ``id`` orders arrival, ``(tenant_id, event_id)`` is the identity."""
+    """One issued token: ``id`` is the order of arrival, ``(tenant_id, event_id)`` the identity."""
 
     id: Named[int] = Column(Big, sa.Identity(always=True), index=True)
     tenant_id: Named[str] = Column(Id, primary_key=True)
@@ -60,12 +60,12 @@ class MonthlyAgentIssuanceColumns(TypedColumns):
 
 
 class RollupStateColumns(TypedColumns):
-    """The job's one row: its lock, its watermark, and what a run left to be resumed.
+    """The job's only row: its lock, its watermark, and the state that a run left for the next one.
 
-    ``watermark``: every event with ``id <= watermark`` is counted, no other is.
-    ``candidate``: a higher id that becomes safe once every transaction in
-    ``writers`` (as ``jobs.counting.watermark`` names them, separated by spaces) has ended.
-    ``corrections``: how many rebuilds have changed numbers.
+    ``watermark``: events with ``id <= watermark`` are counted, no others.
+    ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended
+    (named as in ``jobs.counting.watermark``, separated by spaces).
+    ``corrections``: the number of rebuilds that have changed numbers.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
@@ -78,10 +78,7 @@ class RollupStateColumns(TypedColumns):
 
 
 class RollupRunColumns(TypedColumns):
-    """A run that did something or failed. One that is ``running`` for long was killed.
-
-    A copy from another database has a row of its own, ``copying`` or ``copied``.
-    """
+    """A run that counted events or failed. A run that stays ``running`` was killed."""
 
     id: Named[int] = Column(Big, sa.Identity(always=True), primary_key=True)
     started_at = Column(UTCDateTime, nullable=False)
@@ -97,7 +94,7 @@ class RollupRunColumns(TypedColumns):
 
 
 class RollupCorrectionColumns(TypedColumns):
-    """What the rebuild number ``correction`` changed: a tenant's total of a month in a table."""
+    """A change by rebuild number ``correction``: a tenant's total of a month in a table."""
 
     tenant_id: Named[str] = Column(Id, primary_key=True)
     correction: Named[int] = Column(sa.BigInteger, primary_key=True, autoincrement=False)
@@ -110,14 +107,14 @@ class RollupCorrectionColumns(TypedColumns):
 
 
 class PurgedMonthColumns(TypedColumns):
-    """A month that raw events were deleted from: it can no longer be recounted."""
+    """A month whose raw events were deleted, so that it can no longer be recounted."""
 
     month = Column(sa.Date, primary_key=True)
     events: Named[int] = Column(sa.BigInteger)
 
 
 class AgentColumns(TypedColumns):
-    """What a tenant calls an agent, and since when; no name: it was taken back then."""
+    """The name that a tenant gave an agent, and when; a null name was taken back then."""
 
     tenant_id: Named[str] = Column(Id, primary_key=True)
     agent_id: Named[str] = Column(Id, primary_key=True)

@@ -1,8 +1,8 @@
-"""A second fence between tenants: a statement that forgets its tenant is never sent.
+"""The tenant guard: a statement that reads without its tenant is never sent.
 
-Every read takes its tenant as an argument; this checks, for each statement on a tenant's
-connection, that it was used. It reads the statement's structure, so it holds on both
-databases and needs nothing from them.
+Every read takes its tenant as an argument. The guard checks each statement on a tenant's connection
+for that argument. It reads the structure of the statement, so it works on both databases and needs
+nothing from them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,36 +16,37 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
 COLUMN = "tenant_id"
-# Tables that are nobody's; any other has to be read by its tenant.
+# Tables without tenants. Every other table is read by its tenant.
 SHARED = ("rollup_state", "alembic_version")
 CATALOG = "pg_catalog"
-_FENCED = "fenced"
+_GUARDED = "guarded"
 
 
-class FenceError(AssertionError):
-    """A statement that might show one tenant another's rows: a bug, never sent."""
+class TenantGuardError(AssertionError):
+    """A statement that might show one tenant the rows of another: a bug, and never sent."""
 
 
-def around(engine: Engine) -> Engine:
-    """The engine with the fence around its connections, each of which a tenant is admitted to."""
-    fenced = engine.execution_options(**{_FENCED: True})
-    sa.event.listen(fenced, "before_execute", _check_execution)
-    sa.event.listen(fenced, "before_cursor_execute", _check_cursor)
-    return fenced
+def guard(engine: Engine) -> Engine:
+    """A variant of the engine whose connections are guarded; :func:`admit` sets their tenant."""
+    guarded = engine.execution_options(**{_GUARDED: True})
+    sa.event.listen(guarded, "before_execute", _check_execution)
+    sa.event.listen(guarded, "before_cursor_execute", _check_cursor)
+    return guarded
 
 
 def admit(connection: Connection, tenant_id: str | None) -> None:
-    """Say whose reads a connection is for from now on."""
-    connection.info[COLUMN] = tenant_id  # its options would cost more than its checks
+    """Set the tenant that may read on a connection from now on."""
+    # In the connection's info, because setting execution options costs more than the checks.
+    connection.info[COLUMN] = tenant_id
 
 
 def check_read(connection: Connection, statement: object, parameters: Mapping[str, Any]) -> None:
-    """As :func:`check`, for whoever a fenced connection is for; nothing on any other one.
+    """Apply :func:`check` with the tenant of a guarded connection; do nothing on others.
 
     Raises:
-        FenceError: the statement might show another's rows.
+        TenantGuardError: the statement might show the rows of another tenant.
     """
-    if connection.get_execution_options().get(_FENCED):
+    if connection.get_execution_options().get(_GUARDED):
         check(statement, parameters, connection.info[COLUMN])
 
 
@@ -53,65 +54,66 @@ def _check_execution(
     connection: Connection, statement: Any, many: Any, parameters: dict[str, Any], _options: Any
 ) -> None:
     if many:
-        raise FenceError("a read has one set of parameters")
+        raise TenantGuardError("a read has one set of parameters")
     check_read(connection, statement, parameters)
 
 
 def _check_cursor(
     _connection: Connection, _cursor: Any, statement: str, _values: Any, context: Any, _many: bool
 ) -> None:
-    if context.compiled is None:  # not one that _check_execution has seen
+    if context.compiled is None:  # _check_execution has not seen this statement
         check_text(statement)
 
 
 def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | None) -> None:
-    """Refuse a statement that reads a tenant's table without that tenant's predicate.
+    """Refuse a statement that reads a table of tenants without the tenant's predicate.
 
-    Each SELECT in it, at any depth, must compare the ``tenant_id`` of each such table that it
-    reads with ``tenant_id``, in a condition that holds for all its rows. Without a tenant no
-    such table may be read at all.
+    Each SELECT in it, at any depth, must compare ``tenant_id`` of each such table with the tenant,
+    in a condition that holds for all its rows. Without a tenant, no such table can be read.
 
     Raises:
-        FenceError: it does not, it writes, or it is text, which cannot be judged.
+        TenantGuardError: a predicate is missing, or the statement writes, or it is text, which
+            cannot be checked.
     """
     if not isinstance(statement, sa.Select | sa.CompoundSelect):
-        raise FenceError("only a SELECT may run on a tenant's connection")
+        raise TenantGuardError("only a SELECT may run on a tenant's connection")
     for bind in _tenant_binds(statement):
         if tenant_id is None or parameters.get(bind.key, bind.effective_value) != tenant_id:
-            raise FenceError("a statement is for another tenant than the request")
+            raise TenantGuardError("the statement reads another tenant than the request's")
 
 
 def check_text(statement: str) -> None:
-    """Refuse text that goes to the driver as it is, but for what is needed on SQLite: beginning a
-    transaction, and SQLAlchemy's look at the schema.
+    """Refuse statements that are plain text, except those that SQLite needs.
+
+    SQLite needs ``BEGIN``, and SQLAlchemy's pragmas that inspect the schema.
 
     Raises:
-        FenceError: it is anything else.
+        TenantGuardError: the text is anything else.
     """
     if statement != "BEGIN" and not statement.startswith("PRAGMA"):
-        raise FenceError("text cannot be judged on a tenant's connection")
+        raise TenantGuardError("a statement as text cannot be checked on a tenant's connection")
 
 
 @lru_cache(maxsize=256)
 def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
-    """What the tables of ``statement`` compare their tenant with.
+    """The values that the tables of ``statement`` compare their tenant with.
 
-    Kept by the statement's identity: the reads are built once, and walking through one takes
+    Cached by the identity of the statement: reports are built once, and walking through one takes
     longer than the rest of sending it.
     """
     binds = []
     for element in visitors.iterate(statement):
         if isinstance(element, sa.UpdateBase):
-            raise FenceError("only a SELECT may run on a tenant's connection")
+            raise TenantGuardError("only a SELECT may run on a tenant's connection")
         if _is_text(element):
-            raise FenceError("text cannot be judged on a tenant's connection")
+            raise TenantGuardError("a statement as text cannot be checked on a tenant's connection")
         if isinstance(element, Select):
             binds += [_tenant_bind(element, table) for table in _tenant_tables(element)]
     return binds
 
 
 def _is_text(element: object) -> bool:
-    """Whether SQL is given as text there, which might say anything."""
+    """Whether an element holds SQL as text, which may contain anything."""
     if isinstance(element, sa.ColumnClause):
         return bool(element.is_literal)
     if isinstance(element, Select):
@@ -127,7 +129,7 @@ def _tenant_tables(select: Select[Any]) -> Iterator[FromClause]:
 
 
 def _tables(source: FromClause) -> Iterator[FromClause]:
-    """The tables of a FROM, under their aliases. Subqueries are SELECTs of their own."""
+    """The tables of a FROM clause, by their aliases. A subquery is a SELECT of its own."""
     inner: Any = source
     while isinstance(inner, AliasedReturnsRows | FromGrouping):
         inner = inner.element
@@ -136,12 +138,12 @@ def _tables(source: FromClause) -> Iterator[FromClause]:
         yield from _tables(inner.right)
     elif isinstance(inner, sa.TableClause):
         if COLUMN not in inner.c and inner.name not in SHARED and inner.schema != CATALOG:
-            raise FenceError(f"{source} does not say whose it is")
+            raise TenantGuardError(f"{source} has no tenant_id and is not a shared table")
         yield source
 
 
 def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:
-    """The value of the condition ``table.tenant_id = :value`` that all rows have to meet."""
+    """The value in the condition ``table.tenant_id = :value``, which holds for all rows."""
     for condition in _conjuncts(select.whereclause):
         if (
             isinstance(condition, BinaryExpression)
@@ -150,7 +152,7 @@ def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:
             and isinstance(condition.right, BindParameter)
         ):
             return condition.right
-    raise FenceError(f"{table} is read without its tenant")
+    raise TenantGuardError(f"{table} is read without its tenant")
 
 
 def _conjuncts(condition: ColumnElement[Any] | None) -> Iterator[ColumnElement[Any]]:

@@ -11,8 +11,11 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Aware datetimes in UTC: ``timestamptz`` on PostgreSQL, ``YYYY-MM-DD HH:MM:SS.ffffff``
-    text on SQLite, which has no zones."""
+    """An aware datetime in UTC.
+
+    ``timestamptz`` on PostgreSQL; text as ``YYYY-MM-DD HH:MM:SS.ffffff`` on SQLite, which has no
+    time zones.
+    """
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -27,7 +30,7 @@ class UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def as_utc(value: datetime | str | None) -> datetime | None:
-    """An instant as either driver returns it, aware and in UTC."""
+    """An instant as a driver returns it, made aware and converted to UTC."""
     if value is None:
         return None
     instant = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -35,7 +38,7 @@ def as_utc(value: datetime | str | None) -> datetime | None:
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's now()
-    """The database's clock, to the millisecond or better: hosts' clocks differ."""
+    """The database's clock, to the millisecond or better. The clocks of hosts differ."""
 
     type = UTCDateTime()
     inherit_cache = True
@@ -44,6 +47,6 @@ class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's no
 @compiles(database_now)
 def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
     if compiler.dialect.name == "postgresql":
-        # A cluster refuses clock_timestamp() for its tables: each node would ask its own clock.
+        # Citus refuses clock_timestamp() for distributed tables, since each node has its own clock.
         return "statement_timestamp()"
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"

@@ -1,7 +1,7 @@
 """What Prometheus is told about requests, taken-in events and connections.
 
 No tenant, agent or path is ever a label: their number is other people's choice. Every name
-starts with ``analytics_``; docs/operations.md lists them.
+starts with ``analytics_``; docs/operate/monitoring.md lists them.
 
 Under gunicorn the workers share their numbers through files, since a scrape reaches one process
 only (see ``app.server.gunicorn_config``).

@@ -1,9 +1,9 @@
-"""Which bucket an event falls into, as SQL: UTC day, month, day of week and hour.
+"""Buckets: the UTC day, month, day of the week and hour of an event, as SQL.
 
-Each expression names UTC itself, so no server, role or session time zone can move an
-event: as an offset of nothing, since a zone's name would be looked up for each. On SQLite
-``issued_at`` is UTC text and every part is cut from it; asking its date functions for a day
-of week from the full text would round 23:59:59.9996 into tomorrow.
+Each expression names UTC, so that no time zone of a server, role or session moves an event. It
+names UTC as an offset of zero, because PostgreSQL would look up the name of a zone for each event.
+On SQLite ``issued_at`` is text in UTC, and every part is cut from it. SQLite's date functions would
+round 23:59:59.9996 into the next day.
 """
 
 from datetime import date, datetime
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Bucket(FunctionElement[T]):
-    """One part of an instant or a day, written for each database."""
+    """A part of an instant or of a day, with its SQL for each database."""
 
     inherit_cache = True
     postgresql: ClassVar[str]
@@ -54,8 +54,11 @@ class IssuedMonth(Bucket[date]):
 
 
 class IssuedDow(Bucket[int]):
-    """The day of week; 0 is Sunday. On PostgreSQL counted from 1970-01-01, a Thursday: no event
-    is older, and extract() calculates with decimals, in twice the time."""
+    """The day of the week; 0 is Sunday.
+
+    On PostgreSQL it is computed from 1970-01-01, a Thursday. No event is older. extract() would
+    calculate with decimals and take twice as long.
+    """
 
     inherit_cache = True
     type = sa.SmallInteger()
@@ -67,7 +70,7 @@ class IssuedDow(Bucket[int]):
 
 
 class IssuedHour(Bucket[int]):
-    """The hour, 0 to 23. Not by extract(), as above."""
+    """The hour, 0 to 23; without extract(), for the same reason."""
 
     inherit_cache = True
     type = sa.SmallInteger()
@@ -85,15 +88,18 @@ class MonthOf(Bucket[date]):
 
 
 class Beginning(Bucket[datetime]):
-    """The beginning of the hour, day or month that an instant lies in, an instant itself (on
-    SQLite as much of its text as says so): what the parts above are the same of."""
+    """The beginning of the hour, day or month that an instant lies in.
+
+    An instant and its beginning have the same parts. On SQLite the beginning is a prefix of the
+    text.
+    """
 
     inherit_cache = True
     type = UTCDateTime()
 
 
 class HourBeginning(Beginning):
-    """The beginning of the hour. By date_bin(), twice as fast as date_trunc()."""
+    """The beginning of the hour, by date_bin(), which is twice as fast as date_trunc()."""
 
     inherit_cache = True
     postgresql = "date_bin(INTERVAL '1 hour', {0}, TIMESTAMPTZ '1970-01-01 00:00:00+00')"

@@ -1,7 +1,7 @@
-"""What a rollup run did, and its row in the history.
+"""The history of runs: one row for each run that counted events or failed.
 
-The row is written in the transaction that adds a window, so the history's events are
-those that were counted, and a run that was killed half-way stays as ``running``.
+The row is written in the transaction that adds a window. So the events of the history are those
+that were counted, and a run that was killed stays ``running``.
 """
 
 import os
@@ -27,9 +27,9 @@ Outcome = Literal["running", "done", "held_up", "failed"]
 class Run:
     """One run, as far as it has come.
 
-    ``held_up`` means: not every event committed before the run is counted yet, since a
-    writer's transaction stayed open (``writers`` names who) or the run was told to stop.
-    Nothing is lost, the next run resumes.
+    ``held_up``: some events committed before the run are not counted yet, because a writer's
+    transaction stayed open (``writers`` names it) or the run was stopped. Nothing is lost; the
+    next run resumes.
     """
 
     started_at: datetime
@@ -45,7 +45,7 @@ class Run:
 
 
 def record_run(connection: Connection, run: Run) -> Run:
-    """Write the run's row, or bring it up to date; the run, with the row's id."""
+    """Insert or update the run's row; returns the run with the id of its row."""
     values = {
         "finished_at": None if run.outcome == "running" else database_now(),
         "outcome": run.outcome,

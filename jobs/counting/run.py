@@ -1,15 +1,18 @@
-"""One rollup run: the only code that moves the watermark.
+"""A rollup run: the only code that moves the watermark.
 
-**Why the numbers are exact.** A run consumes windows of ids, *watermark < id <= upto*.
-In one READ COMMITTED transaction (BEGIN IMMEDIATE on SQLite) it locks the state row, reads
-the watermark, adds the window to every summary table and sets the watermark to the window's
-end. The lock makes runs take turns, so windows never overlap; the commit makes addition
-and watermark one, so a run killed at any point has either counted a window whole or not at
-all; the next window starts where the last one ended, so none is skipped. Within a window
-no event is missed, because ``upto`` is safe (see ``jobs.counting.watermark``): all ids up to it are
-committed, visible to the statements' fresh snapshots, or will never exist. None is counted
-twice, because ``(tenant_id, event_id)`` is unique and a row keeps its id. Late and
-out-of-order events need no care: they have new ids, and their buckets are added to.
+**Why the numbers are exact.**
+
+1. A run counts windows of ids, *watermark < id <= upto*. One transaction (READ COMMITTED; BEGIN
+   IMMEDIATE on SQLite) locks the state row, reads the watermark, adds the window to every summary
+   table, and sets the watermark to the end of the window.
+2. The lock makes runs take turns, so windows never overlap.
+3. The commit joins the addition and the watermark. A run that is killed has counted a window as a
+   whole or not at all.
+4. The next window starts where the last one ended, so no id is skipped.
+5. A window misses no event, because ``upto`` is safe (see ``jobs.counting.watermark``). Every id up
+   to it is committed and visible to the fresh snapshot of the statement, or will never exist.
+6. No event is counted twice: ``(tenant_id, event_id)`` is unique, and a row keeps its id.
+7. Late and out-of-order events have new ids. They are added to their buckets like all others.
 """
 
 import time
@@ -30,7 +33,7 @@ from app.storage.types import database_now
 from jobs.counting.history import Run, record_run
 from jobs.counting.state import read_state
 from jobs.counting.tables import (
-    ROLLUPS,
+    SUMMARY_TABLES,
     Window,
     add_window,
     add_window_to_all,
@@ -41,12 +44,12 @@ from jobs.counting.watermark import Candidate, describe_writers, newest_candidat
 
 POLL_SECONDS = 0.05
 
-# How many ids are counted, of how many.
+# Called with the number of ids counted so far, and of all ids to count.
 OnIds = Callable[[int, int], None]
 
 
 class Counted(NamedTuple):
-    """A window that was added: the new watermark, its events, the buckets they touched."""
+    """A window that was added: the new watermark, its events, and the buckets it touched."""
 
     watermark: int
     events: int
@@ -64,13 +67,13 @@ def run_rollup(
     """Count every event committed before the call.
 
     Args:
-        window_ids: at most so many ids per transaction.
+        window_ids: the largest number of ids in one transaction.
         wait_seconds: how long to wait for writers that were open at the start.
         stop: when set, the run ends early, between two transactions.
-        on_ids: told of the progress, between two transactions, and while it waits.
+        on_ids: called between two transactions, and while the run waits.
 
     Raises:
-        RefusedError: counting would be wrong here; nothing was counted.
+        RefusedError: counting would give wrong numbers here; nothing was counted.
     """
     began = time.monotonic()
     with database.reading() as connection:
@@ -87,7 +90,7 @@ def run_rollup(
 
 
 class _Progress:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(self, database: Database, run: Run, window_ids: int, on_ids: OnIds) -> None:
         self.run = run
@@ -96,19 +99,19 @@ class _Progress:
         self._on_ids = on_ids
 
     def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
-        """Take windows until the newest id is counted, or there is no more time to wait."""
+        """Count windows until the newest id is counted, or the time to wait is over."""
         with self._database.reading() as connection:
             newest = newest_candidate(connection, state.watermark)
         resumed = _left_behind(state)
         if resumed.upto > newest.upto:
-            resumed = Candidate(0)  # it speaks of ids from before a restore
+            resumed = Candidate(0)  # its ids are from before a restore
         while self.run.watermark < newest.upto and not stop.is_set():
-            self._tell(newest)
+            self._report(newest)
             with self._database.reading() as connection:
                 now_open = open_writers(connection)
             newest, resumed = newest.remaining(now_open), resumed.remaining(now_open)
-            # Whoever holds the resumed candidate up was open when the newest was taken, too. So
-            # it is safe first, and counting up to it is progress even if writers never pause.
+            # A writer that delays the resumed candidate was also open when the newest was read. So
+            # the resumed one is safe first: runs make progress even if writers never pause.
             safe = max((c.upto for c in (newest, resumed) if not c.writers), default=0)
             if safe > self.run.watermark:
                 self.run = self._database.write(partial(self._count_next, upto=safe))
@@ -116,26 +119,26 @@ class _Progress:
                 break
             else:
                 stop.wait(POLL_SECONDS)
-        self._tell(newest)
+        self._report(newest)
         if self.run.watermark < newest.upto:
             self._leave_behind(resumed if resumed.upto > self.run.watermark else newest)
         else:
             self._finish()
 
-    def _tell(self, newest: Candidate) -> None:
+    def _report(self, newest: Candidate) -> None:
         counted = self.run.watermark - self.run.watermark_from
         ids = newest.upto - self.run.watermark_from
         if ids:
-            self._on_ids(min(counted, ids), ids)  # another run may have counted beyond
+            self._on_ids(min(counted, ids), ids)  # another run may have counted further
 
     def fail(self, error: Exception) -> None:
-        """Keep the failure in the history, if the database can be reached at all."""
+        """Record the failure in the history, if the database can be reached."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         failed = replace(self.run, outcome="failed", error=reason)
         try:
             self._database.write(lambda connection: record_run(connection, failed))
         except sa.exc.SQLAlchemyError:
-            return  # the caller raises the failure itself
+            return  # the caller raises the failure
 
     def _count_next(self, connection: Connection, upto: int) -> Run:
         counted = add_next_window(connection, upto, self._window_ids)
@@ -148,7 +151,7 @@ class _Progress:
         return record_run(connection, run) if counted.events else run
 
     def _leave_behind(self, candidate: Candidate) -> None:
-        """Keep the candidate for the next run: one that started anew each time might never end."""
+        """Store the candidate for the next run; a new one for each run might never become safe."""
         with self._database.reading() as connection:
             writers = describe_writers(connection, candidate)
         held_up = replace(self.run, outcome="held_up", writers=writers)
@@ -156,7 +159,7 @@ class _Progress:
         kept = (
             sa.update(rollup_state)
             .where(rollup_state.c.watermark < candidate.upto)
-            # A run beside this one may have left an earlier one, which is safe sooner.
+            # A concurrent run may have stored an earlier candidate, which is safe sooner.
             .where(sa.or_(left.is_(None), left <= rollup_state.c.watermark, left >= candidate.upto))
             .values(candidate=candidate.upto, writers=" ".join(sorted(candidate.writers)))
         )
@@ -180,7 +183,7 @@ class _Progress:
 def add_next_window(connection: Connection, upto: int, window_ids: int) -> Counted:
     """Count the next window, at most up to ``upto``, in the caller's transaction.
 
-    Without anything left to count up to there, only says where the watermark is.
+    If nothing is left to count up to there, it only returns the watermark.
     """
     watermark: int = read_state(connection, rollup_state.c.watermark, lock=True).watermark
     if upto <= watermark:
@@ -199,7 +202,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
 
 
 def _add(connection: Connection, window: Window) -> tuple[int, int]:
-    """Add a window to every summary table; how many events it has, and the buckets touched."""
+    """Add a window to every summary table; returns its events and the buckets touched."""
     prepare_adding(connection)
     if connection.dialect.name == "postgresql" and not is_citus(connection):
         events, buckets = connection.execute(add_window_to_all(window)).one()
@@ -208,14 +211,14 @@ def _add(connection: Connection, window: Window) -> tuple[int, int]:
     events = connection.execute(counted).scalar_one()
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
     buckets = 0
-    for rollup in ROLLUPS if events else ():
+    for summary in SUMMARY_TABLES if events else ():
         added = connection.execute(
-            add_window(rollup, upsert, window), execution_options={"preserve_rowcount": True}
+            add_window(summary, upsert, window), execution_options={"preserve_rowcount": True}
         )
         buckets += added.rowcount
     return events, buckets
 
 
 def _left_behind(state: Row[Any]) -> Candidate:
-    """The candidate that an earlier run could not wait for; id 0 when there is none."""
+    """The candidate that an earlier run stored; id 0 if there is none."""
     return Candidate(state.candidate or 0, frozenset((state.writers or "").split()))

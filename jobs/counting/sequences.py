@@ -1,4 +1,4 @@
-"""The sequences that ids are drawn from: where they stand, and moving them on."""
+"""The sequences that ids are drawn from: read the newest id, and advance beyond an id."""
 
 from typing import Any
 
@@ -10,12 +10,11 @@ _SQLITE = sa.table("sqlite_sequence", sa.column("name", sa.Text), sa.column("seq
 
 
 def newest_id(connection: Connection, column: Column[Any]) -> int:
-    """The newest id drawn for ``column``, whether or not its row is there; 0 before the first."""
+    """The newest id drawn for ``column``, even if its row does not exist; 0 before the first."""
     if connection.dialect.name == "sqlite":
         seq = sa.select(_SQLITE.c.seq).where(_SQLITE.c.name == column.table.name)
         return int(connection.scalar(seq) or 0)
-    # A fresh sequence says 1 before anyone has drawn it. S608: the name comes quoted from
-    # the server.
+    # A new sequence reports 1 before that id is drawn. S608: the server returns the name quoted.
     newest = sa.text(
         f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {_name(connection, column)}"  # noqa: S608
     )
@@ -23,9 +22,9 @@ def newest_id(connection: Connection, column: Column[Any]) -> int:
 
 
 def advance(connection: Connection, column: Column[Any], newest: int) -> None:
-    """Draw ids beyond ``newest`` for ``column`` from now on; a sequence is never set back.
+    """Make ids for ``column`` begin beyond ``newest``; a sequence is never set back.
 
-    On PostgreSQL a sequence takes no part in the transaction: this stays when that fails.
+    On PostgreSQL a sequence takes no part in transactions: this stays after a rollback.
     """
     if newest <= newest_id(connection, column):
         return
@@ -40,6 +39,6 @@ def advance(connection: Connection, column: Column[Any], newest: int) -> None:
 
 
 def _name(connection: Connection, column: Column[Any]) -> str:
-    """PostgreSQL's name of the sequence, quoted as SQL wants it."""
+    """PostgreSQL's name of the sequence, quoted for SQL."""
     name = sa.func.pg_get_serial_sequence(column.table.name, column.name)
     return str(connection.scalar(sa.select(name)))

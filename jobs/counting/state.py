@@ -1,4 +1,4 @@
-"""The job's state row, and what it means when it is missing."""
+"""The state row: reading it, locking it, and the error when it is missing."""
 
 import time
 from typing import Any
@@ -11,9 +11,9 @@ from app.storage.citus import open_parts
 from app.storage.tables import agents, issuance_events, metadata, rollup_state
 
 POLL_SECONDS = 0.05
-# Citus recovers by itself every minute.
+# Citus recovers prepared parts every minute.
 PATIENCE_SECONDS = 90
-# What is written under the state row's lock alone.
+# The tables that are written only while the state row is locked.
 LOCKED = [table for table in metadata.sorted_tables if table not in (issuance_events, agents)]
 
 
@@ -30,14 +30,16 @@ def no_state() -> RefusedError:
 
 
 def read_state(connection: Connection, *columns: Any, lock: bool = False) -> Row[Any]:
-    """Columns beside the state row, by default its own.
+    """The state row, or other columns selected beside it.
 
-    ``lock``: in turns, until the transaction ends. Those who had it before have ended then at
-    every node of a cluster, too. Call it first in the transaction.
+    Args:
+        lock: lock the row until the transaction ends, so that callers take turns. The callers
+            before have then ended at every node of a cluster as well. Call this first in the
+            transaction.
 
     Raises:
-        RefusedError: there is no such row.
-        UnavailableError: a node of the cluster is away, or has not recovered what is prepared.
+        RefusedError: the row is missing.
+        UnavailableError: a node of the cluster is unreachable, or still holds prepared parts.
     """
     state = sa.select(*(columns or (rollup_state,))).select_from(rollup_state)
     row = connection.execute(state.with_for_update() if lock else state).one_or_none()

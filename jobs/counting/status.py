@@ -1,4 +1,4 @@
-"""Where the rollup stands, for ``flask rollup status`` and for metrics."""
+"""The status of counting, for ``flask rollup status`` and for metrics."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +17,13 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Status:
-    """The state row, what lies beyond its watermark, and what happened lately.
+    """The state row, the events beyond its watermark, and the latest runs and corrections.
 
-    ``pending``: committed events not counted yet. ``lag_seconds``: how long ago the oldest
-    of them was received; 0 without any. ``candidate``: the id that a run could not reach,
-    and ``writers``: whose open transactions still hold it up. ``last_started``: when a scheduler
-    last began a run; one by hand is nobody's tick. ``runs`` and ``corrections``: the newest rows
-    of the history and of the journal.
+    ``pending``: committed events that are not counted yet. ``lag_seconds``: the age of the oldest
+    of them, since its receipt; 0 without any. ``candidate``: the id that a run could not reach;
+    ``writers``: the open transactions that delay it. ``last_started``: when a scheduler last began
+    a run; runs by hand do not change it. ``runs`` and ``corrections``: the newest rows of the
+    history and of the journal.
     """
 
     watermark: int
@@ -39,10 +39,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Standing:
-    """The part of the status that is numbers.
+    """The numbers of the status, for metrics.
 
-    ``oldest_writer_seconds``: how long the oldest transaction that may hold a run up has been
-    open; 0 without any, and for those whose start this role may not see.
+    ``oldest_writer_seconds``: the age of the oldest transaction that may delay a run; 0 without
+    any, and for transactions whose start this role may not see.
     """
 
     watermark: int

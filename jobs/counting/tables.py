@@ -1,16 +1,21 @@
 """The summary tables, described, and the statements that add events to them.
 
-To add a table: its columns in ``app.storage.tables``, a migration, and a line in ``ROLLUPS``.
+Counting, verify, rebuild and the documentation follow from these descriptions. To add a table:
+declare its columns in ``app.storage.tables``, write a migration, and add a line to
+``SUMMARY_TABLES``.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
+from typing import Any, Union
 
 import sqlalchemy as sa
 from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Table
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
+from app.dates import MonthRange, last_day
 from app.storage.tables import (
     daily_issuance,
     dow_hour_activity,
@@ -27,6 +32,7 @@ from jobs.counting.buckets import (
     IssuedMonth,
     IssuedOn,
     MonthBeginning,
+    MonthOf,
 )
 
 _HASHING = sa.select(
@@ -47,26 +53,58 @@ class Window:
     upto: int
 
 
-class Rollup:
-    """A summary table and how an event finds its bucket in it.
+@dataclass(frozen=True)
+class Period:
+    """The key column that places a bucket in a month.
 
-    Its key columns are parts of ``issued_at``, or else columns of the event by that name.
+    Args:
+        month: the month of a value of the column, as SQL.
+        end: the column's last value within a month, both given by their first day.
+    """
+
+    column: str
+    month: Callable[[ColumnElement[Any]], ColumnElement[date]]
+    end: Callable[[date], date]
+
+
+MONTH = Period("month", lambda first_day: first_day, lambda month: month)
+DATE = Period("date", MonthOf, last_day)
+
+
+class SummaryTable:
+    """A summary table: its key, its period, and what it is recounted from.
+
+    A key column is a part of ``issued_at``, or else the event's column of the same name.
 
     Args:
         table: its primary key starts with ``tenant_id``; ``issued`` is the number of events.
-        within: the beginning of a period that no bucket's border divides. Events are counted
-            by it first, so that parts are worked out for each period and not for each event.
-        parts: for each key column that is a part of ``issued_at``, which.
+        grain: a beginning (of the hour, day or month) that no border of a bucket divides. Events
+            are counted by it first, so that parts are computed for each beginning, not each event.
+        period: places a bucket in a month. ``None``: a bucket spans all months.
+        source: the table it is recounted from, by sums over fewer key columns. ``None``: the raw
+            events. A table without a period needs a source: raw events of old months are purged.
+        parts: for each key column that is a part of ``issued_at``, which part.
     """
 
     def __init__(
-        self, table: Table[Any], within: type[Beginning], **parts: type[Bucket[Any]]
+        self,
+        table: Table[Any],
+        grain: type[Beginning],
+        *,
+        period: Period | None,
+        source: Union["SummaryTable", None] = None,
+        **parts: type[Bucket[Any]],
     ) -> None:
+        if period is None and source is None:
+            raise ValueError(f"{table.name} has neither a period nor a source")
         self.table = table
+        self.name = str(table.name)
         self.keys = [column.name for column in table.primary_key]
-        self.within = within
+        self.grain = grain
+        self.period = period
+        self.source = source
         self._parts = parts
-        self.others = [name for name in self.keys if name not in parts]
+        self.event_keys = [name for name in self.keys if name not in parts]
 
     def key(self, events: FromClause) -> list[ColumnElement[Any]]:
         """The key columns over ``events``, or over anything with the columns of events."""
@@ -75,30 +113,53 @@ class Rollup:
             for name in self.keys
         ]
 
+    def month(self, rows: FromClause) -> ColumnElement[date] | None:
+        """The first day of the month of each of ``rows``; ``None`` without a period."""
+        return None if self.period is None else self.period.month(rows.c[self.period.column])
+
+    def within(self, ranges: Sequence[MonthRange]) -> ColumnElement[bool]:
+        """The condition that a bucket lies in some months; true for all without a period."""
+        if self.period is None:
+            return sa.true()
+        column, end = self.table.c[self.period.column], self.period.end
+        return sa.or_(sa.false(), *(column.between(first, end(last)) for first, last in ranges))
+
     def count(self, window: Window) -> Select[Any]:
-        """Count the window's events per bucket: the key columns, then ``issued``."""
-        period = self.within(issuance_events.c.issued_at)
-        others = [issuance_events.c[name] for name in self.others]
+        """The window's events by bucket: the key columns and ``issued``."""
+        event = issuance_events.c
+        others = [event[name] for name in self.event_keys]
+        beginning = self.grain(event.issued_at)
         counted = (
-            sa.select(*others, period.label("issued_at"), sa.func.count().label("issued"))
+            sa.select(*others, beginning.label("issued_at"), sa.func.count().label("issued"))
             .where(in_window(window))
-            .group_by(*others, period)
+            .group_by(*others, beginning)
         )
         return self.sum(counted.subquery("counted"))
 
     def sum(self, counted: FromClause) -> Select[Any]:
-        """The same of events that are counted by period: each with the period's beginning as
-        ``issued_at``, and how many they are as ``issued``."""
+        """Events that are already counted by a beginning, by bucket.
+
+        Args:
+            counted: the beginning as ``issued_at``, the number of events as ``issued``.
+        """
         key = self.key(counted)
-        # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+        # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
         issued = sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger)
         return sa.select(*key, issued.label("issued")).group_by(*key)
 
 
-ROLLUPS = (
-    Rollup(daily_issuance, DayBeginning, date=IssuedOn),
-    Rollup(dow_hour_activity, HourBeginning, month=IssuedMonth, dow=IssuedDow, hour=IssuedHour),
-    Rollup(monthly_agent_issuance, MonthBeginning, month=IssuedMonth),
+# A table stands after its source, so that a repair finds the source repaired.
+SUMMARY_TABLES = (
+    SummaryTable(daily_issuance, DayBeginning, period=DATE, date=IssuedOn),
+    SummaryTable(
+        dow_hour_activity,
+        HourBeginning,
+        period=MONTH,
+        month=IssuedMonth,
+        dow=IssuedDow,
+        hour=IssuedHour,
+    ),
+    SummaryTable(monthly_agent_issuance, MonthBeginning, period=MONTH, month=IssuedMonth),
 )
 
 
@@ -111,91 +172,103 @@ def in_window(window: Window) -> ColumnElement[bool]:
 
 
 def prepare_adding(connection: Connection) -> None:
-    """See to it that PostgreSQL groups by hashing, until the transaction ends.
+    """Make PostgreSQL group by hashing until the transaction ends.
 
-    Its statistics are of columns, not of what becomes of them: it takes nearly every event for
-    a bucket of its own, sorts a million of them, and is half as fast. One grouping may take
-    32 MB at the default ``work_mem``; what is more goes to disk.
+    Its statistics describe columns, not expressions over them. It expects nearly every event to
+    be a bucket of its own, sorts a million events, and takes twice as long. One grouping may use
+    32 MB at the default ``work_mem``; the rest goes to disk.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_HASHING)
 
 
-def add_window(rollup: Rollup, upsert: Upsert, window: Window) -> PostgreSQLInsert | SQLiteInsert:
+def add_window(
+    summary: SummaryTable, upsert: Upsert, window: Window
+) -> PostgreSQLInsert | SQLiteInsert:
     """Add the window's events to one summary table.
 
-    One statement, grouped in the database, safe on SQLite, PostgreSQL and a sharded
-    PostgreSQL alike because every key starts with ``tenant_id``. Its row count is the
-    number of buckets touched.
+    One statement, grouped in the database. It works on SQLite, PostgreSQL and a sharded
+    PostgreSQL, because every key starts with ``tenant_id``. Its row count is the number of
+    buckets touched.
     """
-    return _add(rollup, upsert, rollup.count(window))
+    return _add(summary, upsert, summary.count(window))
 
 
 def add_window_to_all(window: Window) -> Select[int, int]:
-    """Add the window's events to every summary table; selects their number, and that of the
-    buckets touched.
+    """Add the window's events to every summary table, in one statement.
 
-    It goes through the events once, where :func:`add_window` does so for each table. SQLite has
-    no grouping like that, and Citus cannot spread a statement that writes several tables.
+    Selects the number of events and the number of buckets touched. It reads the events once,
+    where :func:`add_window` reads them for each table. SQLite has no such grouping, and Citus
+    cannot distribute a statement that writes several tables.
     """
     counted = _count_for_all(window)
     added = [
-        _add(rollup, PostgreSQLInsert, rollup.sum(_counted_for(rollup, counted)))
+        _add(summary, PostgreSQLInsert, summary.sum(_counted_for(summary, counted)))
         .returning(sa.literal_column("1", sa.Integer))
-        .cte(f"added_to_{rollup.table.name}")
-        for rollup in ROLLUPS
+        .cte(f"added_to_{summary.name}")
+        for summary in SUMMARY_TABLES
     ]
     buckets = [sa.select(sa.func.count()).select_from(one).scalar_subquery() for one in added]
     events = sa.select(
         sa.func.coalesce(sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger), 0)
-    ).where(counted.c.lacks == _lacks(ROLLUPS[0]))
+    ).where(counted.c.missing == _missing(SUMMARY_TABLES[0]))
     return sa.select(events.scalar_subquery(), sum(buckets[1:], buckets[0]))
 
 
-def _add(rollup: Rollup, upsert: Upsert, counts: Select[Any]) -> PostgreSQLInsert | SQLiteInsert:
-    statement = upsert(rollup.table).from_select([*rollup.keys, "issued"], counts)
+def _add(
+    summary: SummaryTable, upsert: Upsert, counts: Select[Any]
+) -> PostgreSQLInsert | SQLiteInsert:
+    statement = upsert(summary.table).from_select([*summary.keys, "issued"], counts)
     return statement.on_conflict_do_update(
-        index_elements=list(rollup.keys),
-        set_={"issued": rollup.table.c.issued + statement.excluded.issued},
+        index_elements=list(summary.keys),
+        set_={"issued": summary.table.c.issued + statement.excluded.issued},
     )
 
 
-# By what beginnings events are counted for all tables at once. A day's events are counted by the
-# hour, too: as those of the week's cells have to be, and so only once.
+# The beginnings by which events are counted for all tables at once. Events of a day are counted by
+# the hour as well: the cells of the week need the hours, so the events are grouped once only.
 _BEGINNINGS: dict[str, type[Beginning]] = {"hour": HourBeginning, "month": MonthBeginning}
 _COUNTED_BY = {DayBeginning: "hour", HourBeginning: "hour", MonthBeginning: "month"}
-_COLUMNS = [*dict.fromkeys(name for rollup in ROLLUPS for name in rollup.others), *_BEGINNINGS]
+_COLUMNS = [
+    *dict.fromkeys(name for summary in SUMMARY_TABLES for name in summary.event_keys),
+    *_BEGINNINGS,
+]
 
 
 def _count_for_all(window: Window) -> CTE:
-    """The window's events, counted in each way that a table needs, one below the other."""
+    """The window's events, counted by each grouping set that a table needs."""
     found = issuance_events.c
     beginnings = (begin(found.issued_at).label(name) for name, begin in _BEGINNINGS.items())
     others = (found[name] for name in _COLUMNS if name not in _BEGINNINGS)
     chosen = sa.select(*others, *beginnings).where(in_window(window))
-    # So the planner does not look inside. It would take each hour for as rare as the instants in
-    # it, and sort for want of memory for so many groups.
+    # OFFSET 0 keeps the planner from looking inside. It would take each hour for as rare as the
+    # instants in it, and would sort for lack of memory for so many groups.
     events = chosen.offset(sa.literal_column("0")).subquery("events")
     columns = [events.c[name] for name in _COLUMNS]
-    ways = dict.fromkeys(_way(rollup) for rollup in ROLLUPS)
-    sets = (sa.tuple_(*(events.c[name] for name in way)) for way in ways)
-    lacks, issued = sa.func.grouping(*columns).label("lacks"), sa.func.count().label("issued")
-    return sa.select(*columns, lacks, issued).group_by(sa.func.grouping_sets(*sets)).cte("counted")
+    sets = dict.fromkeys(_grouping_set(summary) for summary in SUMMARY_TABLES)
+    groups = (sa.tuple_(*(events.c[name] for name in names)) for names in sets)
+    missing, issued = sa.func.grouping(*columns).label("missing"), sa.func.count().label("issued")
+    return (
+        sa.select(*columns, missing, issued).group_by(sa.func.grouping_sets(*groups)).cte("counted")
+    )
 
 
-def _counted_for(rollup: Rollup, counted: CTE) -> FromClause:
-    """Those that are counted in a table's way."""
-    *others, beginning = (counted.c[name] for name in _way(rollup))
+def _counted_for(summary: SummaryTable, counted: CTE) -> FromClause:
+    """The rows that were counted by the table's own grouping set."""
+    *others, beginning = (counted.c[name] for name in _grouping_set(summary))
     selected = sa.select(*others, beginning.label("issued_at"), counted.c.issued)
-    return selected.where(counted.c.lacks == _lacks(rollup)).subquery("own")
+    return selected.where(counted.c.missing == _missing(summary)).subquery("own")
 
 
-def _way(rollup: Rollup) -> tuple[str, ...]:
-    """The columns that events are counted by for a table."""
-    return (*rollup.others, _COUNTED_BY[rollup.within])
+def _grouping_set(summary: SummaryTable) -> tuple[str, ...]:
+    """The columns by which events are counted for a table."""
+    return (*summary.event_keys, _COUNTED_BY[summary.grain])
 
 
-def _lacks(rollup: Rollup) -> int:
-    """What GROUPING() says of them: a bit for each other column, the last one's is 1."""
-    way = _way(rollup)
-    return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in way)
+def _missing(summary: SummaryTable) -> int:
+    """What GROUPING() returns for a table's rows: one bit for each column not grouped by.
+
+    The last column has the bit of value 1.
+    """
+    names = _grouping_set(summary)
+    return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in names)

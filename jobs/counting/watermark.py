@@ -1,27 +1,26 @@
-"""How far it is safe to count: which ids no open transaction can still commit.
+"""The watermark: up to which id it is safe to count, because no open transaction can commit it.
 
-On PostgreSQL an id is drawn before its row commits, so a higher id may be visible while
-a lower one is still to come. A writer locks the table before it draws an id. Therefore,
-in this order:
+On PostgreSQL an id is drawn before its row commits, so a higher id may be visible while a lower one
+is still open. A writer locks the table before it draws an id. Therefore, in this order:
 
-1. read the newest id from the sequence: the *candidate*;
-2. list who holds the writers' lock on the table. Whoever drew an id up to the candidate
-   is in that list or has ended;
-3. once all of them have ended, every id up to the candidate is committed or never will
-   be. Writers who came later draw higher ids and are not waited for.
+1. Read the newest id from the sequence: the *candidate*.
+2. List the transactions that hold a writer's lock on the table. Every transaction that drew an id
+   up to the candidate is in that list, or has ended.
+3. When all of them have ended, every id up to the candidate is committed or never will be. Later
+   writers draw higher ids, and the run does not wait for them.
 
-Writers are told apart by virtual transaction id, which, unlike a pid, is not shared by
-the next transaction on a pooled connection, and which PREPARE TRANSACTION keeps. A crash
-ends every transaction but the prepared ones, which come back under a new one, ``-1/xid``:
-these may be anybody's and are always waited for.
+Writers are identified by virtual transaction id. Unlike a pid, the next transaction on a pooled
+connection does not share it, and PREPARE TRANSACTION keeps it. A crash ends every transaction
+except prepared ones, which come back as ``-1/xid``. These may belong to any writer, so a run always
+waits for them.
 
-With Citus a writer is connected to the coordinator, whose sequence ids are drawn from. It
-prepares its parts at the nodes, commits, and ends here once it has told them, or has failed
-to. So when step 3 is done, no part of those writers can begin any more, but some may be
-prepared yet (see ``app.storage.citus``). Therefore the nodes are asked then, once, which parts
-there are, and these are waited for, too, whoever's they are.
+With Citus, a writer is connected to the coordinator, and ids come from the coordinator's sequence.
+The writer prepares its parts at the nodes, commits, and ends at the coordinator after it has
+notified the nodes, or has failed to. So after step 3 those writers begin no further parts, but some
+parts may still be prepared (see ``app.storage.citus``). The nodes are therefore asked once for
+their parts, and the run waits for these as well, whichever writer they belong to.
 
-On SQLite there is one writer at a time, so ids commit in order and any committed id is safe.
+SQLite has one writer at a time. Ids commit in order, so every committed id is safe.
 """
 
 from dataclasses import dataclass
@@ -37,10 +36,10 @@ from app.storage.types import as_utc
 from jobs.counting.sequences import newest_id
 
 RECOVERED = "-1/"
-# Among the writers: the nodes of the cluster are to be asked once nobody is left here.
+# Stands among the writers: when no other is left, the nodes of the cluster are asked.
 NODES = "nodes"
 
-# A writers' lock is one of this mode on the events table of this database.
+# A writer's lock has this mode, on the events table of this database.
 _HELD = """
     SELECT * FROM pg_locks
     WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
@@ -51,7 +50,7 @@ _HELD = """
 # S608, here and below: built from the constant above alone.
 _OPEN_WRITERS = sa.text(f"SELECT DISTINCT virtualtransaction FROM ({_HELD}) AS held")  # noqa: S608
 
-# A prepared transaction has no pid; its transaction id, locked by itself, leads to its name.
+# A prepared transaction has no pid. It locks its own transaction id, which leads to its name.
 _DESCRIBED_WRITERS = sa.text(f"""
     SELECT DISTINCT held.virtualtransaction, held.pid, activity.application_name AS application,
            coalesce(activity.xact_start, prepared.prepared) AS since, prepared.gid
@@ -73,16 +72,16 @@ _SEQUENCE = sa.text("""
 
 @dataclass(frozen=True)
 class Candidate:
-    """An id, and the transactions that may still commit it or a lower one."""
+    """An id, and the transactions that may still commit this id or a lower one."""
 
     upto: int
     writers: frozenset[str] = frozenset()
 
     def remaining(self, now_open: frozenset[str]) -> "Candidate":
-        """The same candidate, waiting only for those who are still open.
+        """The same candidate without the writers that have ended.
 
         Args:
-            now_open: what :func:`open_writers` has just said.
+            now_open: the result of :func:`open_writers` just now.
         """
         waiting = {w for w in now_open if w in self.writers or RECOVERED in w}
         if NODES in self.writers:
@@ -93,7 +92,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Writer:
-    """A transaction that holds a candidate up, as far as this role may see it."""
+    """A transaction that delays a candidate, as far as this role may see it."""
 
     pid: int | None
     application: str | None
@@ -112,15 +111,15 @@ class Writer:
 
 
 def newest_candidate(connection: Connection, watermark: int) -> Candidate:
-    """The newest id drawn so far and the writers open right after.
+    """The newest id drawn so far, and the writers that are open just after.
 
     Args:
-        connection: outside a transaction, so that each statement sees the present.
+        connection: outside of a transaction, so that each statement sees the present.
         watermark: as read before this call.
 
     Raises:
-        RefusedError: counting here would be wrong: a standby, an id sequence that hands
-            ids out in blocks, or one that lies behind the watermark.
+        RefusedError: counting would give wrong numbers: on a standby, with an id sequence that
+            draws ids in blocks, or with one that is below the watermark.
     """
     _refuse_unordered_ids(connection)
     upto = newest_id(connection, issuance_events.c.id)
@@ -133,19 +132,21 @@ def newest_candidate(connection: Connection, watermark: int) -> Candidate:
 
 
 def open_writers(connection: Connection) -> frozenset[str]:
-    """Virtual transaction ids of all who may have drawn an id and not ended; with Citus also
-    those of parts at its nodes, and ``NODES``."""
+    """The virtual transaction ids of open transactions that may have drawn an id.
+
+    With Citus also the open parts at its nodes, and ``NODES``.
+    """
     if connection.dialect.name == "sqlite":
         return frozenset()
     here = frozenset(connection.scalars(_OPEN_WRITERS))
     if not is_citus(connection):
         return here
-    # In this order: who is not here any more has left all its parts behind.
+    # In this order: a writer that has ended here has begun all its parts already.
     return here | {NODES} | open_parts(connection, [issuance_events])
 
 
 def describe_writers(connection: Connection, candidate: Candidate) -> list[Writer]:
-    """Who holds the candidate up, longest first."""
+    """The writers that delay the candidate, the oldest first."""
     if not candidate.writers:
         return []
     rows = connection.execute(_DESCRIBED_WRITERS)
@@ -165,6 +166,9 @@ def _refuse_unordered_ids(connection: Connection) -> None:
         return
     sequence = connection.execute(_SEQUENCE).one()
     if sequence.standby:
-        raise RefusedError("this database is a standby; use the primary")
+        raise RefusedError("this database is a standby; connect to the primary")
     if not sequence.ordered:
-        raise RefusedError("the sequence of issuance_events.id must have INCREMENT 1, CACHE 1")
+        raise RefusedError(
+            "the sequence of issuance_events.id must have INCREMENT 1 and CACHE 1, without CYCLE;"
+            " restore it with ALTER SEQUENCE"
+        )

@@ -1,5 +1,4 @@
-"""What the summary tables say against a recount of the raw events: verify's and rebuild's one
-statement."""
+"""The difference between a summary table and a recount: one statement, for verify and rebuild."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,52 +8,47 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Select
 
-from app.dates import last_day, months_without
+from app.dates import MonthRange, months_without
 from app.storage.tables import issuance_events, purged_months, rollup_state
 from jobs.counting.buckets import issued_month
-from jobs.counting.tables import Rollup
+from jobs.counting.tables import SummaryTable
 
 FIRST_MONTH, LAST_MONTH = date(1970, 1, 1), date(9999, 12, 1)
-
-MonthRange = tuple[date, date]
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Months that were asked for: those that can be recounted, in ranges, and the others."""
+    """The months that were asked for: ``ranges`` can be recounted, ``purged`` cannot."""
 
     ranges: list[MonthRange]
     purged: list[date]
 
 
 def scope(connection: Connection, first: date | None, last: date | None) -> Scope:
-    """Leave out the months whose raw events were purged, wholly or partly."""
+    """Leave out the months of which raw events were purged, in whole or in part."""
     first, last = first or FIRST_MONTH, last or LAST_MONTH
     months = sa.select(purged_months.c.month).where(purged_months.c.month.between(first, last))
     purged = set(connection.scalars(months))
     return Scope(months_without(first, last, purged), sorted(purged))
 
 
-def difference(rollup: Rollup, ranges: Sequence[MonthRange]) -> Select[Any]:
-    """The buckets of some months that differ: key columns, ``stored``, ``recounted``.
+def difference(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]:
+    """The buckets that differ: key columns, ``stored``, ``recounted``, in the order of the key.
 
-    One statement, so that watermark, raw events and summary come from one snapshot. A
-    summary table holds exactly the events up to the watermark that it is committed with.
+    One statement, so that watermark, raw events and summary come from one snapshot. A summary
+    table holds exactly the events up to the watermark that it was committed with.
+
+    Args:
+        ranges: the months to compare, by first and last month. A table without a period is
+            compared as a whole.
     """
-    names = rollup.keys
+    names = summary.keys
     zero = sa.literal_column("0", sa.Integer)
-    keys = [rollup.table.c[name] for name in names]
-    stored = sa.select(*keys, rollup.table.c.issued.label("stored"), zero.label("recounted"))
-    recount = rollup.key(issuance_events)
-    expressions = [part.label(name) for name, part in zip(names, recount, strict=True)]
-    watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
-    recounted = (
-        sa.select(*expressions, zero.label("stored"), sa.func.count().label("recounted"))
-        .where(issuance_events.c.id <= watermark, _within(issued_month, ranges))
-        .group_by(*recount)
-    )
-    both = sa.union_all(stored.where(_stored_within(rollup, ranges)), recounted).subquery("both")
-    # The sum of big integers is a decimal on PostgreSQL; a count stays an integer.
+    keys = [summary.table.c[name] for name in names]
+    stored = sa.select(*keys, summary.table.c.issued.label("stored"), zero.label("recounted"))
+    stored = stored.where(summary.within(ranges))
+    both = sa.union_all(stored, _recount(summary, ranges)).subquery("both")
+    # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
     sums = {
         name: sa.cast(sa.func.sum(both.c[name]), sa.BigInteger) for name in ("stored", "recounted")
     }
@@ -67,11 +61,19 @@ def difference(rollup: Rollup, ranges: Sequence[MonthRange]) -> Select[Any]:
     )
 
 
-def _stored_within(rollup: Rollup, ranges: Sequence[MonthRange]) -> ColumnElement[bool]:
-    if "month" in rollup.keys:
-        return _within(rollup.table.c.month, ranges)
-    return _within(rollup.table.c.date, [(first, last_day(last)) for first, last in ranges])
-
-
-def _within(period: ColumnElement[date], ranges: Sequence[MonthRange]) -> ColumnElement[bool]:
-    return sa.or_(sa.false(), *(period.between(first, last) for first, last in ranges))
+def _recount(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]:
+    """The table's buckets, counted from the raw events or summed from its source."""
+    zero = sa.literal_column("0", sa.Integer).label("stored")
+    if summary.source is None:
+        key = summary.key(issuance_events)
+        counted: ColumnElement[int] = sa.func.count()
+        watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
+        months = (issued_month.between(first, last) for first, last in ranges)
+        conditions = [issuance_events.c.id <= watermark, sa.or_(sa.false(), *months)]
+    else:
+        rows = summary.source.table
+        key = [rows.c[name] for name in summary.keys]
+        counted = sa.cast(sa.func.sum(rows.c.issued), sa.BigInteger)
+        conditions = [] if summary.period is None else [summary.source.within(ranges)]
+    named = (part.label(name) for name, part in zip(summary.keys, key, strict=True))
+    return sa.select(*named, zero, counted.label("recounted")).where(*conditions).group_by(*key)

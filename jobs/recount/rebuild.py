@@ -1,9 +1,10 @@
 """Rebuild: repair the summary tables of some months from the raw events.
 
-The difference is computed first, beside everything else, and then *added* in one short
-transaction under the state lock. Adding is right whatever was counted in between, since
-runs only add, too. Rebuilds take turns: one that finds that another has changed numbers
-since its own difference was computed computes it anew.
+The differences are computed first, while everything goes on. They are then *added* in one short
+transaction that holds the state lock. Adding stays right whatever was counted in between, because
+runs only add as well. Rebuilds take turns: a rebuild starts anew if another one has changed
+numbers since its own differences were computed. A table with a source is compared with that
+source in the short transaction, after the source is repaired.
 """
 
 import getpass
@@ -15,7 +16,7 @@ from datetime import date
 from functools import partial
 
 import sqlalchemy as sa
-from sqlalchemy import Column, ColumnElement, Connection, Table
+from sqlalchemy import Column, Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
@@ -23,21 +24,20 @@ from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import rollup_corrections, rollup_state
 from app.storage.types import database_now
-from jobs.counting.buckets import MonthOf
 from jobs.counting.state import read_state
-from jobs.counting.tables import ROLLUPS, Rollup
+from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
 from jobs.recount.difference import Scope, difference, scope
 
 ATTEMPTS = 5
 # Each table's difference, then the transaction that adds them all.
-STEPS = len(ROLLUPS) + 1
+STEPS = len(SUMMARY_TABLES) + 1
 
 OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """How many buckets were corrected, and the correction's number in the journal, if any."""
+    """The number of corrected buckets, and of the correction in the journal if there is one."""
 
     buckets: int
     correction: int | None
@@ -53,10 +53,10 @@ def rebuild(
     """Make the months from ``first`` to ``last`` equal to a recount.
 
     Args:
-        on_step: told how many steps are done, of how many; never under the state lock.
+        on_step: called with the steps done and their number, never while the state lock is held.
 
     Raises:
-        RefusedError: raw events of a month were purged, so it cannot be recounted.
+        RefusedError: raw events of a month were purged, so that month cannot be recounted.
     """
     compute = partial(_compute, first=first, last=last, on_step=on_step)
     for _ in range(ATTEMPTS):
@@ -64,39 +64,45 @@ def rebuild(
         if rebuilt is not None:
             on_step(STEPS, STEPS)
             return rebuilt
-    raise RefusedError("other rebuilds keep changing numbers; try again")
+    raise RefusedError("other rebuilds keep changing numbers; run this again when they have ended")
 
 
 def _compute(connection: Connection, *, first: date, last: date, on_step: OnStep) -> int:
-    """Leave each table's difference in a temporary one; the number of corrections so far."""
-    # A cluster has no one snapshot: there, runs wait.
+    """Store each table's difference in a temporary table; returns the corrections so far."""
+    # The nodes of a cluster share no snapshot, so runs wait there.
     before: int = read_state(connection, lock=is_citus(connection)).corrections
     months = _rebuildable(connection, first, last)
-    for done, rollup in enumerate(ROLLUPS):
+    for done, summary in enumerate(SUMMARY_TABLES):
         on_step(done, STEPS)
-        deltas = _deltas(rollup)
-        deltas.create(connection, checkfirst=False)
-        found = difference(rollup, months.ranges).subquery()
-        keys = [found.c[name] for name in rollup.keys]
-        rows = sa.select(*keys, found.c.recounted - found.c.stored)
-        connection.execute(sa.insert(deltas).from_select([*rollup.keys, "delta"], rows))
-    on_step(len(ROLLUPS), STEPS)
+        _deltas(summary).create(connection, checkfirst=False)
+        if summary.source is None:
+            _store_deltas(connection, summary, months)
+    on_step(len(SUMMARY_TABLES), STEPS)
     return before
 
 
+def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) -> None:
+    found = difference(summary, months.ranges).subquery()
+    keys = [found.c[name] for name in summary.keys]
+    rows = sa.select(*keys, found.c.recounted - found.c.stored)
+    connection.execute(sa.insert(_deltas(summary)).from_select([*summary.keys, "delta"], rows))
+
+
 def _apply(connection: Connection, before: int, *, first: date, last: date) -> Rebuilt | None:
-    """Add the differences; ``None`` when another rebuild came between."""
+    """Add the differences; returns ``None`` if another rebuild has changed numbers meanwhile."""
     if read_state(connection, lock=True).corrections != before:
         return None
-    # Again: a purge may have come between, before or after the difference was computed.
-    _rebuildable(connection, first, last)
+    # Checked again, because a purge may have run since the differences were computed.
+    months = _rebuildable(connection, first, last)
     buckets = 0
-    for rollup in ROLLUPS:
-        deltas = _deltas(rollup)
+    for summary in SUMMARY_TABLES:
+        deltas = _deltas(summary)
+        if summary.source is not None:
+            _store_deltas(connection, summary, months)
         buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
-        _add_empty(connection, rollup, deltas)
-        _write_journal(connection, rollup, deltas, before + 1)
-        _add_deltas(connection, rollup, deltas)
+        _add_empty(connection, summary, deltas)
+        _write_journal(connection, summary, deltas, before + 1)
+        _add_deltas(connection, summary, deltas)
     if not buckets:
         return Rebuilt(0, None)
     connection.execute(sa.update(rollup_state).values(corrections=before + 1))
@@ -107,41 +113,47 @@ def _rebuildable(connection: Connection, first: date, last: date) -> Scope:
     months = scope(connection, first, last)
     if months.purged:
         names = ", ".join(f"{month:%Y-%m}" for month in months.purged)
-        raise RefusedError(f"raw events were purged, these months cannot be rebuilt: {names}")
+        raise RefusedError(
+            f"these months cannot be rebuilt, because raw events were purged: {names}"
+        )
     return months
 
 
-def _deltas(rollup: Rollup) -> Table:
-    """The temporary table of one summary table's differences."""
-    keys = [Column(name, rollup.table.c[name].type, nullable=False) for name in rollup.keys]
-    name = f"difference_{rollup.table.name}"
+def _deltas(summary: SummaryTable) -> Table:
+    """The temporary table with one summary table's differences."""
+    keys = [Column(name, summary.table.c[name].type, nullable=False) for name in summary.keys]
+    name = f"difference_{summary.table.name}"
     delta = Column("delta", sa.BigInteger, nullable=False)
     return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
 
 
-def _add_empty(connection: Connection, rollup: Rollup, deltas: Table) -> None:
-    """The buckets that are missing, as zero."""
+def _add_empty(connection: Connection, summary: SummaryTable, deltas: Table) -> None:
+    """Insert the missing buckets with zero events."""
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    # SQLite would take the ON of ON CONFLICT for a join's, were there no WHERE before it.
-    empty = sa.select(*(deltas.c[name] for name in rollup.keys), sa.literal(0)).where(sa.true())
-    missing = upsert(rollup.table).from_select([*rollup.keys, "issued"], empty)
+    # Without a WHERE before it, SQLite takes the ON of ON CONFLICT for a join's.
+    empty = sa.select(*(deltas.c[name] for name in summary.keys), sa.literal(0)).where(sa.true())
+    missing = upsert(summary.table).from_select([*summary.keys, "issued"], empty)
     connection.execute(missing.on_conflict_do_nothing())
 
 
-def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number: int) -> None:
-    """One row for each tenant and month whose total changes, written before it does.
+def _write_journal(
+    connection: Connection, summary: SummaryTable, deltas: Table, number: int
+) -> None:
+    """Write a row for each tenant and month whose total is about to change.
 
-    Each has a bucket by now, if an empty one.
+    Every such month has a bucket by now, if an empty one. A table without a period has no month to
+    write; its correction follows from the rows of its source.
     """
-    table, month = rollup.table, _month(rollup, deltas).label("month")
+    table, month, changing = summary.table, summary.month(summary.table), summary.month(deltas)
+    if month is None or changing is None:
+        return
+    changing = changing.label("month")
     changed = (
-        sa.select(deltas.c.tenant_id, month, sa.func.sum(deltas.c.delta).label("delta"))
-        .group_by(deltas.c.tenant_id, month)
+        sa.select(deltas.c.tenant_id, changing, sa.func.sum(deltas.c.delta).label("delta"))
+        .group_by(deltas.c.tenant_id, changing)
         .subquery("changed")
     )
-    same = sa.and_(
-        table.c.tenant_id == changed.c.tenant_id, _month(rollup, table) == changed.c.month
-    )
+    same = sa.and_(table.c.tenant_id == changed.c.tenant_id, month == changed.c.month)
     old = sa.func.sum(table.c.issued)
     values = {
         "tenant_id": table.c.tenant_id,
@@ -161,9 +173,9 @@ def _write_journal(connection: Connection, rollup: Rollup, deltas: Table, number
     connection.execute(sa.insert(rollup_corrections).from_select(list(values), rows))
 
 
-def _add_deltas(connection: Connection, rollup: Rollup, deltas: Table) -> None:
-    """Add each difference to its bucket; those that are zero disappear."""
-    table, names = rollup.table, rollup.keys
+def _add_deltas(connection: Connection, summary: SummaryTable, deltas: Table) -> None:
+    """Add each difference to its bucket, and delete the touched buckets that are then zero."""
+    table, names = summary.table, summary.keys
     same = sa.and_(*(table.c[name] == deltas.c[name] for name in names))
     issued = table.c.issued + deltas.c.delta
     connection.execute(sa.update(table).values(issued=issued).where(same))
@@ -179,7 +191,3 @@ def _author() -> str:
     except (KeyError, OSError):  # a container's user may have no name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-def _month(rollup: Rollup, source: Table) -> ColumnElement[date]:
-    return source.c.month if "month" in rollup.keys else MonthOf(source.c.date)

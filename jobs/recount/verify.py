@@ -1,4 +1,4 @@
-"""Verify: prove the summary tables against the raw events, while everything goes on."""
+"""Verify: compare the summary tables with a recount of the raw events, while everything goes on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from typing import Any
 from app.storage.citus import is_citus
 from app.storage.database import Database
 from jobs.counting.state import read_state
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.recount.difference import Scope, difference, scope
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A bucket whose number is not the recounted one."""
+    """A bucket whose stored number differs from the recount."""
 
     table: str
     key: dict[str, Any]
@@ -25,7 +25,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is verified, up to which event, and the differences, read as they are found."""
+    """The verified months, the watermark, and the differences, read as they are found."""
 
     watermark: int
     scope: Scope
@@ -42,29 +42,28 @@ def verification(
 ) -> Iterator[Verification]:
     """Recount the months ``first`` to ``last`` (all by default) in one snapshot.
 
-    Ingest, runs and reads go on meanwhile; on a cluster, where there is no one snapshot of all
-    nodes, runs wait. Months whose raw events were purged cannot be
-    verified and are named in the scope instead.
+    Ingest, runs and reads go on meanwhile. The nodes of a cluster share no snapshot, so runs wait
+    there. Months whose raw events were purged cannot be verified; the scope names them.
 
     Args:
-        on_table: told how many tables are verified, of how many.
+        on_table: called with the number of verified tables and of all tables.
     """
     with database.reading() as connection:
-        spread = is_citus(connection)
-    with database.snapshot(moving=spread) as connection:
-        watermark = read_state(connection, lock=spread).watermark
+        distributed = is_citus(connection)
+    with database.snapshot(current=distributed) as connection:
+        watermark = read_state(connection, lock=distributed).watermark
         months = scope(connection, first, last)
 
         def drift() -> Iterator[Drift]:
-            for done, rollup in enumerate(ROLLUPS):
-                on_table(done, len(ROLLUPS))
+            for done, summary in enumerate(SUMMARY_TABLES):
+                on_table(done, len(SUMMARY_TABLES))
                 rows = connection.execute(
-                    difference(rollup, months.ranges), execution_options={"stream_results": True}
+                    difference(summary, months.ranges), execution_options={"stream_results": True}
                 )
                 for row in rows:
                     *key, stored, recounted = row
-                    names = dict(zip(rollup.keys, key, strict=True))
-                    yield Drift(str(rollup.table.name), names, stored, recounted)
-            on_table(len(ROLLUPS), len(ROLLUPS))
+                    names = dict(zip(summary.keys, key, strict=True))
+                    yield Drift(str(summary.name), names, stored, recounted)
+            on_table(len(SUMMARY_TABLES), len(SUMMARY_TABLES))
 
         yield Verification(watermark, months, drift())

@@ -123,7 +123,7 @@ def test_a_run_fails_by_any_loss_failure_or_traceback():
 
 
 def test_the_table_goes_between_the_marks_of_the_document(tmp_path):
-    document = tmp_path / "operations.md"
+    document = tmp_path / "capacity.md"
     document.write_text("# A\n<!-- load -->\nold\n<!-- /load -->\nB\n")
     write(report(), document)
     write(report(), document)
@@ -135,4 +135,4 @@ def test_the_table_goes_between_the_marks_of_the_document(tmp_path):
 
 
 def test_the_documents_have_a_place_for_the_table():
-    assert (ROOT / "docs" / "operations.md").read_text().count("<!-- load -->\n") == 1
+    assert (ROOT / "docs" / "operate" / "capacity.md").read_text().count("<!-- load -->\n") == 1

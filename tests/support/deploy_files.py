@@ -88,7 +88,7 @@ def commands() -> Iterator[list[str]]:
             yield from (shlex.split(line) for line in settings.get(name, []))
     yield from (s["command"] for s in COMPOSE["services"].values() if "command" in s)
     yield from (c["command"] for c in CONTAINERS.values() if "command" in c)
-    document = (ROOT / "docs" / "deploying.md").read_text()
+    document = (ROOT / "docs" / "operate" / "deploying.md").read_text()
     yield from (line.split() for line in re.findall(r"`?(flask [a-z]+ [a-z]+)", document))
 
 

@@ -1,4 +1,4 @@
-"""A database set up with the SQL of docs/postgresql.md, as it stands there but for the names."""
+"""A database set up with the SQL of docs/operate/postgresql.md; only the names differ."""
 
 import re
 import uuid
@@ -13,7 +13,7 @@ from app.config.settings import ROOT
 from app.storage.database import Database
 from tests.support.databases import PostgreSQL, conninfo, migrate
 
-PAGE = ROOT / "docs" / "postgresql.md"
+PAGE = ROOT / "docs" / "operate" / "postgresql.md"
 PASSWORD = "only-for-tests"
 ROLES = ("owner", "web", "job", "idp")
 ADMINISTRATOR = "administrator"

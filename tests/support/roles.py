@@ -1,4 +1,4 @@
-"""All that each role of docs/postgresql.md is for, done once; for tests of what it needs."""
+"""The work of each role in docs/operate/postgresql.md, done once, to test its grants."""
 
 import uuid
 from datetime import date

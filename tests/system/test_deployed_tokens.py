@@ -126,7 +126,7 @@ def test_a_key_that_is_none_is_noticed_before_a_reload(sqlite_url, tmp_path):
     )
     assert done.returncode == 1
     assert b"JWT_PUBLIC_KEY_FILE is not" in done.stderr
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
     assert "`gunicorn --check-config wsgi:app`" in page
 
 

@@ -258,10 +258,9 @@ def total(body: dict[str, Any]) -> int:
 
 @pytest.fixture
 def documented(provider: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """The settings of a provider in docs/idp.md, and its example of a token's payload."""
-    text = (ROOT / "docs" / "idp.md").read_text()
-    section = re.split(r"^## ", text.split(f"\n## {provider}\n")[1], flags=re.MULTILINE)[0]
-    blocks = dict(re.findall(r"^```(sh|json)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    """A provider's settings in docs/identity-providers/, and its example of a payload."""
+    page = (ROOT / "docs" / "identity-providers" / f"{provider}.md").read_text()
+    blocks = dict(re.findall(r"^```(sh|json)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     variables = dict(re.findall(r"^(JWT_\w+)=(\S+)$", blocks["sh"], re.MULTILINE))
     return variables, json.loads(blocks["json"])
 
@@ -269,8 +268,8 @@ def documented(provider: str) -> tuple[dict[str, str], dict[str, Any]]:
 @pytest.mark.parametrize(
     "provider",
     [
-        *("Keycloak", "Auth0", "Okta", "Microsoft Entra ID", "Amazon Cognito"),
-        *("node-oidc-provider", "Home-grown"),
+        *("keycloak", "auth0", "okta", "microsoft-entra-id", "amazon-cognito"),
+        *("node-oidc-provider", "home-grown"),
     ],
 )
 def test_a_documented_token_is_accepted_with_the_settings_above_it(sqlite_url, issuer, documented):

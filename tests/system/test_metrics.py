@@ -22,8 +22,8 @@ from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, pro
 from tests.support.settings import child_environ
 from tests.support.tokens import bearer
 
-ALERTS = ROOT / "docs" / "alerts.yml"
-DASHBOARD = ROOT / "docs" / "grafana.json"
+ALERTS = ROOT / "docs" / "operate" / "alerts.yml"
+DASHBOARD = ROOT / "docs" / "operate" / "grafana.json"
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 QUERIES = [
     target["expr"]
@@ -93,7 +93,7 @@ def test_alerts_and_dashboard_use_names_that_are_scraped(postgresql_url):
     used = " ".join([*(rule["expr"] for rule in RULES), *QUERIES])
     assert set(re.findall(r"analytics_\w+", used)) <= names
     assert sorted(values_used(used) - values_shown(samples)) == []
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operate" / "monitoring.md").read_text()
     shown = {re.sub("_(bucket|sum|count)$", "", name) for name in names}
     ours = {name for name in shown if name.startswith("analytics_")}
     assert set(re.findall(r"`(analytics_\w+)`", page)) == ours
@@ -119,7 +119,7 @@ def values_shown(samples):
 
 
 def test_each_alert_has_its_section_in_the_runbook():
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
     assert [rule["alert"] for rule in RULES if f"### {rule['alert']}\n" not in page] == []
 
 

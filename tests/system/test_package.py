@@ -1,4 +1,4 @@
-"""The built package, installed where there is no checkout, does what the README says."""
+"""The built package does outside a checkout what docs/operate/deploying.md says."""
 
 import email
 import os
@@ -22,6 +22,7 @@ from tests.support.processes import call, free_port, poll, process
 # What a build reads, or must not be bothered by.
 SOURCES = ("app", "jobs", "migrations", "wsgi.py", "setup.cfg", "pyproject.toml", "README.md")
 NAME = "agentidp_analytics"
+PAGE = ROOT / "docs" / "operate" / "deploying.md"
 
 
 def run(*command, cwd, environ=None):
@@ -101,16 +102,14 @@ def place(installed, tmp_path):
     return tmp_path, kept | {"PATH": path, "PORT": str(free_port()), "PYTHONWARNINGS": "error"}
 
 
-def test_the_steps_of_the_readme_work_from_the_wheel(installed, place):
+def test_the_steps_of_the_page_work_from_the_wheel(installed, place):
     folder, environ = place
-    steps = re.search(
-        r"```sh\n(python3 -m venv venv\n.*?)```", (ROOT / "README.md").read_text(), re.S
-    )
+    steps = re.search(r"```sh\n(python3 -m venv venv\n.*?)```", PAGE.read_text(), re.S)
     commands = [line.split("#")[0].split() for line in steps[1].splitlines()]
     assert commands.pop(0) == ["python3", "-m", "venv", "venv"]
     assert commands.pop(0)[:2] == ["venv/bin/pip", "install"]
-    # Flask's own script is not there, with the dependencies of another virtualenv.
-    programs = {"venv/bin/flask": [installed, "-m", "flask"], "venv/bin/python": [installed]}
+    script = installed.with_name("agentidp-analytics")
+    programs = {"venv/bin/agentidp-analytics": [script], "venv/bin/python": [installed]}
     *flasks, serve = [[*programs[program], *words] for program, *words in commands]
     outputs = [run(*command, cwd=folder, environ=environ).stdout for command in flasks]
     token = re.search(r"^TOKEN=(\S+)$", "\n".join(outputs), re.MULTILINE)[1]

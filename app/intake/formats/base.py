@@ -10,12 +10,12 @@ from app.intake.events import (
 
 MAX_LINE_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
-# A line's number and its members; a line that cannot be read has the reason instead.
+# The number of a line, and its members, or the reason why it cannot be read.
 Record = tuple[int, Members | InvalidEvent]
 
 
 def bounded_lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Lines of at most MAX_LINE_BYTES; of a longer one only the beginning, that long."""
+    """Lines of at most MAX_LINE_BYTES; a longer line is cut to that length."""
     while line := file.readline(MAX_LINE_BYTES):
         end = line
         while len(end) == MAX_LINE_BYTES and not end.endswith(b"\n"):

@@ -12,14 +12,14 @@ from app.intake.formats.base import BOM, Record
 
 
 def read_csv(lines: Iterator[bytes]) -> Iterator[Record]:
-    """Columns as the members of an event are called, in any order; others are ignored."""
+    """Records of a CSV file. Columns are named as an event's members; other columns are ignored."""
     number = 0
 
     def texts() -> Iterator[str]:
         nonlocal number
         for number, line in enumerate(lines, start=1):
             text = line.removeprefix(BOM) if number == 1 else line
-            # What is not UTF-8 becomes a lone surrogate, which no id may have.
+            # Invalid UTF-8 becomes a lone surrogate, which no id can have.
             yield text.decode(errors="surrogateescape")
 
     reader = csv.DictReader(texts())

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 
-from app.intake.events import (
-    InvalidEvent,
-    read_members,
-    refuse_nul,
-)
+from app.intake.events import InvalidEvent, read_members, refuse_nul
 from app.intake.formats.base import BOM, MAX_LINE_BYTES, Record
 
 
 def read_ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
+    """Records of an NDJSON file. Blank lines are skipped."""
     for number, line in enumerate(lines, start=1):
         text = line.removeprefix(BOM) if number == 1 else line
         if not text.strip():

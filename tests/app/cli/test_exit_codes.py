@@ -1,4 +1,4 @@
-"""Exit codes as the README lists them; 130 is in ``test_interruptions``."""
+"""Exit codes as docs/commands.md lists them; 130 is in ``test_interruptions``."""
 
 import json
 import os

@@ -12,7 +12,7 @@ from flask import Flask
 from app.intake.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.retention import BATCH_EVENTS
 from tests.support.command_line import Runner, commands, interrupt, line, started, wait_until
 from tests.support.databases import conninfo
@@ -175,7 +175,7 @@ def test_a_purge_records_exactly_what_it_has_deleted(
     database.write(lambda c: c.execute(sa.update(issuance_events).values(received_at=LONG_AGO)))
     for statement in SLOW[database.engine.dialect.name]:
         database.write(lambda c, one=statement: c.execute(sa.text(one)))
-    counted = {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS}
+    counted = {summary.table: stored(database, summary.table) for summary in SUMMARY_TABLES}
     with started(child_environ(database_url), "flask", "events", "purge") as child:
         wait_until(lambda: events_in(database) < 4 * BATCH_EVENTS)
         ended = interrupt(child)
@@ -190,7 +190,7 @@ def test_a_purge_records_exactly_what_it_has_deleted(
     assert flask("events", "purge").returncode == 0
     assert events_in(database) == 0
     assert scalar(database, sa.select(purged_months.c.events)) == 4 * BATCH_EVENTS
-    assert {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS} == counted
+    assert {summary.table: stored(database, summary.table) for summary in SUMMARY_TABLES} == counted
     assert flask("rollup", "verify").returncode == 0
 
 

@@ -154,7 +154,7 @@ def test_work_that_needs_one_session_is_refused_when_a_pooler_gives_it_two(
     sessions = iter([1, 2])
     monkeypatch.setattr(database, "_session", lambda _connection: next(sessions))
     written = []
-    with pytest.raises(RefusedError, match="one session of PostgreSQL"):
+    with pytest.raises(RefusedError, match="session changed between two transactions"):
         database.read_then_write(lambda _: None, lambda *_: written.append(1))
     assert written == []
     database.dispose()

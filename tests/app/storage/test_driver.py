@@ -12,7 +12,7 @@ from app.storage.database import Database
 from app.storage.driver import fetch
 from app.storage.failures import is_unavailable
 from app.storage.tables import daily_issuance
-from app.storage.tenant_guard import FenceError
+from app.storage.tenant_guard import TenantGuardError
 from app.telemetry import tracing
 from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
@@ -54,11 +54,11 @@ def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, mo
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_fence_stands_before_the_driver(database):
+def test_the_guard_checks_before_the_driver(database):
     with statements(database) as sent, database.reading_for(TENANT) as connection:
-        with pytest.raises(FenceError, match="for another tenant"):
+        with pytest.raises(TenantGuardError, match="reads another tenant"):
             fetch(connection, trend._TREND, THEIRS)
-        with pytest.raises(FenceError, match="without its tenant"):
+        with pytest.raises(TenantGuardError, match="without its tenant"):
             fetch(connection, queries.with_state(sa.select(daily_issuance.c.issued)), APRIL)
     assert sent == []
     with database.reading_for("org-b") as connection:

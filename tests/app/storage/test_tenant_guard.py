@@ -10,9 +10,9 @@ from app.dates import month_of
 from app.reports import activity, trend, usage
 from app.reports import base as queries
 from app.reports.agents import agents_page
-from app.storage import tenant_guard as fence
+from app.storage import tenant_guard
 from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
-from app.storage.tenant_guard import FenceError
+from app.storage.tenant_guard import TenantGuardError
 from tests.support.settings import NOW, TENANT
 from tests.support.tokens import bearer
 
@@ -122,20 +122,20 @@ def both_tenants(issue, roll_up):
 
 @pytest.mark.parametrize("statement", REFUSED.values(), ids=REFUSED)
 def test_a_statement_that_could_show_anothers_rows_is_refused(statement):
-    with pytest.raises(FenceError):
-        fence.check(statement, {}, TENANT)
+    with pytest.raises(TenantGuardError):
+        tenant_guard.check(statement, {}, TENANT)
 
 
 def test_what_is_refused_is_not_sent(fenced):
     for statement in REFUSED.values():
-        with pytest.raises(FenceError):
+        with pytest.raises(TenantGuardError):
             fenced(statement)
 
 
 def test_every_table_with_a_tenant_wants_its_predicate(fenced):
     assert len(TABLES) >= 4
     for table in TABLES:
-        with pytest.raises(FenceError, match=table.name):
+        with pytest.raises(TenantGuardError, match=table.name):
             fenced(select(table))
         assert fenced(select(table).where(table.c.tenant_id == TENANT)) == []
 
@@ -149,14 +149,14 @@ def test_the_value_that_counts_is_the_one_that_is_sent(fenced):
     statement = OPEN.where(DAY.tenant_id == queries.TENANT)
     assert fenced(statement, tenant_id=TENANT) == []
     for theirs in (THEIRS, TENANT.upper(), f"{TENANT} ", "", None):
-        with pytest.raises(FenceError, match="another tenant"):
+        with pytest.raises(TenantGuardError, match="another tenant"):
             fenced(statement, tenant_id=theirs)
 
 
 @pytest.mark.usefixtures("both_tenants")
 def test_what_was_allowed_to_one_tenant_is_judged_anew_for_the_next(fenced):
     assert fenced(CLOSED) == [(2,)]
-    with pytest.raises(FenceError):
+    with pytest.raises(TenantGuardError):
         fenced(CLOSED, THEIRS)
     assert fenced(CLOSED) == [(2,)]
 
@@ -164,13 +164,13 @@ def test_what_was_allowed_to_one_tenant_is_judged_anew_for_the_next(fenced):
 @pytest.mark.parametrize("tenant", [None, ""], ids=repr)
 def test_a_connection_for_no_tenant_reads_no_tenants_table(fenced, tenant):
     for statement in (OPEN, CLOSED):
-        with pytest.raises(FenceError):
+        with pytest.raises(TenantGuardError):
             fenced(statement, tenant)
     assert fenced(STATE, tenant) == [(1,)]
 
 
 def test_a_predicate_for_none_is_none(fenced):
-    with pytest.raises(FenceError):
+    with pytest.raises(TenantGuardError):
         fenced(OPEN.where(DAY.tenant_id == queries.TENANT), None, tenant_id=None)
 
 

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from app.config.settings import ROOT
-from app.storage import tenant_guard as fence
+from app.storage import tenant_guard
 from app.storage.tables import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
-from app.storage.tenant_guard import FenceError
+from app.storage.tenant_guard import TenantGuardError
 from tests.support.settings import NOW, TENANT
 
 DAY = daily_issuance.c
@@ -41,25 +41,25 @@ WRITES = {
 
 @pytest.mark.parametrize("statement", SOURCES.values(), ids=SOURCES)
 def test_a_table_that_hides_from_its_predicate_is_refused(statement):
-    with pytest.raises(FenceError):
-        fence.check(statement, {}, TENANT)
+    with pytest.raises(TenantGuardError):
+        tenant_guard.check(statement, {}, TENANT)
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_a_write_within_a_read_is_refused(write):
     for statement in (select(write.c.issued), STATE.add_cte(write)):
-        with pytest.raises(FenceError):
-            fence.check(statement, {}, TENANT)
+        with pytest.raises(TenantGuardError):
+            tenant_guard.check(statement, {}, TENANT)
 
 
 def test_text_given_to_the_driver_is_refused(database):
-    with database.reading_for(TENANT) as connection, pytest.raises(FenceError):
+    with database.reading_for(TENANT) as connection, pytest.raises(TenantGuardError):
         connection.exec_driver_sql("SELECT issued FROM daily_issuance")
 
 
 def test_a_read_with_several_sets_of_parameters_is_refused(database):
     statement = select(DAY.issued).where(DAY.tenant_id == sa.bindparam("tenant", TENANT))
-    with database.reading_for(TENANT) as connection, pytest.raises(FenceError):
+    with database.reading_for(TENANT) as connection, pytest.raises(TenantGuardError):
         connection.execute(statement, [{"tenant": "org-b"}, {"tenant": "org-b"}])
 
 

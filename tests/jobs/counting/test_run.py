@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import RefusedError
 from app.storage.tables import daily_issuance, issuance_events, rollup_state
 from jobs.counting import run as rollup
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.scheduler import claim_tick
 from tests.support.recount import assert_exact
 from tests.support.statements import statements
@@ -128,7 +128,7 @@ def test_a_run_that_dies_at_any_statement_has_counted_all_or_nothing(issue, roll
             assert_exact(database)
         else:
             break
-    assert statement > 5 + len(ROLLUPS)  # it died at each of them
+    assert statement > 5 + len(SUMMARY_TABLES)  # it died at each of them
     assert_exact(database)
 
 
