@@ -25,6 +25,18 @@ from tests.support.databases import PostgreSQL, ReusedDatabase, migrate
 from tests.support.postgresql import Server
 from tests.support.settings import NOW, TENANT, child_environ, environment, make_settings
 
+# Processes, a browser, faults, load and fuzzing take minutes.
+SLOW_FOLDERS = [Path(__file__).with_name(name) for name in ("browser", "faults", "fuzz", "system")]
+
+
+# First, since pytest's own hook then leaves out what `-m` does not choose.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in the slow folders; what is ``quick`` there is run all the same."""
+    for item in items:
+        if any(folder in item.path.parents for folder in SLOW_FOLDERS):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:

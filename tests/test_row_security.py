@@ -16,6 +16,8 @@ from tests.support.roles import READS, insert, run_jobs, serve
 from tests.support.settings import NOW, child_environ, make_settings
 from tests.support.tokens import bearer
 
+pytestmark = pytest.mark.slow
+
 EVENTS = {"org-a": 2, "org-b": 3, "org-c": 0}
 
 
@@ -85,6 +87,7 @@ def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
     assert seen(deployment.connect("idp"), table) == {}
 
 
+@pytest.mark.quick
 def test_the_service_answers_each_tenant_as_without_row_security(deployment, read):
     named = read(DATABASE_ROW_SECURITY="1")
     under_policies = {tenant: named(tenant) for tenant in EVENTS}
@@ -104,6 +107,7 @@ def test_tenants_that_share_pooled_connections_never_meet(read):
             assert sum(day["count"] for day in trend["data"]) == EVENTS[tenant]
 
 
+@pytest.mark.quick
 def test_a_service_that_does_not_name_the_tenant_shows_zeros(read):
     trend, *others = read()("org-a")
     assert {day["count"] for day in trend["data"]} == {0}

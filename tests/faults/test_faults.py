@@ -106,6 +106,7 @@ def test_a_connection_lost_after_any_statement_costs_nothing(cluster_url, idp, h
     database.dispose()
 
 
+@pytest.mark.quick
 def test_the_recount_of_a_ledger_sees_what_is_missing_and_what_is_too_much(cluster_url, idp):
     database, sent = Database(make_url(cluster_url)), Ledger()
     events = make_events(random.Random(2), "e", 10)

@@ -21,6 +21,7 @@ from tests.support.settings import child_environ
 from tests.support.tokens import bearer
 
 
+@pytest.mark.quick
 def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url):
     port = free_port()
     environ = child_environ(database_url, PORT=str(port), ROLLUP_INTERVAL_SECONDS="1")

@@ -118,12 +118,14 @@ def values_shown(samples):
     }
 
 
+@pytest.mark.quick
 def test_each_alert_has_its_section_in_the_runbook():
     page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
     assert [rule["alert"] for rule in RULES if f"### {rule['alert']}\n" not in page] == []
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool")
+@pytest.mark.quick
 def test_prometheus_understands_alerts_and_queries(tmp_path):
     queries = [
         {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "1m")}

@@ -114,6 +114,7 @@ def test_the_demo_covers_90_days_up_to_now(fresh: list[Row]) -> None:
     assert NOW - timedelta(hours=1) < max(instants) <= NOW
 
 
+@pytest.mark.slow
 def test_any_90_days_show_one_silent_day_and_one_spike(tmp_path: Path) -> None:
     database = fresh_database(tmp_path)
     for step in range(4):
@@ -153,6 +154,7 @@ def test_every_agent_of_the_demo_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert len({row.name for row in named}) == len(named) == len(NAMES)
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_same_for_everybody(fresh: list[Row], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'demo.db'}"
     script = (
@@ -182,6 +184,7 @@ def digest(rows: list[Row]) -> str:
 # Topping up
 
 
+@pytest.mark.slow
 def test_loading_again_only_tops_up(
     demo: Callable[[datetime], list[Row]], fresh: list[Row]
 ) -> None:
@@ -200,6 +203,7 @@ def test_loading_again_only_tops_up(
 
 
 @pytest.mark.parametrize("kept_days", [None, 10], ids=["all", "all but the last days"])
+@pytest.mark.slow
 def test_nothing_counts_twice_when_counted_events_are_gone(
     demo: Callable[[datetime], list[Row]],
     roll_up: Callable[[], object],
@@ -229,6 +233,7 @@ def test_nothing_counts_twice_when_counted_events_are_gone(
     )
 
 
+@pytest.mark.slow
 def test_a_day_delivered_in_parts_counts_once_when_the_first_part_is_gone(
     demo: Callable[[datetime], list[Row]],
     forget: Callable[..., None],
@@ -287,6 +292,7 @@ def test_the_organizations_own_events_refuse_the_demo(
     assert stored(database) == before
 
 
+@pytest.mark.slow
 def test_a_demo_that_others_joined_is_not_topped_up(
     database: Database, issue: Callable[..., object]
 ) -> None:

@@ -19,6 +19,8 @@ from tests.support.databases import conninfo
 from tests.support.recount import assert_exact, stored
 from tests.support.settings import child_environ
 
+pytestmark = pytest.mark.slow
+
 # Every command that works on a database, and what it has to be told.
 ARGUMENTS = {
     "flask db upgrade": "",
@@ -66,6 +68,7 @@ def test_every_command_ends_with_a_line_on_the_state(
     assert ended == (130, "", f"Interrupted: {state}\n")
 
 
+@pytest.mark.quick
 def test_no_command_is_left_out(service: Flask) -> None:
     assert commands(service).keys() == ARGUMENTS.keys() | SHORT
 
@@ -82,6 +85,7 @@ def events_in(database: Database) -> int:
 IMPORT = ("flask", "events", "import", "-")
 
 
+@pytest.mark.quick
 def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
     database: Database, database_url: str, tmp_path: Path, flask: Runner
 ) -> None:

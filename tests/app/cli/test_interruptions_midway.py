@@ -14,6 +14,8 @@ from tests.support.databases import conninfo
 from tests.support.recount import assert_exact, stored
 from tests.support.settings import child_environ
 
+pytestmark = pytest.mark.slow
+
 WAITS = """
     SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
     AND application_name = 'agentidp-analytics' AND wait_event_type = 'Lock'

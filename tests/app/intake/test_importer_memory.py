@@ -9,6 +9,8 @@ from app.config.settings import ROOT
 from app.intake.importer import SQLITE_CHUNK_EVENTS
 from tests.support.settings import child_environ
 
+pytestmark = pytest.mark.slow
+
 MEASURE = """
 import gzip, io, resource, sys, zlib
 from datetime import UTC, datetime
