@@ -14,7 +14,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.config.settings import Settings
-from app.factory import create_app
 from app.intake.events import Event
 from app.intake.store import record_events
 from app.reports.trend import token_trend
@@ -23,18 +22,26 @@ from jobs.counting.run import Run, run_rollup
 from tests.support.command_line import Runner
 from tests.support.databases import PostgreSQL, ReusedDatabase, migrate
 from tests.support.postgresql import Server
-from tests.support.settings import NOW, TENANT, child_environ, environment, make_settings
+from tests.support.services import service_of
+from tests.support.settings import TENANT, child_environ, environment, make_settings
 
-# Processes, a browser, faults, load and fuzzing take minutes.
-SLOW_FOLDERS = [Path(__file__).with_name(name) for name in ("browser", "faults", "fuzz", "system")]
+TESTS = Path(__file__).parent
+# Processes, a browser, faults and fuzzing take minutes.
+SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
+# Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
+SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "web")]
 
 
 # First, since pytest's own hook then leaves out what `-m` does not choose.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in the slow folders; what is ``quick`` there is run all the same."""
+    """Mark what is slow by its folder or its database."""
     for item in items:
-        if any(folder in item.path.parents for folder in SLOW_FOLDERS):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        folders = list(SLOW)
+        if parameters.get("database_url") == "postgresql":
+            folders += SLOW_ON_POSTGRESQL
+        if any(folder in item.path.parents for folder in folders):
             item.add_marker(pytest.mark.slow)
 
 
@@ -93,20 +100,12 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_database_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """One database of each kind for a whole file whose tests leave it as it was."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("shared") / "analytics.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    postgresql: PostgreSQL = request.getfixturevalue("postgresql")
-    name = postgresql.create()
-    yield postgresql.at(name)
-    postgresql.drop(name)
+@pytest.fixture(scope="module")
+def shared_sqlite_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for a whole file whose tests store nothing."""
+    path = tmp_path_factory.mktemp("shared") / "analytics.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
@@ -123,11 +122,8 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
-    app = create_app(settings, clock=lambda: NOW)
-    app.testing = True
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    yield app
-    app.extensions["analytics"].database.dispose()
+    with service_of(settings) as app:
+        yield app
 
 
 @pytest.fixture
