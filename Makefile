@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+MEASURED := --cov --cov-append --cov-report=
 
 .PHONY: run test test-all test-slow lint soak load fuzz bench screenshots lock clean
 
@@ -16,17 +17,17 @@ run: .venv/run
 
 # Lint, and the tests that hold every rule: under six minutes on two cores.
 test: .venv/test lint
-	$(PYTEST) -m "not slow or quick"
+	$(PYTEST) -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
 
 # Every test, and how much of the code they reach.
 test-all: .venv/test lint
 	$(BIN)/coverage erase
-	$(PYTEST) --cov --cov-report=
+	$(PYTEST) $(MEASURED)
 	$(BIN)/coverage report
 
-# What `make test` leaves out; counts the coverage of `make test PYTEST_ADDOPTS=--cov` in.
+# What `make test` leaves out. What `make test COVERAGE=1` has reached before counts, too.
 test-slow: .venv/test
-	$(PYTEST) -m "slow and not quick" --cov --cov-append --cov-report=
+	$(PYTEST) -m "slow and not quick" $(MEASURED)
 	$(BIN)/coverage report
 
 lint: .venv/test

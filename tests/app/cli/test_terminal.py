@@ -60,6 +60,7 @@ def arguments_of(label: str, file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("label", LONG_WORK)
+@pytest.mark.slow
 def test_long_work_draws_a_bar_where_stderr_is_a_terminal(
     environ: dict[str, str], some_events: Path, roll_up: Callable[..., object], label: str
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_terminal_for_stdout_alone_gets_no_bar(
     assert shown.stderr == ""
 
 
+@pytest.mark.slow
 def test_events_from_a_pipe_are_counted_in_place_of_bytes(
     environ: dict[str, str], some_events: Path
 ) -> None:
@@ -131,6 +133,7 @@ def drifted(
 
 @pytest.mark.usefixtures("drifted")
 class TestColours:
+    @pytest.mark.slow
     def test_status_shows_an_outcome_other_than_done(self, environ: dict[str, str]) -> None:
         screen = on_terminal(environ, "rollup", "status", streams=["stdout"]).screen
         assert f"  {RED}failed  {PLAIN}  1 events" in screen
@@ -147,12 +150,14 @@ class TestColours:
         assert drift.endswith(f"stored 7, recounted 1{PLAIN}")
         assert summary == "1 buckets differ, events up to 1"
 
+    @pytest.mark.slow
     def test_drift_has_lines_of_its_own_beside_the_bar(self, environ: dict[str, str]) -> None:
         screen = on_terminal(environ, "rollup", "verify", streams=["stdout", "stderr"]).screen
         assert f"\r\x1b[K{RED}daily_issuance" in screen
         assert screen.endswith("\r\x1b[K1 buckets differ, events up to 1\r\n")
 
     @pytest.mark.parametrize("command", ["status", "verify"])
+    @pytest.mark.slow
     def test_no_color_switches_them_off(self, environ: dict[str, str], command: str) -> None:
         for value, wanted in (("", True), ("1", False), ("0", False)):
             colourful = environ | {"NO_COLOR": value}
@@ -160,6 +165,7 @@ class TestColours:
             assert ("\x1b[3" in shown.screen) == wanted, value
 
     @pytest.mark.parametrize("command", ["status", "verify"])
+    @pytest.mark.slow
     def test_there_are_none_without_a_terminal(self, environ: dict[str, str], command: str) -> None:
         done = Runner(environ)("rollup", command)
         assert "\x1b" not in done.stdout + done.stderr

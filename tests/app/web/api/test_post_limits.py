@@ -105,7 +105,14 @@ HOSTILE = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is missing")
-@pytest.mark.parametrize(("body", "megabytes"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "megabytes"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.quick if name == "millions of items" else ())
+        for name, case in HOSTILE.items()
+    ],
+)
 def test_a_hostile_body_is_refused_in_little_memory(sqlite_url, body, megabytes):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, body],
