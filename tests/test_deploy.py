@@ -80,6 +80,7 @@ def test_the_image_runs_without_root_and_stops_as_gunicorn_does():
     assert {"APP_ENV=production", "HOST=0.0.0.0"} <= set(" ".join(image("ENV")).split())
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_enough_and_writes_nothing_beside_itself(
     tmp_path: Path, postgresql_url: str
 ):
@@ -131,6 +132,7 @@ def test_the_example_reads_alike_for_systemd_compose_and_kubernetes():
         assert re.fullmatch(r"|# .*|#?[A-Z_]+=[^\s'\"$\\#]*", line), line
 
 
+@pytest.mark.slow
 def test_every_command_exists(sqlite_url: str):
     run = Runner(child_environ(sqlite_url))
     started = {" ".join(words).removeprefix(f"{HOME}/.venv/bin/") for words in commands()}
@@ -284,6 +286,7 @@ def test_selectors_select_the_pods_that_they_are_for():
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
 @pytest.mark.parametrize("process", UNITS)
+@pytest.mark.slow
 def test_systemd_takes_the_units_and_finds_them_hardened(process: str, tmp_path: Path):
     text = (DEPLOY / f"agentidp-analytics-{process}.service").read_text()
     copy = tmp_path / f"agentidp-analytics-{process}.service"

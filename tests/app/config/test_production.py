@@ -183,6 +183,7 @@ def good_url(postgresql):
 
 @every_process
 @pytest.mark.parametrize("name", IN_PROCESSES)
+@pytest.mark.slow
 def test_an_unsafe_process_ends_with_one_line_that_names_the_variable(good_url, command, name):
     variable, change = UNSAFE[name]
     check_refused(start(command, production(**({"url": good_url} | renamed(change)))), variable)
@@ -219,6 +220,7 @@ def test_a_schema_that_is_not_current_is_refused_in_production_alone(empty_url, 
     refuse_other_schema(Settings.from_environ(unsafe(**changes)))
 
 
+@pytest.mark.slow
 def test_another_schema_stops_the_servers_and_not_the_upgrade(empty_url):
     if "postgresql" in empty_url:
         migrate(empty_url, "0001")
@@ -244,6 +246,7 @@ def test_keys_may_come_without_tls_from_this_host(host):
     assert Settings.from_environ(variables).jwt_jwks_url == url
 
 
+@pytest.mark.slow
 def test_a_reload_after_a_migration_does_not_end_the_service(postgresql_url):
     variables = production(postgresql_url)
     health = f"http://127.0.0.1:{variables['PORT']}/health"

@@ -205,7 +205,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-@pytest.mark.parametrize(("variable", "value"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.quick if name == "bad PORT" else ())
+        for name, case in WRONG.items()
+    ],
+)
+@pytest.mark.slow
 def test_a_process_refuses_to_start_in_one_line(
     process: list[str], variable: str, value: str
 ) -> None:
@@ -227,6 +234,7 @@ def test_a_process_refuses_to_start_in_one_line(
     assert KEY not in message
 
 
+@pytest.mark.slow
 def test_gunicorn_binds_where_the_settings_say_and_nowhere_else(sqlite_url: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -129,6 +129,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
         """Not on the test's output."""
 
 
+@pytest.mark.slow
 def test_both_processes_send_their_spans_before_they_end(sqlite_url):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         collector.received = []
