@@ -269,6 +269,7 @@ def gunicorn(sqlite_url, tmp_path):
         server.wait(60)
 
 
+@pytest.mark.slow
 def test_gunicorn_takes_no_scheme_or_path_from_a_client(gunicorn):
     plain = fetch(gunicorn, {})
     assert plain == {"url": f"http://127.0.0.1:{gunicorn}/probe", "client": "127.0.0.1"}
