@@ -1,4 +1,5 @@
-# Two commands: `make run` and `make test`. Both create .venv and install what the lock pins.
+# `make run` and `make test` create .venv and install what the lock pins. `make` lists all targets:
+# a line `## target: text` describes one.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,8 +7,15 @@ FLASK := $(BIN)/flask
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 MEASURED := --cov --cov-append --cov-report=
 
-.PHONY: run test test-all test-slow lint soak load fuzz bench screenshots lock clean
+.PHONY: help run test test-all test-slow lint soak load fuzz bench screenshots settings-docs \
+	lock clean
 
+help:
+	@echo "make TARGET, where TARGET is one of:"
+	@awk '/^## [a-z-]+: / { name = $$2; sub(/:$$/, "", name); sub(/^## [a-z-]+: /, ""); \
+		printf "  %-14s %s\n", name, $$0 }' Makefile
+
+## run: web and scheduler with demo data on http://127.0.0.1:3000; prints a token and calls
 run: .venv/run
 	@$(FLASK) db upgrade
 	@$(FLASK) demo load || { [ $$? -eq 73 ] && echo "serving the database as it is"; }
@@ -15,21 +23,22 @@ run: .venv/run
 	@$(FLASK) demo calls
 	@exec $(BIN)/python -m jobs.dev
 
-# Lint, and the tests that hold every rule: under six minutes on two cores.
+## test: lint, types and the tests that hold every rule, under six minutes on two cores
 test: .venv/test lint
 	$(PYTEST) -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
 
-# Every test, and how much of the code they reach.
+## test-all: every test, the slow ones too, and how much of the code they reach
 test-all: .venv/test lint
 	$(BIN)/coverage erase
 	$(PYTEST) $(MEASURED)
 	$(BIN)/coverage report
 
-# What `make test` leaves out. What `make test COVERAGE=1` has reached before counts, too.
+## test-slow: what `make test` leaves out; counts in what `make test COVERAGE=1` has reached
 test-slow: .venv/test
 	$(PYTEST) -m "slow and not quick" $(MEASURED)
 	$(BIN)/coverage report
 
+## lint: style, types, import layers, unsafe code
 lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -39,38 +48,44 @@ lint: .venv/test
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	@echo "creating .venv ..."
+	@$(PYTHON) -m venv .venv
 
 .venv/run: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@echo "installing dependencies (about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 .venv/test: requirements-test.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
+	@echo "installing dependencies for the tests (about two minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@ .venv/run
 
-# A million events while jobs are killed and PostgreSQL restarts; prints what was lost or doubled.
+## soak: a million events while jobs and PostgreSQL are killed; prints what was lost or doubled
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
-# As deployed, under load, while the scheduler is killed and PostgreSQL crashes; writes the table
-# in docs/operate/capacity.md when all went well.
+## load: the deployed service under load and faults; writes docs/operate/capacity.md
 load: .venv/test
 	$(BIN)/python -m tests.load --into docs/operate/capacity.md
 
-# Ten thousand requests, well-formed and not, against the API's own description.
+## fuzz: ten thousand valid and invalid requests, checked against the API's own description
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
-# What it costs beside its rivals, into docs/performance.md: about a quarter of an hour. Needs wrk.
+## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 15 minutes
 bench: .venv/test
 	$(BIN)/python -m benchmarks --write docs/performance.md
 
-# The pictures in README.md and docs/dashboard.md; wants Debian's chromium and chromium-driver.
+## screenshots: the pictures in README.md and docs/dashboard.md; needs Debian's chromium-driver
 screenshots: .venv/test
 	$(BIN)/python -m tests.browser.screenshots --into docs/images
 
-# Resolve setup.cfg's ranges anew into the locks; what is deployed is what is tested.
+## settings-docs: docs/settings.md and deploy/*.env.example, from app/config/settings.py
+settings-docs: .venv/run
+	$(BIN)/python -m app.config.document
+
+## lock: requirements*.txt, resolved again from the ranges in setup.cfg
 lock:
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/pip install --quiet pip-tools
@@ -83,5 +98,6 @@ lock:
 LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate setup.cfg
 
+## clean: remove .venv and everything that tests and builds leave
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,3 +1,3 @@
-"""gunicorn's settings, in the file that it looks for; they are app/server/gunicorn_config.py's."""
+"""The file that gunicorn looks for; app/server/gunicorn_config.py has the settings."""
 
-from app.server.gunicorn_config import *  # noqa: F403 - gunicorn takes what it knows of all names here
+from app.server.gunicorn_config import *  # noqa: F403 - gunicorn reads the names that it knows

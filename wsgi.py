@@ -1,4 +1,4 @@
-"""Composition root: the web application with the service's and the jobs' commands."""
+"""The WSGI application, with the commands of the service and of the jobs."""
 
 import sys
 
@@ -9,8 +9,7 @@ from app.cli.events import events
 from app.cli.tokens import tokens
 from app.errors import SettingsError
 from app.factory import create_app
-from jobs.commands import purge, rollup
-from jobs.copy_command import copy
+from jobs.commands import copy, purge, rollup
 
 try:
     app = create_app()

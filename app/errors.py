@@ -1,31 +1,31 @@
-"""The family of errors that a caller may see, each with its code and status.
+"""Errors that callers see, each with its code and HTTP status.
 
-Nothing here knows HTTP libraries: the views turn these into the envelope
-``{"code", "message", "details"}``, the commands into a line on stderr.
+The web turns them into the envelope ``{"code", "message", "details"}``, a command into a line on
+stderr. This module imports no HTTP library.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# The code of each status, and when it is answered.
+# For each status its code, and the reason for an answer with it.
 CODES = {
     400: ("VALIDATION_ERROR", "a parameter or the body is wrong"),
-    401: ("UNAUTHORIZED", "no token, or none that is valid"),
+    401: ("UNAUTHORIZED", "the access token is missing or invalid"),
     403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
     404: ("NOT_FOUND", "there is no such route"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
-    408: ("VALIDATION_ERROR", "nothing came for too long in the middle of the request"),
-    409: ("CONFLICT", "it would do harm here"),
+    408: ("VALIDATION_ERROR", "the client sent nothing for too long in the middle of the request"),
+    409: ("CONFLICT", "the request conflicts with what is stored"),
     413: ("PAYLOAD_TOO_LARGE", "the body or the batch is too large"),
-    415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not one that is read"),
-    429: ("RATE_LIMIT_EXCEEDED", "too many requests of this organization"),
+    415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not supported"),
+    429: ("RATE_LIMIT_EXCEEDED", "the organization sent too many requests"),
     500: ("INTERNAL_ERROR", "an unexpected error occurred"),
-    503: ("SERVICE_UNAVAILABLE", "the database or the identity provider's keys are away"),
+    503: ("SERVICE_UNAVAILABLE", "the database or the identity provider's keys are unavailable"),
 }
 
 
 class ServiceError(Exception):
-    """An error with a public message; ``details`` must be safe to show."""
+    """An error with a public message; ``details`` are public as well."""
 
     status: ClassVar[int] = 500
 
@@ -41,18 +41,18 @@ class ServiceError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Response headers that belong to this error."""
+        """Response headers for this error."""
         return {}
 
 
 class ValidationError(ServiceError):
-    """The input is wrong; the message says what to change."""
+    """Invalid input; the message says what to change."""
 
     status = 400
 
 
 class UnauthorizedError(ServiceError):
-    """No usable token. Without ``invalid`` nothing was presented at all (RFC 6750, 3.1)."""
+    """A missing or invalid token; it is missing without ``invalid`` (RFC 6750, 3.1)."""
 
     status = 401
 
@@ -69,7 +69,7 @@ class UnauthorizedError(ServiceError):
 
 
 class ForbiddenError(ServiceError):
-    """A valid token that may not do this."""
+    """A valid token without the permission for this request."""
 
     status = 403
 
@@ -79,24 +79,24 @@ class ForbiddenError(ServiceError):
 
 
 class PayloadTooLargeError(ServiceError):
-    """More events or bytes than one batch may have; ``details`` names the limit."""
+    """Too many events or bytes in one batch; ``details`` names the limit."""
 
     status = 413
 
 
 class UnsupportedMediaTypeError(ServiceError):
-    """A content type or encoding that is not read here."""
+    """A content type or encoding that is not supported."""
 
     status = 415
 
 
 class RateLimitError(ServiceError):
-    """More requests than a tenant may send; ``seconds`` until the next is let through."""
+    """Too many requests of a tenant; the next one is allowed after ``seconds``."""
 
     status = 429
 
     def __init__(self, seconds: int) -> None:
-        super().__init__("too many requests")
+        super().__init__(f"too many requests; try again in {seconds} s")
         self.seconds = seconds
 
     @property
@@ -105,7 +105,7 @@ class RateLimitError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The database is away or too busy; the same request may be sent again."""
+    """The database is unavailable or too busy; the client may repeat the request."""
 
     status = 503
 
@@ -115,7 +115,7 @@ class UnavailableError(ServiceError):
 
 
 class SettingsError(ServiceError):
-    """An unusable setting; the message starts with the variable's name."""
+    """An invalid setting; the message starts with the variable's name."""
 
     def __init__(self, variable: str, problem: str) -> None:
         super().__init__(f"{variable} {problem}")
@@ -123,6 +123,6 @@ class SettingsError(ServiceError):
 
 
 class RefusedError(ServiceError):
-    """A command that would do harm here, and why."""
+    """A refused command; the message says why."""
 
     status = 409

@@ -1,4 +1,4 @@
-"""Composing the web application."""
+"""create_app: puts the parts of the web application together."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,19 +6,14 @@ from datetime import datetime
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.auth import tokens as auth
+from app.auth import tokens
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
-from app.web import context as web
-from app.web import cors, errors
-from app.web import rate_limit as limits
-from app.web import request_log as observe
-from app.web.api import agents, docs, events, health
-from app.web.api import reports as analytics
-from app.web.pages import dashboard, sessions, signin
-from app.web.pages import formatting as words
+from app.web import context, cors, errors, rate_limit, request_log
+from app.web.api import agents, docs, events, health, reports
+from app.web.pages import dashboard, formatting, sessions, signin
 
 
 def create_app(
@@ -28,25 +23,25 @@ def create_app(
 
     Args:
         settings: read from the environment when left out.
-        clock: the present, aware, in UTC.
+        clock: returns the present time, in UTC and with its time zone.
 
     Raises:
-        SettingsError: a setting is unusable.
+        SettingsError: a setting is invalid.
     """
     settings = settings or Settings.from_environ()
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        # The one byte more tells "too large" from "full".
+        # One byte more than the limit tells a body that is too large from one that just fits.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
-    # A path is right or 404: a redirect would be HTML, and drops the token in some clients.
+    # A wrong path is 404: a redirect would be HTML, and some clients drop the token on it.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    observe.init_app(app)
+    request_log.init_app(app)
     sessions.init_app(app)
-    # A request takes one connection at most, so that threads without one would be idle.
+    # One connection a thread: a request takes one at most.
     database = Database(
         settings.database_url,
         pool_size=settings.web_threads,
@@ -55,27 +50,28 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    web.init_app(app, web.Services(settings, database, clock))
-    words.init_app(app)
+    context.init_app(app, context.Services(settings, database, clock))
+    formatting.init_app(app)
     errors.init_app(app)
-    auth.init_app(app, settings)
-    limits.init_app(app, settings)
+    tokens.init_app(app, settings)
+    rate_limit.init_app(app, settings)
     cors.init_app(app, settings)
     for blueprint in (
-        *(analytics.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
+        *(reports.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
         *(signin.bp, dashboard.bp),
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
+    # mypy sees a method replaced by a callable object, here and below; Flask documents it so.
+    app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
-        # mypy sees a method replaced by a callable object; it is how Flask documents it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)  # type: ignore[method-assign]
     return app
 
 
 def _harden(response: Response) -> Response:
-    """Headers for every response; a page brings a Content-Security-Policy of its own."""
+    """Add security headers to every response; a page has its own Content-Security-Policy."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault(

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z"
-# The same in JSON Schema's dialect, where \Z is a letter and no text has lone surrogates.
+# The same for JSON Schema, whose patterns have no \Z and whose texts have no lone surrogates.
 ID_SCHEMA_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 Id = Annotated[

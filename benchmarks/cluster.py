@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from app.storage.schema import install_schema
+from tests.support.databases import migrate
 from tests.support.postgresql import Server
 
 # PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
@@ -70,8 +70,7 @@ class Cluster:
         """An empty database with the service's schema."""
         if self._empty is None:
             self._empty = self.keep_copy("template0")
-            with self.database(self._empty) as database:
-                install_schema(database)
+            migrate(self.url(self._empty))
         return self.keep_copy(self._empty)
 
     @contextmanager
@@ -79,12 +78,12 @@ class Cluster:
         """A copy of a database that is not in use, for a time."""
         copied = self.keep_copy(name)
         yield copied
-        self._administer(f"DROP DATABASE {copied} WITH (FORCE)")
+        self.administer(f"DROP DATABASE {copied} WITH (FORCE)")
 
     def keep_copy(self, name: str) -> str:
         """A copy of a database that is not in use."""
         copied = next(self._names)
-        self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
+        self.administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
         return copied
 
     def _administer(self, statement: str) -> None:

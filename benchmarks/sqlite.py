@@ -8,11 +8,11 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from app.storage.schema import install_schema
 from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Figure, Rival, faster, interleaved, seconds, timed
 from benchmarks.rollups import BATCH, BATCH_PERIOD
+from tests.support.databases import migrate
 
 EVENTS = 1_000_000
 LAST = 10**12  # no event has a higher id
@@ -22,8 +22,9 @@ INSERT = f"INSERT INTO issuance_events ({data.COLUMNS}) VALUES (?, ?, ?, ?)"
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Database, sqlite3.Connection]]:
     """A database of the service, empty at first, and beside it a connection of the driver."""
-    database = Database(make_url(f"sqlite:///{path}"))
-    install_schema(database)
+    url = f"sqlite:///{path}"
+    migrate(url)
+    database = Database(make_url(url))
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = FULL")

@@ -1,19 +1,22 @@
-"""The job's commands: ``flask rollup`` and ``flask events purge``."""
+"""Commands of the jobs: ``flask rollup``, ``flask events purge`` and ``flask db copy``."""
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from typing import Any, TypeVar
 
 import click
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.base import (
+    EX_TEMPFAIL,
     Command,
     Group,
     coloured,
+    database_problem,
     json_option,
     open_database,
     progress,
@@ -23,6 +26,9 @@ from app.cli.base import (
 )
 from app.config.settings import Settings
 from app.dates import parse_month
+from app.errors import RefusedError
+from app.storage.database import Database
+from jobs.copy import Copied, copy_database
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.status import Status, rollup_status
@@ -30,9 +36,7 @@ from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.verify import Verification, verification
 from jobs.retention import purge_events
 
-EX_TEMPFAIL = 75
-
-# What a run's outcome is shown in; the others need no attention.
+# The colours of the outcomes that need attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,11 +47,13 @@ def _month(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
     try:
         return None if value is None else parse_month(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not a month from 1970-01 to 9999-12") from None
+        raise click.BadParameter(
+            f"must be a month from 1970-01 to 9999-12, not {value!r}"
+        ) from None
 
 
 def month_option(flag: str, name: str, text: str, *, required: bool = False) -> Callable[[F], F]:
-    """A decorator: an option that takes a month."""
+    """A decorator that adds an option for a month."""
     return click.option(
         flag, name, metavar="YYYY-MM", callback=_month, required=required, help=text
     )
@@ -55,20 +61,20 @@ def month_option(flag: str, name: str, text: str, *, required: bool = False) -> 
 
 @click.group(cls=Group)
 def rollup() -> None:
-    """Counting events into the summary tables."""
+    """Count events into the summary tables."""
 
 
 @rollup.command(
     examples=["flask rollup run", "flask rollup run --json"],
-    interrupted="what was counted is kept; run it again for the rest",
+    interrupted="the events counted so far stay counted; run it again for the rest",
     exits={
-        EX_TEMPFAIL: "a writer's transaction stayed open, so some events are not counted yet;"
-        " nothing is lost, the next run resumes"
+        EX_TEMPFAIL: "a writer's open transaction delays some events; nothing is lost, the next"
+        " run counts them"
     },
 )
 @json_option
 def run(as_json: bool) -> None:
-    """Count every event committed before now."""
+    """Count every event that is committed by now."""
     settings = Settings.from_environ()
     with progress() as on_progress:
         done = run_rollup(
@@ -86,7 +92,7 @@ def run(as_json: bool) -> None:
 @rollup.command(examples=["flask rollup status", "flask rollup status --json"])
 @json_option
 def status(as_json: bool) -> None:
-    """Show how far events are counted, what is still to come, and what happened lately."""
+    """Show how far events are counted, what is pending, and the last runs and corrections."""
     with open_database(Settings.from_environ()).reading() as connection:
         found = rollup_status(connection)
     show(asdict(found), "\n".join(_status_lines(found)), as_json=as_json)
@@ -96,14 +102,14 @@ def status(as_json: bool) -> None:
     examples=["flask rollup verify", "flask rollup verify --from 2026-01 --to 2026-03"],
     exits={1: "an error, or a number differs"},
 )
-@month_option("--from", "first", "The first month; all by default.")
+@month_option("--from", "first", "The first month; by default all months.")
 @month_option("--to", "last", "The last month.")
 @json_option
 def verify(first: date | None, last: date | None, as_json: bool) -> None:
-    """Recount the raw events against every summary table.
+    """Compare every summary table with a recount of the raw events.
 
-    Ingest, runs and reads go on meanwhile. Months whose raw events were purged are named as
-    not verifiable.
+    Ingest, runs and reads continue meanwhile. Months with purged raw events cannot be verified;
+    they are listed.
     """
     _in_order(first, last)
     database = open_database(Settings.from_environ())
@@ -117,16 +123,16 @@ def verify(first: date | None, last: date | None, as_json: bool) -> None:
 
 @rollup.command(
     examples=["flask rollup rebuild --from 2026-01 --to 2026-03"],
-    interrupted="the months were corrected as a whole or not at all; run it again",
+    interrupted="the months were corrected completely or not at all; run it again",
 )
 @month_option("--from", "first", "The first month.", required=True)
 @month_option("--to", "last", "The last month.", required=True)
 @json_option
 def rebuild(first: date, last: date, as_json: bool) -> None:
-    """Make months equal to a recount of their raw events, while everything goes on.
+    """Make months equal to a recount of their raw events, while the service runs.
 
-    What changes is kept in the correction journal, which `flask rollup status` shows. Months
-    whose raw events were purged are refused.
+    The correction journal keeps each change; `flask rollup status` shows it. Months with purged
+    raw events are refused.
     """
     _in_order(first, last)
     database = open_database(Settings.from_environ())
@@ -141,7 +147,7 @@ def rebuild(first: date, last: date, as_json: bool) -> None:
 @click.command(
     cls=Command,
     examples=["flask events purge", "EVENT_RETENTION_DAYS=30 flask events purge"],
-    interrupted="what was deleted stays deleted; run it again for the rest",
+    interrupted="the events deleted so far stay deleted; run it again for the rest",
 )
 @json_option
 def purge(as_json: bool) -> None:
@@ -158,7 +164,7 @@ def purge(as_json: bool) -> None:
 
 def _in_order(first: date | None, last: date | None) -> None:
     if first and last and first > last:
-        raise click.UsageError("--from is after --to")
+        raise click.UsageError("--from must not be after --to")
 
 
 def _run_result(run: Run) -> dict[str, Any]:
@@ -210,7 +216,7 @@ def _verify_text(found: Verification) -> int:
         text = f"{drift.table} {key}: stored {drift.stored}, recounted {drift.recounted}"
         say(coloured(text, "red"))
     for month in found.scope.purged:
-        say(f"{month:%Y-%m} is not verifiable: raw events were purged")
+        say(f"{month:%Y-%m} cannot be verified: raw events were purged")
     say(f"{drifts} buckets differ, events up to {found.watermark}")
     return drifts
 
@@ -221,3 +227,59 @@ def _verify_json(found: Verification) -> int:
     result = {"watermark": found.watermark, "not_verifiable": purged, "drift": drift}
     click.echo(msgspec.json.encode(result).decode())
     return len(drift)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flask db copy --to postgresql://analytics@db.internal/analytics",
+        "flask db copy --to sqlite:////var/backups/analytics.db",
+    ],
+    exits={
+        EX_TEMPFAIL: "the source changed during the copy, so nothing was copied: stop the writers,"
+        " then run it again"
+    },
+)
+@click.option("--to", "url", required=True, metavar="URL", help="As DATABASE_URL is written.")
+@json_option
+def copy(url: str, as_json: bool) -> None:
+    """Copy everything in DATABASE_URL into another database, and compare the two.
+
+    The other database is empty and migrated: run `flask db upgrade` there first. It gets
+    everything or nothing. Stop the writers and the scheduler before the copy.
+    """
+    settings = Settings.from_environ()
+    source = open_database(settings)
+    target = _open_target(settings, url)
+    with progress() as on_rows:
+        done = copy_database(
+            source, target, wait_seconds=settings.rollup_wait_seconds, on_rows=on_rows
+        )
+    result = asdict(done) | {"writers": list(map(str, done.writers)), "verified": done.verified}
+    show(result, _copy_text(done), as_json=as_json)
+    if not done.verified:
+        for writer in done.writers:
+            warn(f"a transaction is open at the source: {writer}")
+        warn("stop the writers and the scheduler, then run this again")
+        sys.exit(EX_TEMPFAIL)
+
+
+def _open_target(settings: Settings, url: str) -> Database:
+    """The target database, after it answered; an error that names ``--to`` is about the target."""
+    try:
+        other = parsing.database_url(url)
+    except ValueError as error:
+        raise click.UsageError(f"--to {error}") from None
+    target = open_database(replace(settings, database_url=other))
+    try:
+        with target.reading():
+            return target
+    except SQLAlchemyError as error:
+        raise RefusedError(f"--to: {database_problem(error)}") from error
+
+
+def _copy_text(done: Copied) -> str:
+    if done.verified:
+        return f"verified: {done.events} events and every other table; watermark {done.watermark}"
+    changes = ", ".join([*done.changed, *(["open transactions"] if done.writers else [])])
+    return f"nothing was copied: the source changed meanwhile ({changes})"

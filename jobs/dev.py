@@ -1,6 +1,6 @@
-"""``python -m jobs.dev``: web and scheduler in the foreground, for ``make run``.
+"""``python -m jobs.dev``: web server and scheduler in the foreground, for ``make run``.
 
-Production starts the two by themselves, under a supervisor.
+Production starts each of them under a supervisor.
 """
 
 import signal
@@ -17,21 +17,21 @@ POLL_SECONDS = 0.2
 
 
 def main() -> int:
-    """Run both until a signal comes or one of them ends; exit as that one did."""
-    # No Event: the code that a signal interrupts may hold its lock.
-    told: list[int] = []
+    """Run both until a signal comes or one of them ends; exit with that one's code."""
+    # A list, no Event: the code that a signal interrupts may hold an Event's lock.
+    signals: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
-    # In groups of their own: Ctrl-C reaches this process alone, which then stops them in order.
+    # In process groups of their own: Ctrl-C reaches this process alone, which then stops both.
     children = [
         subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, process_group=0)  # noqa: S603 - fixed commands
         for command in COMMANDS
     ]
-    while not told and all(child.poll() is None for child in children):
+    while not signals and all(child.poll() is None for child in children):
         time.sleep(POLL_SECONDS)
     ended = [child.returncode for child in children if child.returncode is not None]
     for child in children:
@@ -40,7 +40,7 @@ def main() -> int:
         try:
             child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            child.kill()  # a transaction that it had open is rolled back
+            child.kill()  # the database rolls its open transaction back
     return ended[0] if ended else 0
 
 

@@ -1,9 +1,9 @@
-"""What Prometheus is told about runs and purges, and about where the rollup stands."""
+"""Metrics for Prometheus, of runs and purges, and of where the rollup stands."""
 
 import threading
 from collections.abc import Iterator
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,33 +29,36 @@ for _outcome in ("done", "stopped", "failed"):
 
 
 def count_run(run: Run) -> None:
-    """A run that ended by itself."""
+    """Count a run that ended by itself."""
     _runs.labels(run.outcome).inc()
     _run_seconds.observe(run.seconds)
     _run_events.observe(run.events)
 
 
 def count_failure(outcome: str) -> None:
-    """A run that was ``failed`` or ``refused``."""
+    """Count a run that was ``failed`` or ``refused``."""
     _runs.labels(outcome).inc()
 
 
 def count_purge(outcome: str, events: int = 0) -> None:
-    """A purge."""
+    """Count a purge, and the events that it deleted."""
     _purges.labels(outcome).inc()
     _purged.inc(events)
 
 
 class StandingCollector(Collector):
-    """Where the rollup stands, read at each scrape: true also when another process ran it."""
+    """Where the rollup stands, read from the database at each scrape.
+
+    So it is also right when another process has run the rollup.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._turn = threading.Lock()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        # In turn: scrapes pile up when counting takes longer than Prometheus waits, and would
-        # leave the run without a connection.
+        # One at a time: when counting takes longer than Prometheus waits, scrapes pile up. They
+        # would leave the run without a connection.
         with self._turn:
             found = self._standing()
         up = found is not None
@@ -64,7 +67,7 @@ class StandingCollector(Collector):
             yield from _gauges(found)
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """Nothing beforehand: registering must not ask the database."""
+        """Describe nothing: registering must not query the database."""
         return []
 
     def _standing(self) -> Standing | None:
@@ -73,6 +76,11 @@ class StandingCollector(Collector):
                 return standing(connection)
         except (SQLAlchemyError, ServiceError):
             return None
+
+
+def register_standing(database: Database) -> None:
+    """Serve where the rollup stands, beside this process's own metrics."""
+    REGISTRY.register(StandingCollector(database))
 
 
 def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:

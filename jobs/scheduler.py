@@ -1,18 +1,19 @@
-"""The rollup on a schedule, in a process of its own.
+"""The scheduler process: runs TASKS, the rollup and the purge, at their intervals.
 
-Several such processes may run: each asks at every tick whether a run is due, by the
-database's clock, and the state row's lock lets one of them have it. There is no lease
-that could expire, so when one process dies the others simply find the next run due.
+Several schedulers may run. Each asks at every tick whether a run is due, by the database's clock,
+and the state row's lock lets one of them have it. There is no lease that could expire: when one
+process dies, the others find the next run due.
 """
 
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
-from prometheus_client import REGISTRY
 from sqlalchemy import Connection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -24,10 +25,8 @@ from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from app.storage.tables import rollup_state
 from app.storage.types import database_now
-from app.telemetry import logs, tracing
-from app.telemetry import metrics as app_metrics
-from app.telemetry import metrics_server as exporter
-from jobs import metrics
+from app.telemetry import logs, metrics, metrics_server, tracing
+from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
@@ -35,19 +34,17 @@ from jobs.retention import purge_events
 
 log = logging.getLogger("jobs")
 
-# Ticks of one process come a little early or late; a run that started almost a whole
-# interval ago is not taken for this tick's.
+# Ticks come a little early or late: a run is due this share of its interval too early.
 EARLY = 0.1
 # A run, a purge and a scrape.
 POOL_SIZE = 3
-FIRST_PURGE_SECONDS, PURGE_SECONDS = 60, 3600
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
-    """Whether a run is due now; if so, this tick is the caller's. Call it in a write.
+    """Whether a run is due now; if so, the caller has to run it. Call this in a write.
 
-    A row that is locked belongs to a run or to another process's claim: not due.
+    A locked row belongs to a run or to another process's claim: then no run is due.
     """
     now = database_now().label("now")
     row = connection.execute(
@@ -57,7 +54,7 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
         if connection.execute(sa.select(rollup_state.c.id)).first() is None:
             raise no_state()
         return False
-    # A start in the future means that the clock was set back: due.
+    # A start in the future means that the clock was set back: a run is due.
     recent = timedelta(seconds=interval_seconds * (1 - EARLY))
     if row.last_started is not None and timedelta(0) <= row.now - row.last_started < recent:
         return False
@@ -66,7 +63,7 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
 
 
 def tick(database: Database, settings: Settings, stop: threading.Event) -> Run | None:
-    """Run the rollup if this tick is ours. A failure is logged; the next tick tries again."""
+    """Run the rollup if a run is due. A failure is logged, and the next tick tries again."""
     try:
         if not database.write(lambda c: claim_tick(c, settings.rollup_interval_seconds)):
             return None
@@ -78,41 +75,57 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
                 stop=stop,
             )
     except ServiceError as error:
-        metrics.count_failure("refused")
+        job_metrics.count_failure("refused")
         logs.write(log, logging.ERROR, "rollup", outcome="refused", reason=error.message)
         return None
-    except Exception as error:  # a scheduler that dies of one bad tick counts nothing at all
-        metrics.count_failure("failed")
+    except Exception as error:  # else one bad tick would end the counting of all later events
+        job_metrics.count_failure("failed")
         _log_failure("rollup", error)
         return None
-    metrics.count_run(run)
+    job_metrics.count_run(run)
     _log_run(run)
     return run
 
 
 def purge_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
-    """Delete raw events past retention. Several processes at once take turns, batch by batch."""
+    """Delete raw events past retention. Several processes take turns, batch by batch."""
     try:
         with tracing.span("purge"):
             purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
     except Exception as error:  # as above
-        metrics.count_purge("failed")
+        job_metrics.count_purge("failed")
         _log_failure("purge", error)
         return
     outcome = "done" if purged.finished else "stopped"
-    metrics.count_purge(outcome, purged.events)
+    job_metrics.count_purge(outcome, purged.events)
     logs.write(log, logging.INFO, "purge", outcome=outcome, events=purged.events)
 
 
-def serve(settings: Settings) -> None:
-    """Tick until SIGTERM or SIGINT, then let a transaction that is under way finish."""
+class Task(NamedTuple):
+    """A task: what runs, and when."""
+
+    name: str
+    run: Callable[[Database, Settings, threading.Event], object]
+    every: Callable[[Settings], float]  # seconds
+    first: float  # seconds after the start
+
+
+TASKS = (
+    # At once: events may be waiting, and claim_tick() knows whether a run is due.
+    Task("rollup", tick, lambda settings: settings.rollup_interval_seconds, first=0),
+    Task("purge", purge_tick, lambda _settings: 3600, first=60),
+)
+
+
+def run_scheduler(settings: Settings) -> None:
+    """Run TASKS until SIGTERM or SIGINT, then let the transaction under way finish."""
     stop = threading.Event()
-    # Waited for, below, and not handled: a handler might find the lock of `stop` taken by the
-    # code that it interrupts.
+    # Blocked here and waited for below, not handled: a handler might wait forever for the lock
+    # of `stop`, which the interrupted code may hold.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
-    _observe(database, settings, stop)
+    _measure(database, settings, stop)
     scheduler = _scheduled(database, settings, stop)
     scheduler.start()
     interval = settings.rollup_interval_seconds
@@ -132,30 +145,28 @@ def _scheduled(
 ) -> BackgroundScheduler:
     defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults=defaults)
-    # The first at once: events may have waited for this process, and claim_tick knows if not.
-    for work, seconds, first in (
-        (tick, settings.rollup_interval_seconds, 0),
-        (purge_tick, PURGE_SECONDS, FIRST_PURGE_SECONDS),
-    ):
+    for task in TASKS:
         scheduler.add_job(
-            work,
+            task.run,
             "interval",
             (database, settings, stop),
-            seconds=seconds,
-            next_run_time=utc_now() + timedelta(seconds=first),
+            name=task.name,
+            seconds=task.every(settings),
+            next_run_time=utc_now() + timedelta(seconds=task.first),
         )
     return scheduler
 
 
-def _observe(database: Database, settings: Settings, stop: threading.Event) -> None:
-    app_metrics.describe_process("jobs")
-    app_metrics.watch_pool(database.engine, POOL_SIZE)
+def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Measure and trace this process, and serve its metrics if an address is set."""
+    metrics.describe_process("jobs")
+    metrics.watch_pool(database.engine, POOL_SIZE)
     tracing.follow_statements(database.engine)
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
-        REGISTRY.register(metrics.StandingCollector(database))
-        # By the way: while somebody else has the address, events are counted all the same.
-        threading.Thread(target=exporter.serve, args=(bind, stop.wait), daemon=True).start()
+        job_metrics.register_standing(database)
+        # In a thread: events are counted even while another process uses the address.
+        threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 
 
 def _log_run(run: Run) -> None:
@@ -172,10 +183,10 @@ def _log_run(run: Run) -> None:
     )
 
 
-def _log_failure(work: str, error: Exception) -> None:
+def _log_failure(task: str, error: Exception) -> None:
     if isinstance(error, PoolTimeoutError):
-        app_metrics.count_timeout()
-    away = is_unavailable(error)
-    reason = "database unavailable" if away else "unexpected error"
+        metrics.count_timeout()
+    unavailable = is_unavailable(error)
+    reason = "database unavailable" if unavailable else "unexpected error"
     fields = {"outcome": "failed", "reason": reason}
-    log.error(work, exc_info=None if away else error, extra={"fields": fields})
+    log.error(task, exc_info=None if unavailable else error, extra={"fields": fields})

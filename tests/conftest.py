@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
@@ -30,6 +31,12 @@ TESTS = Path(__file__).parent
 SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
 # Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
 SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "web")]
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, here and in child processes: a shell starts background jobs deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # First, since pytest's own hook then leaves out what `-m` does not choose.

@@ -14,7 +14,7 @@ from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.citus import distribute
 from app.storage.database import Database
-from jobs.copying import copy_database
+from jobs.copy import copy_database
 from jobs.counting.run import run_rollup
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
@@ -166,8 +166,8 @@ def test_a_read_asks_one_shard_once(database):
     with plans(database) as found, database.reading() as connection:
         tenant = TENANTS[0]
         trend.token_trend(connection, tenant, last=DAY, days=30)
-        activity.agent_activity(connection, tenant, since=None, until=DAY)
-        activity.agent_activity(connection, tenant, since=DAY, until=DAY)
+        activity.agent_activity(connection, tenant, last=DAY, months=None)
+        activity.agent_activity(connection, tenant, last=DAY, months=1)
         usage.agent_usage(connection, tenant, month=DAY, limit=None)
         usage.agent_usage(connection, tenant, month=DAY, limit=5)
         usage.named_usage(connection, tenant, month=DAY)

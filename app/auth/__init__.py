@@ -1,1 +1,1 @@
-"""Auth: the caller of a request, from an access token."""
+"""Authentication: verify an access token and read its caller."""

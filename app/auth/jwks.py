@@ -1,7 +1,7 @@
-"""Keys that verify access tokens: a public key from its PEM text, or the provider's JWKS.
+"""JWKS: the public keys that an identity provider publishes, with their rotation.
 
-The algorithm always follows from the key, never from the token: what a token's header says
-is compared with it and decides nothing (RFC 8725, 3.1).
+The algorithm follows from the key, never from the token. A token's header is only compared with
+the key (RFC 8725, 3.1).
 """
 
 import http.client
@@ -17,32 +17,31 @@ from jwt.exceptions import PyJWTError
 
 from app.errors import UnavailableError
 
-# What a key set may verify with. Never HS256: its "oct" keys are secrets, a key set is public.
+# The algorithms of a JWKS. Never HS256: its "oct" keys are secrets, and a JWKS is public.
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 FETCH_SECONDS = 3.0
-# An unknown kid may be a freshly rotated key or anybody's invention, so it leads to a fetch,
-# but not to a second one within this time. Below the 5 s in which a rotation is noticed.
+# An unknown kid may belong to a new key or be invented, so it starts a fetch, but no second one
+# within this time. It is below the 5 s in which a rotation must be noticed.
 REFETCH_SECONDS = 4.0
-# So long a key that the provider has taken back may still be accepted.
+# A key that the provider has withdrawn may be accepted for this time.
 FRESH_SECONDS = 300.0
-MAX_FETCHES = 8  # that a provider keeps hanging
-# Whatever a server that is broken, slow or somebody else's may do to a request.
-_FETCH_FAILED = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
-# Whatever may be wrong with a single key.
-_UNUSABLE = (PyJWTError, ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm)
+MAX_FETCHES = 8  # at the same time, when the provider does not answer
+# Every error that a broken, slow or wrong server can cause.
+_FETCH_ERRORS = (PyJWTError, OSError, ValueError, RecursionError, http.client.HTTPException)
+# Every error that a single invalid key can cause.
+_KEY_ERRORS = (PyJWTError, ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm)
 log = logging.getLogger("app")
 
 
 class KeySet:
-    """The public keys that an identity provider publishes, by ``kid``.
+    """The keys of a JWKS, by ``kid``.
 
-    A fetch runs in a thread of its own, so that neither a slow provider nor one that sends
-    a byte a second keeps a request longer than FETCH_SECONDS, and a token with a known key
-    waits for none at all. When a fetch fails, the last good keys stay; after one that does not,
-    ``on_fetch`` is called.
+    A fetch runs in its own thread. A slow provider therefore delays a request by at most
+    FETCH_SECONDS, and a token with a known key does not wait. When a fetch fails, the last
+    valid keys stay. After a fetch that succeeds, ``on_fetch`` is called.
     """
 
     def __init__(self, url: str, on_fetch: Callable[[], object] = lambda: None) -> None:
@@ -56,27 +55,29 @@ class KeySet:
         self._done.set()
 
     def find(self, kid: str) -> PyJWK | None:
-        """The key called ``kid``, fetched anew when it may have been published since.
+        """The key with this ``kid``; fetches the JWKS again when it may have changed.
 
         Raises:
-            UnavailableError: no keys could be fetched yet, so nothing can be said.
+            UnavailableError: no keys have been fetched yet.
         """
         key = self._keys.get(kid)
         if key is not None and time.monotonic() - self._fetched < FRESH_SECONDS:
             return key
         began = self._begin_fetch()
-        # Who finds a fetch under way waits for it only when there is nothing to go by.
+        # A request waits for another request's fetch only when there are no keys at all.
         if key is None and (began or not self._keys):
             self._done.wait(FETCH_SECONDS)
         if not self._keys:
-            raise UnavailableError("the identity provider's keys could not be fetched")
+            raise UnavailableError(
+                "the identity provider's keys could not be fetched; try again in a few seconds"
+            )
         return self._keys.get(kid)
 
     def _begin_fetch(self) -> bool:
-        """Start a fetch unless there was one just now; whether this call did."""
+        """Start a fetch unless one has started recently; return whether this call did."""
         with self._lock:
             now = time.monotonic()
-            # One that is over its time is given up, though its thread may go on.
+            # A fetch past its time no longer counts, although its thread may go on.
             pause = REFETCH_SECONDS if self._done.is_set() else max(REFETCH_SECONDS, FETCH_SECONDS)
             if now - self._began < pause or self._running >= MAX_FETCHES:
                 return False
@@ -90,13 +91,13 @@ class KeySet:
         keys: dict[str, PyJWK] = {}
         try:
             keys = usable_keys(self._client.fetch_data())
-        except _FETCH_FAILED as error:
-            # The last good keys stay. Not the message: it may repeat what a stranger sent.
+        except _FETCH_ERRORS as error:
+            # The message is not logged: it may repeat text from an unknown server.
             log.warning("jwks fetch failed: %s", type(error).__name__)
         finally:
             with self._lock:
                 self._running -= 1
-                # A fetch that was given up and comes in late must not undo a later one.
+                # A late result must not replace the keys of a newer fetch.
                 if keys and began > self._fetched:
                     self._keys, self._fetched = keys, began
                     self._on_fetch()
@@ -104,8 +105,7 @@ class KeySet:
 
 
 def usable_keys(jwks: dict[str, Any]) -> dict[str, PyJWK]:
-    """The keys of a JWKS that can verify a token, by ``kid``; what is wrong with one of them
-    spoils none of the others."""
+    """The keys of a JWKS that can verify a token, by ``kid``; invalid keys are left out."""
     members = jwks.get("keys")
     found = (_usable_key(member) for member in (members if isinstance(members, list) else []))
     return {str(key.key_id): key for key in found if key is not None}
@@ -120,6 +120,6 @@ def _usable_key(member: Any) -> PyJWK | None:
     try:
         key = PyJWK(member)
         weak = key.Algorithm.check_key_length(key.key)
-    except _UNUSABLE:
+    except _KEY_ERRORS:
         return None
     return key if key.algorithm_name in ALGORITHMS and not weak else None

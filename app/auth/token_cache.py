@@ -1,8 +1,9 @@
-"""Tokens that were verified a moment ago, so that a client's next request costs no signature.
+"""Token cache: tokens that were verified a moment ago, so that no signature is checked twice.
 
-By the hash of the whole token, for at most a minute and never past its expiry, and not beyond
-new keys: whoever takes a key back is obeyed at the next fetch of the key set, which comes at
-most that minute later. Bounded, since anybody with a key can sign many.
+An entry is found by the hash of the whole token. It is valid for at most a minute and never past
+the token's expiry. A fetch of the provider's keys empties the cache, so a withdrawn key stops
+working at that fetch. Cached tokens delay such a fetch by at most a minute. The cache has a
+maximum size, because the owner of a key can sign any number of tokens.
 """
 
 import time
@@ -11,36 +12,37 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-SECONDS = 60.0
-MOST = 4096
+TTL_SECONDS = 60.0
+MAX_TOKENS = 4096
 
 
-class Remembered(Generic[T]):
-    """What verified tokens stand for, in one process."""
+class TokenCache(Generic[T]):
+    """One value for each verified token, in one process."""
 
     def __init__(self) -> None:
-        self._found: dict[bytes, tuple[T, float, float]] = {}
+        self._entries: dict[bytes, tuple[T, float, float]] = {}
 
-    def find(self, token: str) -> T | None:
-        """What ``token`` stands for; ``None`` when it has to be verified."""
-        found = self._found.get(_key(token))
-        if found is None:
+    def get(self, token: str) -> T | None:
+        """The value of ``token``; ``None`` when the token must be verified."""
+        entry = self._entries.get(_key(token))
+        if entry is None:
             return None
-        value, expiry, until = found
+        value, expiry, until = entry
         return value if time.time() < expiry and time.monotonic() < until else None
 
-    def keep(self, token: str, value: T, expiry: float) -> None:
-        """Remember a token that was verified just now; ``expiry`` is its ``exp``."""
+    def put(self, token: str, value: T, expiry: float) -> None:
+        """Store the value of a token that was just verified; ``expiry`` is its ``exp``."""
         key = _key(token)
-        self._found.pop(key, None)  # so that it counts as the newest again
-        while len(self._found) >= MOST:
-            # Another thread may be at the same one.
-            self._found.pop(next(iter(self._found), b""), None)
-        self._found[key] = (value, expiry, time.monotonic() + SECONDS)
+        # A dict keeps the order of insertion: a new entry must become the newest.
+        self._entries.pop(key, None)
+        while len(self._entries) >= MAX_TOKENS:
+            # Another thread may remove the same entry at this moment.
+            self._entries.pop(next(iter(self._entries), b""), None)
+        self._entries[key] = (value, expiry, time.monotonic() + TTL_SECONDS)
 
-    def forget(self) -> None:
-        """Verify every token again: keys may have been taken back."""
-        self._found.clear()
+    def clear(self) -> None:
+        """Remove every token, because keys may have been withdrawn."""
+        self._entries.clear()
 
 
 def _key(token: str) -> bytes:

@@ -1,9 +1,8 @@
-"""Who is asking: an access token, mostly a request's Bearer token, and what its claims allow.
+"""Access tokens: verify one and return its caller, or mint one for development.
 
-The token is an OAuth access token as the identity provider issues it. Signature,
-issuer and audience are checked by flask-jwt-extended; the header is read here, strictly
-(RFC 6750, 2.1; RFC 8725; RFC 9068, 4), and so are the claims that the library takes as
-they come.
+A token is an OAuth access token of the identity provider. flask-jwt-extended checks signature,
+issuer and audience. This module checks the header and the claims that the library accepts
+unchecked (RFC 8725; RFC 9068, 4).
 """
 
 import re
@@ -19,20 +18,23 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from app.auth.jwks import ALGORITHMS, KeySet
-from app.auth.token_cache import Remembered
+from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
 from app.ids import is_id
 
-WRITE, WRITE_ANY = "events:write", "events:write:any"
-NAME = "agents:write"
+EVENTS_WRITE, EVENTS_WRITE_ANY = "events:write", "events:write:any"
+AGENTS_WRITE = "agents:write"
 CLOCK_SKEW_SECONDS = 10
-# 9999-12-31; a larger expiry is a mistake or an attempt to overflow somebody's clock.
+TOKEN_SYNTAX = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
+
+_EXTENSION = "analytics_token_cache"
+# 9999-12-31. A later expiry is a mistake, or an attempt to overflow a clock.
 _MAX_EXPIRY = 253_402_300_799
 
-# Beyond the libraries' own errors: header and claims are anybody's JSON, and numbers or
-# nesting out of range fail in the parser or in arithmetic.
-_UNTRUSTED = (
+# Header and claims are untrusted JSON: numbers out of range or deep nesting fail in the parser or
+# in arithmetic, with errors that are not the libraries' own.
+_VERIFICATION_ERRORS = (
     PyJWTError,
     JWTExtendedException,
     ValueError,
@@ -41,55 +43,53 @@ _UNTRUSTED = (
     RecursionError,
 )
 
-TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-_REMEMBERED = "analytics_remembered"
-_TYPES = ("jwt", "at+jwt", "application/at+jwt")
-# A header that brings or names its own key, or rules of its own that nobody here knows.
-_OWN_KEYS = ("jku", "jwk", "x5u", "x5c", "crit")
-# What other tokens of the same issuer, signed with the same keys, say of themselves: Cognito
-# in token_use, Keycloak in typ (its Offline tokens are refresh tokens), others in type.
-_KINDS = ("token_use", "typ", "type")
+_HEADER_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+# Header members that choose a key, or (crit) demand rules that this service does not know.
+_REFUSED_MEMBERS = ("jku", "jwk", "x5u", "x5c", "crit")
+# The issuer signs other kinds of token with the same keys. Cognito names the kind in token_use,
+# Keycloak in typ (its Offline tokens are refresh tokens), others in type.
+_KIND_CLAIMS = ("token_use", "typ", "type")
 _OTHER_KIND = re.compile(r"(id|refresh|offline|logout)([ _-]?token)?", re.IGNORECASE)
+_INVALID = "the token is invalid; use a new access token"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A verified token: its organization, if it names one, its scopes, and who it is for.
+    """The caller of a request: the claims of a verified token.
 
-    ``subject`` is the client that was issued it, and ``person`` its ``sub``: whoever signed in,
-    where that client is an application for people. ``expires`` is in Unix seconds.
+    ``tenant_id`` is ``None`` without an organization claim. ``client_id`` is the OAuth client
+    that the token was issued to. ``subject`` is ``sub``: the person who signed in, or the client
+    again. ``expires`` is in Unix seconds.
     """
 
     tenant_id: str | None
     scopes: frozenset[str]
+    client_id: str
     subject: str
-    person: str
     expires: float
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Configure flask-jwt-extended for the tokens that ``settings`` trust."""
-    remembered = Remembered[Caller]()
-    app.extensions[_REMEMBERED] = remembered
-    algorithms, find_key = _trusted(settings, remembered.forget)
+    """Configure flask-jwt-extended with the keys, issuer and audience of ``settings``."""
+    cache = TokenCache[Caller]()
+    app.extensions[_EXTENSION] = cache
+    algorithms, find_key = _key_source(settings, cache.clear)
     app.config.update(
         JWT_TOKEN_LOCATION=["headers"],
-        # The library demands one claim by this name; the only one demanded here is exp.
+        # The library requires the claim with this name. This service requires only exp.
         JWT_IDENTITY_CLAIM="exp",
         JWT_SECRET_KEY=settings.jwt_secret_key,
-        # Both: left at its default, HS256, the first would stay in the list of accepted
-        # ones, and a public key, which everybody has, would be an HMAC secret.
+        # Both are set. The default of the first, HS256, would stay in the list of accepted
+        # algorithms, and a public key could then be used as an HMAC secret.
         JWT_ALGORITHM=algorithms[0],
         JWT_DECODE_ALGORITHMS=list(algorithms),
         JWT_DECODE_ISSUER=settings.jwt_issuer,
         JWT_ENCODE_ISSUER=settings.jwt_issuer,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
-        # For iat and nbf only: expiry is checked to the second below.
+        # For iat and nbf only: _verified_claims() checks the expiry to the second.
         JWT_DECODE_LEEWAY=CLOCK_SKEW_SECONDS,
-        # Names of claims, for the functions below.
+        # The claims' names, for _tenant_id(), _scopes() and mint_token().
         JWT_ORGANIZATION_CLAIM=settings.jwt_organization_claim,
         JWT_SCOPE_CLAIMS=(settings.jwt_scope_claim,)
         if settings.jwt_scope_claim
@@ -103,19 +103,19 @@ def init_app(app: Flask, settings: Settings) -> None:
     JWTManager(app).decode_key_loader(decode_key)
 
 
-def _trusted(
+def _key_source(
     settings: Settings, on_fetch: Callable[[], object]
 ) -> tuple[Sequence[str], Callable[[dict[str, Any]], Any]]:
-    """The algorithms that are accepted, and the key for a token's unverified header."""
+    """The accepted algorithms, and a function from a token's unverified header to its key."""
     if settings.jwt_jwks_url is not None:
         keys = KeySet(settings.jwt_jwks_url, on_fetch)
 
         def find_key(header: dict[str, Any]) -> Any:
             kid = header.get("kid")
-            # A PyJWK, not its bare key: it verifies with its own algorithm alone.
+            # The PyJWK is returned, not its bare key: it allows only its own algorithm.
             key = keys.find(kid) if isinstance(kid, str) else None
             if key is None:
-                raise InvalidTokenError("the key is not one of the identity provider's")
+                raise InvalidTokenError("the identity provider has no key with this kid")
             return key
 
         return ALGORITHMS, find_key
@@ -125,47 +125,49 @@ def _trusted(
     return ["HS256"], lambda _header: settings.jwt_secret_key
 
 
-def identify(token: str) -> Caller:
-    """Verify an access token, however it came.
+def verify_token(token: str) -> Caller:
+    """Verify an access token and return its caller.
 
     Raises:
-        UnauthorizedError: it cannot be trusted.
-        ForbiddenError: its organization claim is malformed.
-        UnavailableError: there are no keys to verify it with.
+        UnauthorizedError: the token is invalid.
+        ForbiddenError: its organization claim is invalid.
+        UnavailableError: no keys have been fetched to verify it.
     """
-    if not TOKEN.fullmatch(token):
-        raise UnauthorizedError("the token is not valid")
-    remembered: Remembered[Caller] = current_app.extensions[_REMEMBERED]
-    caller = remembered.find(token)
+    if not TOKEN_SYNTAX.fullmatch(token):
+        raise UnauthorizedError(_INVALID)
+    cache: TokenCache[Caller] = current_app.extensions[_EXTENSION]
+    caller = cache.get(token)
     if caller is None:
         claims = _verified_claims(token)
-        subject = str(claims.get("client_id") or claims.get("azp") or claims.get("sub"))
-        person = str(claims.get("sub") or subject)
+        client_id = str(claims.get("client_id") or claims.get("azp") or claims.get("sub"))
+        subject = str(claims.get("sub") or client_id)
         expires = claims["exp"]
-        caller = Caller(_organization(claims), _scopes(claims), subject, person, expires)
-        remembered.keep(token, caller, expires)
+        caller = Caller(_tenant_id(claims), _scopes(claims), client_id, subject, expires)
+        cache.put(token, caller, expires)
     return caller
 
 
-def require_tenant(caller: Caller) -> str:
-    """The organization of a caller who needs one.
+def tenant_of(caller: Caller) -> str:
+    """The organization of a caller, which is required here.
 
     Raises:
-        ForbiddenError: the token names none.
+        ForbiddenError: the token has no organization claim.
     """
     if caller.tenant_id is None:
-        raise ForbiddenError("the token names no organization")
+        raise ForbiddenError("the token has no organization; use a token of one organization")
     return caller.tenant_id
 
 
 def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> str:
-    """A token for development, signed with ``JWT_SECRET_KEY``. Needs an application context.
+    """Sign a token for development with ``JWT_SECRET_KEY``. Needs an application context.
 
     Raises:
-        RefusedError: tokens are verified with an identity provider's keys here.
+        RefusedError: the service verifies tokens with an identity provider's keys.
     """
     if current_app.config["JWT_SECRET_KEY"] is None:
-        raise RefusedError("tokens are the identity provider's here; minting needs JWT_SECRET_KEY")
+        raise RefusedError(
+            "tokens cannot be minted with an identity provider's keys; set JWT_SECRET_KEY instead"
+        )
     claims = {
         "sub": "development",
         "client_id": "development",
@@ -179,40 +181,45 @@ def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> 
 def _verified_claims(token: str) -> dict[str, Any]:
     try:
         claims = decode_token(token)
-    except _UNTRUSTED:
-        raise UnauthorizedError("the token is not valid") from None
+    except _VERIFICATION_ERRORS:
+        raise UnauthorizedError(_INVALID) from None
     expiry = claims.get("exp")
     # bool is an int in Python; NaN and infinity fail the comparison.
     if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not expiry <= _MAX_EXPIRY:
-        raise UnauthorizedError("the token has no usable expiry")
+        raise UnauthorizedError("the token has no valid `exp` claim; use a token that expires")
     if expiry <= time.time():
-        raise UnauthorizedError("the token has expired")
-    if any(_OTHER_KIND.fullmatch(str(claims.get(name))) for name in _KINDS):
-        raise UnauthorizedError("the token is not an access token")
+        raise UnauthorizedError("the token has expired; use a new one")
+    if any(_OTHER_KIND.fullmatch(str(claims.get(name))) for name in _KIND_CLAIMS):
+        raise UnauthorizedError("the token must be an access token, not an ID or refresh token")
     return claims
 
 
 def _check_header(header: dict[str, Any]) -> None:
     kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise InvalidTokenError("not an access token")
-    if any(name in header for name in _OWN_KEYS):
-        raise InvalidTokenError("a token does not choose its key or its rules")
+    if not isinstance(kind, str) or kind.lower() not in _HEADER_TYPES:
+        raise InvalidTokenError("the typ header is not one of an access token")
+    if any(name in header for name in _REFUSED_MEMBERS):
+        raise InvalidTokenError("the header chooses a key or demands unknown rules")
 
 
-def _organization(claims: dict[str, Any]) -> str | None:
+def _tenant_id(claims: dict[str, Any]) -> str | None:
     name = current_app.config["JWT_ORGANIZATION_CLAIM"]
     if name not in claims:
         return None
     organization = claims[name]
     if not is_id(organization):
-        raise ForbiddenError("the token's organization is malformed")
+        raise ForbiddenError(
+            "the token's organization is invalid; it must be 1 to 255 characters without control"
+            " characters"
+        )
     return str(organization)
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """Of the first claim that is there: text with spaces (RFC 8693, 4.2), or a list but for
-    ``scope``, which is text wherever it is defined (Okta's ``scp`` is a list, Entra's text)."""
+    """The scopes in the first claim that is present: text with spaces (RFC 8693, 4.2) or a list.
+
+    ``scope`` is always text. ``scp`` is a list at Okta and text at Entra.
+    """
     names = current_app.config["JWT_SCOPE_CLAIMS"]
     name = next((name for name in names if name in claims), None)
     scope = claims.get(name) if name else None

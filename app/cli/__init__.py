@@ -1,1 +1,1 @@
-"""The commands: ``flask …``."""
+"""The commands of ``flask``, and of the script ``agentidp-analytics``."""

@@ -16,7 +16,7 @@ from app.errors import RefusedError
 from app.storage.citus import distribute
 from app.storage.schema import MIGRATIONS, current_revision, expected_revision
 
-_MIGRATED = "the schema was changed as a whole or not at all, see `flask db current`"
+_MIGRATED = "the schema was changed completely or not at all; check it with `flask db current`"
 
 
 @click.group(cls=Group)
@@ -31,9 +31,9 @@ def db() -> None:
 @click.argument("revision", default="head")
 @json_option
 def upgrade(revision: str, as_json: bool) -> None:
-    """Bring the schema to REVISION, the newest by default.
+    """Upgrade the schema to REVISION, by default the newest.
 
-    In a database that has the extension Citus the tables are spread over its nodes, too.
+    In a database with the extension Citus, it also distributes the tables over the nodes.
     """
     _migrate(lambda config: alembic.upgrade(config, revision))
     _distribute(Settings.from_environ())
@@ -47,7 +47,7 @@ def upgrade(revision: str, as_json: bool) -> None:
 @click.argument("revision", default="-1")
 @json_option
 def downgrade(revision: str, as_json: bool) -> None:
-    """Take the schema back to REVISION, by default one step."""
+    """Downgrade the schema to REVISION, by default by one step."""
     _migrate(lambda config: alembic.downgrade(config, revision))
     _show_revision(as_json=as_json)
 
@@ -55,7 +55,7 @@ def downgrade(revision: str, as_json: bool) -> None:
 @db.command(examples=["flask db current", "flask db current --json"])
 @json_option
 def current(as_json: bool) -> None:
-    """Show the database's schema version."""
+    """Show the schema version of the database."""
     _show_revision(as_json=as_json)
 
 
@@ -64,7 +64,7 @@ def current(as_json: bool) -> None:
 )
 @json_option
 def check(as_json: bool) -> None:
-    """Compare the database with the tables this version expects."""
+    """Compare the database with the tables that this version expects."""
     found: list[str] = []
 
     def compare(config: Config) -> None:
@@ -89,7 +89,7 @@ def _migrate(run: Callable[[Config], object]) -> None:
 
 
 def _distribute(settings: Settings) -> None:
-    """With Citus, spread the tables over its nodes; those that are already stay as they are."""
+    """With Citus, distribute the tables over its nodes; distributed ones stay as they are."""
     database = open_database(settings)
     database.write(partial(distribute, shard_count=settings.citus_shard_count))
 

@@ -1,7 +1,7 @@
-"""Demonstration data: one lively organization, the same for everybody who looks.
+"""``flask demo``: demonstration data of one organization, the same on every machine.
 
-Each day's events follow from its date alone, so loading again delivers the same events
-again, and the store keeps each once.
+Each day's events follow from its date alone. Loading again therefore delivers the same events, and
+the store keeps each once.
 """
 
 import random
@@ -15,7 +15,7 @@ import click
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.auth import tokens as auth
+from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE, mint_token
 from app.cli.base import Group, json_option, open_database, show, warn
 from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now
@@ -25,6 +25,7 @@ from app.intake.store import Recorded, record_events
 from app.storage.database import Database
 from app.storage.tables import agents, daily_issuance, issuance_events
 
+# "Cannot create output" in sysexits.h.
 EX_CANTCREAT = 73
 ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
 DAYS = 90
@@ -41,23 +42,25 @@ NAMES = (
 AGENTS = len(NAMES)
 PREFIX = "demo-"
 
-# In any 90 days there is one of each.
+# Any 90 days have one of each.
 _SPIKE_DAY, _SILENT_DAY = 31, 49
 _SPIKE, _WEEKEND, _NIGHT = 4.0, 0.15, 0.06
 _OFFICE_HOURS = range(8, 18)
-# Tokens per office hour: one agent that asks for a new token with every call, and the rest.
+# Tokens per office hour: of one agent that requests a token for every call, and of the others.
 _GREEDY, _FRUGAL = 150.0, (0.2, 0.5, 0.8, 1.6)
 
 
 def load_demo(database: Database, now: datetime) -> Recorded:
-    """Deliver the demonstration's events up to ``now``; those stored already stay.
+    """Store the demonstration's events up to ``now``; stored ones stay as they are.
 
     Raises:
-        RefusedError: the database holds anything else.
+        RefusedError: the database holds other data.
     """
     with database.reading() as connection:
         if holds_other_data(connection):
-            raise RefusedError("the database holds other data; no demo data was added")
+            raise RefusedError(
+                "the database holds other data; nothing was added: use an empty database"
+            )
         after = _delivered_until(connection)
     first = max(after.date(), now.date() - timedelta(days=DAYS - 1))
     total = Recorded(0, 0, 0)
@@ -69,14 +72,14 @@ def load_demo(database: Database, now: datetime) -> Recorded:
 
 
 def holds_other_data(connection: Connection) -> bool:
-    """Whether there is anything that the demonstration did not put there or build upon."""
+    """Whether the database holds data that is not the demonstration's."""
     event = issuance_events.c
     is_demo = event.event_id.startswith(PREFIX)
     others = [
         sa.exists().where(event.tenant_id != ORGANIZATION),
         sa.exists().where(daily_issuance.c.tenant_id != ORGANIZATION),
         sa.exists().where(agents.c.tenant_id != ORGANIZATION),
-        # The demonstration's organization, but never any of its events.
+        # Events of the demonstration's organization, but none of the demonstration itself.
         sa.exists().where(event.tenant_id == ORGANIZATION)
         & ~sa.exists().where(event.tenant_id == ORGANIZATION, is_demo),
     ]
@@ -84,9 +87,9 @@ def holds_other_data(connection: Connection) -> bool:
 
 
 def _delivered_until(connection: Connection) -> datetime:
-    """Up to when the demonstration was delivered; a day's events come in one transaction.
+    """The instant up to which the demonstration is stored; one transaction stores a day.
 
-    What is older stays as it is: a purged event would not be recognised again.
+    Older events are not delivered again: a purged event would not be recognised as a duplicate.
     """
     event = issuance_events.c
     newest = sa.select(sa.func.max(event.issued_at)).where(
@@ -100,10 +103,10 @@ def _delivered_until(connection: Connection) -> datetime:
 
 
 def _day(day: date) -> Iterator[Event]:
-    """All events of a day, whether or not it is over."""
+    """All events of a day, future ones included."""
     if day.toordinal() % DAYS == _SILENT_DAY:
         return
-    # S311: dice that fall the same way for everybody are the point.
+    # S311: every machine has to draw the same numbers.
     dice = random.Random(day.isoformat())  # noqa: S311
     volume = _WEEKEND if day.isoweekday() >= 6 else 1.0
     if day.toordinal() % DAYS == _SPIKE_DAY:
@@ -126,7 +129,7 @@ def _agent_id(number: int) -> str:
 
 @click.group(cls=Group)
 def demo() -> None:
-    """Demonstration data for a first look."""
+    """Demonstration data."""
 
 
 @demo.command(
@@ -136,30 +139,30 @@ def demo() -> None:
 )
 @json_option
 def load(as_json: bool) -> None:
-    """Add demonstration events up to now; refused where other data is."""
+    """Add demonstration events up to now; refused if the database holds other data."""
     database = open_database(Settings.from_environ())
     try:
         recorded = load_demo(database, utc_now())
     except RefusedError as error:
         warn(f"Error: {error.message}")
         sys.exit(EX_CANTCREAT)
-    text = f"demo data: {recorded.accepted} events added, {recorded.duplicates} there already"
+    text = f"demo data: {recorded.accepted} events added, {recorded.duplicates} already stored"
     show(recorded._asdict(), text, as_json=as_json)
 
 
 @demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
-    """Print a TOKEN for the demonstration's organization, three curl calls, and the dashboard."""
+    """Print a TOKEN for the demonstration, three curl calls, and the dashboard's URL."""
     settings = Settings.from_environ()
-    scopes = [auth.WRITE, auth.NAME]
-    token = auth.mint_token(ORGANIZATION, scopes, timedelta(days=1))
+    scopes = [EVENTS_WRITE, AGENTS_WRITE]
+    token = mint_token(ORGANIZATION, scopes, timedelta(days=1))
     dashboard = f"http://{settings.address}/dashboard"
     base = f"http://{settings.address}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
     header = '"Authorization: Bearer $TOKEN"'
     lines = [f'curl -s "{url}" -H {header}' for url in urls]
-    hint = ", where the TOKEN can be pasted" if settings.token_login else ""
+    hint = " (paste the TOKEN there)" if settings.token_login else ""
     lines.append(f"# the dashboard{hint}: {dashboard}")
     result: dict[str, Any] = {"token": token, "urls": urls, "dashboard": dashboard}
     show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)

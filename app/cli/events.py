@@ -37,7 +37,7 @@ def events() -> None:
         "flask events import --format csv --organization org-a tokens.csv",
         "ssh idp cat events.ndjson | flask events import -",
     ],
-    interrupted="the events stored so far are kept; run it again, none counts twice",
+    interrupted="the events stored so far are kept; run it again, no event is counted twice",
     exits={1: "an error, or lines were refused"},
 )
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"), metavar="FILE...")
@@ -47,9 +47,11 @@ def events() -> None:
     type=click.Choice(list(FORMATS)),
     default="ndjson",
     show_default=True,
-    help="One JSON event a line, or CSV with a header of the same names.",
+    help="One JSON event per line, or CSV with a header of the same names.",
 )
-@click.option("--organization", metavar="ORG", help="Whose events these are; none may differ.")
+@click.option(
+    "--organization", metavar="ORG", help="The organization of all events; another one is refused."
+)
 @json_option
 def import_events(
     files: tuple[io.BufferedReader, ...],
@@ -59,8 +61,8 @@ def import_events(
 ) -> None:
     """Load events from each FILE ("-" is standard input; gzip is recognised).
 
-    Lines that are refused are named on stderr, by file and line; all others are stored.
-    Interrupted? Run it again: nothing counts twice.
+    Refused lines are named on stderr, by file and line; all others are stored. After an
+    interruption, run it again: no event is counted twice.
     """
     check_organization(organization)
     done = _load(open_database(Settings.from_environ()), files, file_format, organization)
@@ -78,7 +80,7 @@ def _load(
     file_format: str,
     organization: str | None,
 ) -> importer.Imported:
-    """Import all files under a bar, by bytes read; by events when there is a pipe."""
+    """Import all files, with progress in bytes, or in events if a file is a pipe."""
     refusals, size = _Refusals(), _size(files)
     with progress() as on_progress:
 
@@ -95,7 +97,7 @@ def _load(
 
 
 class _Refusals:
-    """Names the first refused lines; a wrong file may have millions."""
+    """Prints the first refused lines, since a wrong file may have millions."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -105,11 +107,11 @@ class _Refusals:
         if self.count <= SHOWN_REFUSALS:
             warn(f"{refused.source}:{refused.line}: {refused.reason}")
         elif self.count == SHOWN_REFUSALS + 1:
-            warn("further refused lines are counted, not named")
+            warn("further refused lines are counted, not listed")
 
 
 def _size(files: tuple[io.BufferedReader, ...]) -> int | None:
-    """Bytes in all files; ``None`` when one is a pipe, whose end nobody knows."""
+    """Bytes in all files; ``None`` if one is a pipe, whose size is unknown."""
     try:
         sizes = [os.fstat(file.fileno()).st_size for file in files if file.seekable()]
     except OSError:

@@ -1,1 +1,1 @@
-"""Settings: every variable that an operator sets."""
+"""Settings: environment variables, declared, parsed and documented in one place."""

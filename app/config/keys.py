@@ -26,14 +26,16 @@ def parse_public_key(pem: str) -> PublicKey:
     """A PEM public key (``BEGIN PUBLIC KEY``): RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
 
     Raises:
-        ValueError: anything else; the message does not repeat the text.
+        ValueError: the text is something else; the message does not repeat it.
     """
     if "PRIVATE KEY" in pem:
-        raise ValueError("holds a private key; give the public one")
+        raise ValueError("holds a private key; give its public key")
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("is not a PEM public key") from None
+        raise ValueError(
+            "is not a PEM public key; it must begin with -----BEGIN PUBLIC KEY-----"
+        ) from None
     if isinstance(key, RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
             raise ValueError(f"must have at least {MIN_RSA_BITS} bits")

@@ -1,7 +1,11 @@
-"""The text of one environment variable as a value; what is wrong is refused by its name."""
+"""Parsers for settings: the text of an environment variable as a value.
+
+A parser raises ``ValueError`` with the problem, which reads on from the variable's name. The
+problem does not repeat the text, which may be a secret.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,16 +16,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.config.keys import PublicKey, parse_public_key
-from app.errors import SettingsError
-
-Variables = Mapping[str, str]
 
 MIN_SECRET_BYTES = 32
-PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 
-# What templates have where a secret belongs, and the examples of Flask's, PyJWT's and
-# jwt.io's own pages that are long enough to pass for one.
-_KNOWN_DEFAULT = re.compile(
+# Placeholders of templates, and the examples in the documentation of Flask, PyJWT and jwt.io
+# that are long enough for a key.
+_KNOWN_SECRET = re.compile(
     r"change.?(me|this|it)|replace.?(me|this)|placeholder|insecure|your.{0,12}secret"
     r"|a-string-secret-at-least-256-bits-long|super.?secret"
     r"|192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf"
@@ -29,13 +29,13 @@ _KNOWN_DEFAULT = re.compile(
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
-# RFC 6749, appendix A: what a client's id may hold, and a scope.
+# The characters that RFC 6749, appendix A, allows in a client id and in a scope.
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,1000}")
 _SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
 
 
 class Bind(NamedTuple):
-    """Where to listen."""
+    """An address to listen on."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class Bind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Where people sign in, and as which client of it this service asks."""
+    """The identity provider for sign-in, and this service's client there."""
 
     issuer: str
     client_id: str
@@ -55,132 +55,135 @@ class Provider:
 
     @property
     def metadata_url(self) -> str:
-        """Where the provider describes itself (OpenID Connect Discovery, 4.1)."""
+        """The URL of the provider's metadata (OpenID Connect Discovery, 4.1)."""
         return f"{self.issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
-def bind(env: Variables, name: str) -> Bind | None:
-    """``HOST:PORT``, an IPv6 host in brackets."""
-    text = env.get(name)
-    if text is None:
-        return None
-    found = _BIND.fullmatch(text)
-    if not found or not 1 <= int(found["port"]) <= 65535:
-        raise SettingsError(name, "must be HOST:PORT, as 127.0.0.1:9464")
-    return Bind(found["six"] or found["host"], int(found["port"]))
+def environment(text: str) -> bool:
+    """``development`` or ``production``; true for the latter."""
+    if text not in ("development", "production"):
+        raise ValueError("must be development or production")
+    return text == "production"
 
 
-def choice(env: Variables, name: str, default: str, choices: tuple[str, ...]) -> str:
-    """One of a few words, in capitals or not."""
-    text = env.get(name, default).lower()
-    for word in choices:
-        if word.lower() == text:
-            return word
-    raise SettingsError(name, f"must be one of {', '.join(choices)}")
-
-
-def folder(env: Variables, name: str) -> Path | None:
-    """A folder, as an absolute path."""
-    text = env.get(name)
-    if text is not None and not text.startswith("/"):
-        raise SettingsError(name, "must be an absolute path")
-    return Path(text) if text else None
-
-
-def flag(env: Variables, name: str, *, default: bool = False) -> bool:
+def flag(text: str) -> bool:
     """``1`` or ``0``."""
-    text = env.get(name, str(int(default)))
     if text not in ("0", "1"):
-        raise SettingsError(name, "must be 1 or 0")
+        raise ValueError("must be 1 or 0")
     return text == "1"
 
 
-def integer(env: Variables, name: str, default: int, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, in plain digits."""
-    text = env.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
-        raise SettingsError(name, f"must be a whole number from {low} to {high}")
-    return int(text)
+def flask_flag(text: str) -> bool:
+    """A flag as Flask reads its own ones."""
+    return text.lower() not in ("0", "false", "no")
 
 
-def unless_none(text: str | None) -> str | None:
-    """The text, but for ``none``, which says explicitly that there is to be none."""
+def no_flask_flag(text: str) -> bool:
+    """A flag of Flask's that must be off."""
+    if flask_flag(text):
+        raise ValueError("must not be set in production")
+    return False
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``low`` to ``high``, in plain digits."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A parser of one of a few words, in any case."""
+
+    def parse(text: str) -> str:
+        for word in words:
+            if word.lower() == text.lower():
+                return word
+        raise ValueError(f"must be one of {', '.join(words)}")
+
+    return parse
+
+
+def unless_none(text: str) -> str | None:
+    """The text; ``None`` for the word ``none``, which says so explicitly."""
     return None if text == "none" else text
 
 
-def claim(env: Variables, name: str) -> str | None:
+def bind(text: str) -> Bind:
+    """``HOST:PORT``, an IPv6 host in brackets."""
+    found = _BIND.fullmatch(text)
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError("must be HOST:PORT, as 127.0.0.1:9464")
+    return Bind(found["six"] or found["host"], int(found["port"]))
+
+
+def folder(text: str) -> Path:
+    """A folder, as an absolute path."""
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return Path(text)
+
+
+def claim(text: str) -> str:
     """The name of a claim; Auth0's are URLs."""
-    text = env.get(name)
-    if text is not None and not _CLAIM.fullmatch(text):
-        raise SettingsError(name, "must be a claim's name: printable ASCII without spaces")
+    if not _CLAIM.fullmatch(text):
+        raise ValueError("must be a claim's name: printable ASCII without spaces")
     return text
 
 
-def secret(name: str, value: str, *, production: bool) -> str:
-    """A secret for signing, long enough and, in production, not one that everybody knows."""
-    if (name == "JWT_SECRET_KEY" or production) and len(value.encode()) < MIN_SECRET_BYTES:
-        raise SettingsError(name, f"must have at least {MIN_SECRET_BYTES} bytes")
-    if production and _KNOWN_DEFAULT.search(value.lower()):
-        raise SettingsError(name, "is a known default; use a random one")
-    return value
+def secret(text: str) -> str:
+    """A key that signs, long enough for HS256."""
+    if len(text.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
+    return text
 
 
-def public_key(env: Variables) -> PublicKey | None:
-    """The key in ``JWT_PUBLIC_KEY``, or in the file that ``JWT_PUBLIC_KEY_FILE`` names."""
-    name, pem = "JWT_PUBLIC_KEY", env.get("JWT_PUBLIC_KEY")
-    if (path := env.get("JWT_PUBLIC_KEY_FILE")) is not None:
-        name = "JWT_PUBLIC_KEY_FILE"
-        try:
-            pem = Path(path).read_text()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text"
-            raise SettingsError(name, f"cannot be read: {reason}") from None
-    if pem is None:
-        return None
+def random_secret(text: str) -> str:
+    """A key that signs in production: long enough, and no known example."""
+    if _KNOWN_SECRET.search(secret(text).lower()):
+        raise ValueError("is a known default; use a random one")
+    return text
+
+
+def public_key(text: str) -> PublicKey:
+    """A public key as PEM text."""
+    # Line breaks may be written as \n: many sources of variables cannot hold them.
+    return parse_public_key(text.replace("\\n", "\n"))
+
+
+def public_key_file(text: str) -> PublicKey:
+    """The public key in a PEM file."""
     try:
-        # Many places that variables come from cannot hold line breaks.
-        return parse_public_key(pem.replace("\\n", "\n"))
-    except ValueError as error:
-        raise SettingsError(name, str(error)) from None
+        pem = Path(text).read_text()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("cannot be read: the file is not text") from None
+    return public_key(pem)
 
 
-def provider(env: Variables, *, production: bool) -> Provider | None:
-    """The identity provider for people; an issuer and a client of it belong together."""
-    issuer = https_url(env, "OIDC_ISSUER", production=production)
-    client_id, secret = env.get("OIDC_CLIENT_ID"), env.get("OIDC_CLIENT_SECRET")
-    if issuer is None or client_id is None:
-        given = [name for name in PROVIDER if name in env]
-        missing = next(name for name in PROVIDER if name not in env)
-        if given:
-            raise SettingsError(given[0], f"needs {missing} beside it")
-        return None
-    if "?" in issuer or "#" in issuer:
-        raise SettingsError("OIDC_ISSUER", "must have neither query nor fragment")
-    if not _VISIBLE.fullmatch(client_id):
-        raise SettingsError("OIDC_CLIENT_ID", "must be printable ASCII")
-    scope = env.get("OIDC_SCOPE", "openid")
-    if not _SCOPES.fullmatch(scope) or "openid" not in scope.split(" "):
-        raise SettingsError("OIDC_SCOPE", "must be scopes separated by spaces, openid among them")
-    return Provider(issuer, client_id, secret, scope)
-
-
-def https_url(env: Variables, name: str, *, production: bool) -> str | None:
-    """An https URL; http is for development and for this host."""
-    text = env.get(name)
-    if text is None:
-        return None
+def web_url(text: str) -> str:
+    """An ``https://`` or ``http://`` URL."""
     try:
         url = urlsplit(text)
         host = url.hostname
         _ = url.port
     except ValueError:
-        raise SettingsError(name, "is not a URL") from None
+        raise ValueError("is not a URL; write https://HOST/PATH") from None
     if url.scheme not in ("https", "http") or not host or not text.isprintable() or " " in text:
-        raise SettingsError(name, "must be an https:// URL")
-    if production and url.scheme == "http" and not _is_this_host(host):
-        raise SettingsError(
-            name, "must be an https:// URL: whoever changes keys on their way in is let in"
-        )
+        raise ValueError("must be an https:// URL")
+    return text
+
+
+def https_url(text: str) -> str:
+    """An ``https://`` URL; ``http://`` leads to this host only."""
+    url = urlsplit(web_url(text))
+    if url.scheme == "http" and not _is_this_host(url.hostname or ""):
+        raise ValueError("must be an https:// URL: over http, others can replace its keys")
     return text
 
 
@@ -191,50 +194,74 @@ def _is_this_host(host: str) -> bool:
         return host == "localhost"
 
 
-def origins(env: Variables) -> tuple[str, ...]:
+def issuer(text: str) -> str:
+    """The URL of an OpenID Connect issuer."""
+    if "?" in text or "#" in text:
+        raise ValueError("must have neither query nor fragment")
+    return web_url(text)
+
+
+def https_issuer(text: str) -> str:
+    """The URL of an OpenID Connect issuer, as :func:`https_url`."""
+    return https_url(issuer(text))
+
+
+def client_id(text: str) -> str:
+    """The id of an OAuth client."""
+    if not _VISIBLE.fullmatch(text):
+        raise ValueError("must be printable ASCII")
+    return text
+
+
+def openid_scope(text: str) -> str:
+    """Scopes of a sign-in."""
+    if not _SCOPES.fullmatch(text) or "openid" not in text.split(" "):
+        raise ValueError("must be scopes separated by spaces, openid among them")
+    return text
+
+
+def origins(text: str) -> tuple[str, ...]:
     """Origins as browsers send them, separated by commas or spaces."""
-    found = tuple(env.get("CORS_ORIGINS", "").replace(",", " ").split())
+    found = tuple(text.replace(",", " ").split())
     for origin in found:
         if not _ORIGIN.fullmatch(origin):
-            raise SettingsError(
-                "CORS_ORIGINS", f"must be origins as https://app.example.com, not {origin!r}"
-            )
+            raise ValueError(f"must be origins as https://app.example.com, not {origin!r}")
     return found
 
 
-def rate_limit(env: Variables) -> str | None:
+def rate_limit(text: str) -> str | None:
     """A rate as ``600/minute``, or several separated by semicolons."""
-    text = unless_none(env.get("RATE_LIMIT"))
-    if text is not None:
-        import limits  # noqa: PLC0415 - as in app.web.rate_limit: every command would wait for it
+    rate = unless_none(text)
+    if rate is not None:
+        import limits  # noqa: PLC0415 - slow to import, and few commands need it
 
         try:
-            limits.parse_many(text)
+            limits.parse_many(rate)
         except ValueError:
-            raise SettingsError("RATE_LIMIT", "must be a rate, as 600/minute") from None
-    return text
+            raise ValueError("must be a rate, as 600/minute") from None
+    return rate
 
 
-def rate_limit_storage(env: Variables) -> str:
-    """``memory://``, each worker process by itself, or a Redis URL, shared by all."""
-    text = env.get("RATE_LIMIT_STORAGE", "memory://")
+def rate_limit_storage(text: str) -> str:
+    """``memory://``, for each worker process, or a Redis URL, shared by all."""
     if text != "memory://" and not text.startswith(("redis://", "rediss://", "redis+unix://")):
-        # Not repeated: it may hold a password.
-        raise SettingsError("RATE_LIMIT_STORAGE", "must be memory:// or redis://…")
+        raise ValueError("must be memory:// or redis://HOST")
     return text
 
 
-def database_url(text: str, name: str = "DATABASE_URL") -> URL:
-    """A SQLAlchemy URL of a database that is supported; ``name`` is who is told when it is not."""
+def database_url(text: str) -> URL:
+    """A SQLAlchemy URL of SQLite or PostgreSQL."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         # The cause holds the URL, and with it a password.
-        raise SettingsError(name, "is not a database URL") from None
+        raise ValueError(
+            "is not a database URL; write postgresql://HOST/NAME or sqlite:////FILE"
+        ) from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise SettingsError(name, "must be sqlite:///… or postgresql://…")
+        raise ValueError("must be postgresql://HOST/NAME or sqlite:////FILE")
     if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
-        raise SettingsError(name, "must name a file: processes share no memory")
+        raise ValueError("must name a file: the processes share no memory")
     return url

@@ -1,220 +1,354 @@
-"""Every setting, read from the environment once, in one frozen object.
+"""Every setting, declared once: variable, parser, default and help.
 
-This module is the only reader of environment variables. A bad value stops the
-start with a :class:`~app.errors.SettingsError` that names the variable.
+``Settings.from_environ`` reads them into one frozen object. An invalid value stops the start with a
+:class:`~app.errors.SettingsError` that names the variable. Only this package reads environment
+variables. ``python -m app.config.document`` writes the documents from the declarations.
 """
 
 import os
-import secrets
-import sys
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
-from app.config import parsing as variables
+from app.config import parsing
+from app.config.declaration import Computed, setting, variables
+from app.config.instance import instance_folder, instance_secret
 from app.config.keys import PublicKey
-from app.config.parsing import Bind, Provider, Variables, integer
+from app.config.parsing import Bind, Provider, integer
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-LOG_FORMATS = ("auto", "text", "json")
 KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
+PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one process; secrets stay out of its repr.
 
-    Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is there.
-    ``jwt_scope_claim`` is ``None`` for the usual ones, ``scope`` or else ``scp``. Without a
-    ``provider`` nobody signs in by one; ``token_login`` lets people paste an access token.
+    Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is not ``None``.
     """
 
-    production: bool
-    database_url: URL = field(repr=False)
-    row_security: bool
-    citus_shard_count: int
-    host: str
-    port: int
-    web_workers: int
-    web_threads: int
-    trusted_proxies: int
-    cors_origins: tuple[str, ...]
-    secret_key: str = field(repr=False)
-    jwt_secret_key: str | None = field(repr=False)
-    jwt_public_key: PublicKey | None
-    jwt_jwks_url: str | None = field(repr=False)
-    jwt_issuer: str | None
-    jwt_audience: str | None
-    jwt_organization_claim: str
-    jwt_scope_claim: str | None
-    provider: Provider | None
-    token_login: bool
-    rate_limit: str | None
-    rate_limit_storage: str = field(repr=False)
-    max_body_bytes: int
-    max_batch_events: int
-    rollup_interval_seconds: int
-    rollup_wait_seconds: int
-    rollup_window_ids: int
-    event_retention_days: int
-    log_level: str
-    log_format: str
-    metrics_bind: Bind | None
-    jobs_metrics_bind: Bind | None
-    metrics_folder: Path | None
-    tracing: bool
+    production: bool = setting(
+        "APP_ENV",
+        parsing.environment,
+        "development",
+        "`production` refuses to start with unsafe settings, and names each one",
+    )
+    database_url: URL = setting(
+        "DATABASE_URL",
+        parsing.database_url,
+        Computed("a SQLite file in `instance/`"),
+        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` means psycopg 3",
+        secret=True,
+    )
+    allow_sqlite: bool = setting(
+        "ALLOW_SQLITE", parsing.flag, "0", "`1` allows SQLite in production"
+    )
+    row_security: bool = setting(
+        "DATABASE_ROW_SECURITY",
+        parsing.flag,
+        "0",
+        "`1` names the tenant of each read to PostgreSQL, for"
+        " [row-level security](operate/postgresql.md#row-level-security)",
+    )
+    citus_shard_count: int = setting(
+        "CITUS_SHARD_COUNT",
+        integer(1, 64_000),
+        "32",
+        "the number of shards that `flask db upgrade` makes in a [cluster](operate/scale.md)",
+    )
+    host: str = setting("HOST", str, "127.0.0.1", "the address that gunicorn binds")
+    port: int = setting("PORT", integer(1, 65535), "3000", "the port that gunicorn binds")
+    web_workers: int = setting(
+        "WEB_WORKERS", integer(1, 1000), "2", "the number of gunicorn's processes"
+    )
+    web_threads: int = setting(
+        "WEB_THREADS",
+        integer(1, 1000),
+        "4",
+        "the threads of each process; each thread has a database connection",
+    )
+    trusted_proxies: int = setting(
+        "TRUSTED_PROXIES",
+        integer(0, 10),
+        "0",
+        "the number of proxies in front that set `X-Forwarded-For`, `-Proto` and `-Host`;"
+        " `0` ignores these headers",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "CORS_ORIGINS",
+        parsing.origins,
+        "",
+        "origins whose pages may call the API, as `https://app.example.com`, separated by commas",
+    )
+    secret_key: str = setting(
+        "SECRET_KEY",
+        str,
+        Computed("random, kept in `instance/`"),
+        "signs cookies and forms; the same on every host; required in production, with 32"
+        " bytes or more",
+        secret=True,
+        in_production=parsing.random_secret,
+    )
+    jwt_secret_key: str | None = setting(
+        "JWT_SECRET_KEY",
+        parsing.secret,
+        Computed("random, kept in `instance/`"),
+        "verifies access tokens (HS256), 32 bytes or more",
+        secret=True,
+        in_production=parsing.random_secret,
+    )
+    jwt_public_key: PublicKey | None = setting(
+        "JWT_PUBLIC_KEY",
+        parsing.public_key,
+        None,
+        "instead of `JWT_SECRET_KEY`: a PEM public key; RSA (RS256), P-256 (ES256) or"
+        " Ed25519 (EdDSA)",
+    )
+    jwt_public_key_file: PublicKey | None = setting(
+        "JWT_PUBLIC_KEY_FILE",
+        parsing.public_key_file,
+        None,
+        "instead of `JWT_SECRET_KEY`: the file of such a key",
+    )
+    jwt_jwks_url: str | None = setting(
+        "JWT_JWKS_URL",
+        parsing.web_url,
+        None,
+        "instead of `JWT_SECRET_KEY`: the"
+        " [identity provider's](identity-providers/index.md) key set; the service follows its"
+        " rotations",
+        secret=True,
+        in_production=parsing.https_url,
+    )
+    jwt_issuer: str | None = setting(
+        "JWT_ISSUER",
+        parsing.unless_none,
+        Computed("not checked"),
+        "the required value of `iss`; `none` states explicitly that it is not checked",
+    )
+    jwt_audience: str | None = setting(
+        "JWT_AUDIENCE",
+        parsing.unless_none,
+        Computed("not checked"),
+        "the required value of `aud`; `none` states explicitly that it is not checked",
+    )
+    jwt_organization_claim: str = setting(
+        "JWT_ORGANIZATION_CLAIM",
+        parsing.claim,
+        "organization_id",
+        "the claim that names the organization",
+    )
+    jwt_scope_claim: str | None = setting(
+        "JWT_SCOPE_CLAIM",
+        parsing.claim,
+        Computed("`scope`, else `scp`"),
+        "the claim that holds the scopes",
+    )
+    oidc_issuer: str | None = setting(
+        "OIDC_ISSUER",
+        parsing.issuer,
+        None,
+        "the identity provider for [sign-in to the dashboard](dashboard.md#signing-in)",
+        in_production=parsing.https_issuer,
+    )
+    oidc_client_id: str | None = setting(
+        "OIDC_CLIENT_ID", parsing.client_id, None, "this service's client at that provider"
+    )
+    oidc_client_secret: str | None = setting(
+        "OIDC_CLIENT_SECRET",
+        str,
+        None,
+        "the secret of that client, unless it is a public client",
+        secret=True,
+    )
+    oidc_scope: str = setting(
+        "OIDC_SCOPE",
+        parsing.openid_scope,
+        "openid",
+        "the scopes that a sign-in requests, separated by spaces; `openid` is required",
+    )
+    token_login: bool = setting(
+        "DASHBOARD_TOKEN_LOGIN",
+        parsing.flag,
+        Computed("`1`; `0` in production"),
+        "`1` lets people sign in with a pasted access token",
+    )
+    rate_limit: str | None = setting(
+        "RATE_LIMIT",
+        parsing.rate_limit,
+        None,
+        "requests per tenant, as `600/minute`; further requests get 429",
+    )
+    rate_limit_storage: str = setting(
+        "RATE_LIMIT_STORAGE",
+        parsing.rate_limit_storage,
+        "memory://",
+        "`memory://` counts in each worker process; `redis://…` counts for all of them together",
+        secret=True,
+    )
+    max_body_bytes: int = setting(
+        "MAX_BODY_BYTES",
+        integer(1024, 1024**3),
+        "8388608",
+        "the largest body of a `POST` or `PUT`, both as sent and decompressed",
+    )
+    max_batch_events: int = setting(
+        "MAX_BATCH_EVENTS", integer(1, 1_000_000), "10000", "the most events in one batch"
+    )
+    rollup_interval_seconds: int = setting(
+        "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the scheduler's tick"
+    )
+    rollup_wait_seconds: int = setting(
+        "ROLLUP_WAIT_SECONDS",
+        integer(0, 3_600),
+        "30",
+        "how long a run waits for open writers before it leaves the rest to the next run",
+    )
+    rollup_window_ids: int = setting(
+        "ROLLUP_WINDOW_IDS",
+        integer(1, 100_000_000),
+        "1000000",
+        "the most event ids in one transaction of a run",
+    )
+    event_retention_days: int = setting(
+        "EVENT_RETENTION_DAYS",
+        integer(1, 36_500),
+        "90",
+        "how long after receipt an event is kept, and a redelivery recognised; summary"
+        " tables are kept permanently",
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        parsing.choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "INFO",
+        "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
+    )
+    log_format: str = setting(
+        "LOG_FORMAT",
+        parsing.choice("auto", "text", "json"),
+        "auto",
+        "`json`, `text`, or `auto`: text on a terminal, else JSON",
+    )
+    metrics_bind: Bind | None = setting(
+        "METRICS_BIND",
+        parsing.bind,
+        None,
+        "the address that serves [metrics](operate/monitoring.md#metrics) to Prometheus, as"
+        " `127.0.0.1:9464`; they need no token, so keep it on a private network",
+    )
+    jobs_metrics_bind: Bind | None = setting(
+        "JOBS_METRICS_BIND",
+        parsing.bind,
+        Computed("`METRICS_BIND`"),
+        "the same for the jobs, when they share a host with the web",
+    )
+    metrics_folder: Path | None = setting(
+        "PROMETHEUS_MULTIPROC_DIR",
+        parsing.folder,
+        Computed("a new folder"),
+        "the folder where gunicorn's workers share their metrics; emptied at the start;"
+        " used by the web only",
+    )
+    tracing: bool = setting(
+        "TRACING",
+        parsing.flag,
+        "0",
+        "`1` sends OpenTelemetry [traces](operate/monitoring.md#traces)",
+    )
+    flask_debug: bool = setting(
+        "FLASK_DEBUG",
+        parsing.flask_flag,
+        "0",
+        "Flask's own debug mode; production refuses it",
+        in_production=parsing.no_flask_flag,
+    )
 
     @property
     def address(self) -> str:
         """``HOST:PORT``, an IPv6 host in brackets."""
         return str(Bind(self.host.strip("[]"), self.port))
 
+    @property
+    def provider(self) -> Provider | None:
+        """The identity provider where people sign in, if there is one."""
+        if self.oidc_issuer is None or self.oidc_client_id is None:
+            return None
+        return Provider(
+            self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret, self.oidc_scope
+        )
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read and check every variable; an empty one counts as unset.
 
         Raises:
-            SettingsError: names the first variable that is wrong.
+            SettingsError: a variable is invalid or missing; the message names it.
         """
         env = {name: value for name, value in environ.items() if value}
-        mode = env.get("APP_ENV", "development")
-        if mode not in ("development", "production"):
-            raise SettingsError("APP_ENV", "must be development or production")
-        production = mode == "production"
-        _check_key_sources(env, production)
-        settings = cls(
-            production=production,
-            database_url=_database_url(env),
-            row_security=variables.flag(env, "DATABASE_ROW_SECURITY"),
-            citus_shard_count=integer(env, "CITUS_SHARD_COUNT", 32, 1, 64_000),
-            host=env.get("HOST", "127.0.0.1"),
-            port=integer(env, "PORT", 3000, 1, 65535),
-            web_workers=integer(env, "WEB_WORKERS", 2, 1, 1000),
-            web_threads=integer(env, "WEB_THREADS", 4, 1, 1000),
-            trusted_proxies=integer(env, "TRUSTED_PROXIES", 0, 0, 10),
-            cors_origins=variables.origins(env),
-            secret_key=_secret(env, "SECRET_KEY", production),
-            jwt_secret_key=_jwt_secret_key(env, production),
-            jwt_public_key=variables.public_key(env),
-            jwt_jwks_url=variables.https_url(env, "JWT_JWKS_URL", production=production),
-            jwt_issuer=variables.unless_none(env.get("JWT_ISSUER")),
-            jwt_audience=variables.unless_none(env.get("JWT_AUDIENCE")),
-            jwt_organization_claim=variables.claim(env, "JWT_ORGANIZATION_CLAIM")
-            or "organization_id",
-            jwt_scope_claim=variables.claim(env, "JWT_SCOPE_CLAIM"),
-            provider=variables.provider(env, production=production),
-            token_login=variables.flag(env, "DASHBOARD_TOKEN_LOGIN", default=not production),
-            rate_limit=variables.rate_limit(env),
-            rate_limit_storage=variables.rate_limit_storage(env),
-            max_body_bytes=integer(env, "MAX_BODY_BYTES", 8 * 1024**2, 1024, 1024**3),
-            max_batch_events=integer(env, "MAX_BATCH_EVENTS", 10_000, 1, 1_000_000),
-            rollup_interval_seconds=integer(env, "ROLLUP_INTERVAL_SECONDS", 15, 1, 86_400),
-            rollup_wait_seconds=integer(env, "ROLLUP_WAIT_SECONDS", 30, 0, 3_600),
-            rollup_window_ids=integer(env, "ROLLUP_WINDOW_IDS", 1_000_000, 1, 100_000_000),
-            event_retention_days=integer(env, "EVENT_RETENTION_DAYS", 90, 1, 36_500),
-            log_level=variables.choice(env, "LOG_LEVEL", "INFO", LOG_LEVELS),
-            log_format=variables.choice(env, "LOG_FORMAT", "auto", LOG_FORMATS),
-            metrics_bind=variables.bind(env, "METRICS_BIND"),
-            jobs_metrics_bind=variables.bind(env, "JOBS_METRICS_BIND"),
-            metrics_folder=variables.folder(env, "PROMETHEUS_MULTIPROC_DIR"),
-            tracing=variables.flag(env, "TRACING"),
-        )
-        if settings.row_security and settings.database_url.get_backend_name() == "sqlite":
-            raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")
-        if production:
-            _check_production(env, settings)
+        declared = variables(cls)
+        production = declared["production"].read(env, production=False) is True
+        _check_key_sources(env, production=production)
+        env = _computed_defaults(env, production=production) | env
+        values: dict[str, Any] = {
+            name: one.read(env, production=production) for name, one in declared.items()
+        }
+        values["jwt_public_key"] = values["jwt_public_key"] or values["jwt_public_key_file"]
+        settings = cls(**values)
+        _check_together(env, settings)
         return settings
 
 
-def instance_path() -> Path:
-    """The folder for the default database and development keys, made when missing.
-
-    Beside the code in a checkout; of an installed package, where Flask has it, too.
-    """
-    path = ROOT / "instance"
-    if ROOT.name in ("site-packages", "dist-packages"):
-        path = Path(sys.prefix) / "var" / "agentidp-analytics-instance"
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.listdir(path)
-    except OSError as error:
-        raise SettingsError(
-            "DATABASE_URL, SECRET_KEY and JWT_SECRET_KEY", f"must be set: {error}"
-        ) from None
-    return path
-
-
 def colours_wanted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user has not switched colours off, as https://no-color.org has it."""
+    """Whether ``NO_COLOR`` is unset or empty (https://no-color.org)."""
     return not environ.get("NO_COLOR")
 
 
-def _check_key_sources(env: Variables, production: bool) -> None:
-    """Two sources would leave it open whom the service trusts; production has to name one."""
+def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str, str]:
+    """The texts that stand for unset variables whose default is :class:`Computed`."""
+    found = {"DASHBOARD_TOKEN_LOGIN": "0" if production else "1"}
+    if "DATABASE_URL" not in env:
+        found["DATABASE_URL"] = f"sqlite:///{instance_folder(ROOT) / 'analytics.db'}"
+    if "SECRET_KEY" not in env:
+        if production:
+            raise SettingsError("SECRET_KEY", "must be set in production")
+        found["SECRET_KEY"] = instance_secret(ROOT, "SECRET_KEY")
+    if not any(name in env for name in KEY_SOURCES):
+        found["JWT_SECRET_KEY"] = instance_secret(ROOT, "JWT_SECRET_KEY")
+    return found
+
+
+def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
+    """Two sources of keys would leave open which issuer is trusted."""
     given = [name for name in KEY_SOURCES if name in env]
     if len(given) > 1:
-        raise SettingsError(" and ".join(given), "are both set; one source of keys is trusted")
+        raise SettingsError(" and ".join(given), "are set together; keep one source of keys")
     if production and not given:
         raise SettingsError("JWT_SECRET_KEY", f"or one of {', '.join(KEY_SOURCES[1:])} must be set")
 
 
-def _check_production(env: Variables, settings: Settings) -> None:
-    """What is convenient in development and dangerous where others can reach it."""
-    if settings.jwt_secret_key is None:
-        for name in ("JWT_ISSUER", "JWT_AUDIENCE"):
-            if name not in env:
-                raise SettingsError(
-                    name,
-                    "must be set with a public key: the provider also signs for others; or none",
-                )
-    if settings.database_url.get_backend_name() == "sqlite" and not variables.flag(
-        env, "ALLOW_SQLITE"
-    ):
+def _check_together(env: Mapping[str, str], settings: Settings) -> None:
+    """Rules for more than one variable."""
+    given = [name for name in PROVIDER if name in env]
+    if given and settings.provider is None:
+        missing = next(name for name in PROVIDER if name not in env)
+        raise SettingsError(given[0], f"needs {missing} beside it")
+    is_sqlite = settings.database_url.get_backend_name() == "sqlite"
+    if is_sqlite and settings.row_security:
+        raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")
+    if not settings.production:
+        return
+    if is_sqlite and not settings.allow_sqlite:
         raise SettingsError(
             "DATABASE_URL", "must be PostgreSQL in production, unless ALLOW_SQLITE=1"
         )
-    if env.get("FLASK_DEBUG", "0").lower() not in ("0", "false", "no"):
-        raise SettingsError("FLASK_DEBUG", "must not be set in production")
-
-
-def _database_url(env: Variables) -> URL:
-    text = env.get("DATABASE_URL")
-    if text is None:
-        return make_url(f"sqlite:///{instance_path() / 'analytics.db'}")
-    return variables.database_url(text)
-
-
-def _jwt_secret_key(env: Variables, production: bool) -> str | None:
-    if any(name in env for name in KEY_SOURCES[1:]):
-        return None
-    return _secret(env, "JWT_SECRET_KEY", production)
-
-
-def _secret(env: Variables, name: str, production: bool) -> str:
-    value = env.get(name)
-    if value is None:
-        if production:
-            raise SettingsError(name, "must be set in production")
-        return _instance_secret(name)
-    return variables.secret(name, value, production=production)
-
-
-def _instance_secret(name: str) -> str:
-    """A random key that every process of this instance folder shares."""
-    path = instance_path() / name.lower()
-    if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
-            draft.write(secrets.token_urlsafe(48))
-        try:
-            # A link appears whole or not at all: of two processes one wins, both read it.
-            os.link(draft.name, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(draft.name)
-    return path.read_text()
+    # A provider signs tokens for other services with the same keys.
+    unchecked = [name for name in ("JWT_ISSUER", "JWT_AUDIENCE") if name not in env]
+    if unchecked and settings.jwt_secret_key is None:
+        raise SettingsError(
+            unchecked[0], "must be set with a public key; `none` turns the check off"
+        )

@@ -5,7 +5,7 @@ Reads dow_hour_activity; the arithmetic below it has no SQL and no HTML.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -13,10 +13,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from app.dates import months_back
 from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
-from app.storage.tables import (
-    dow_hour_activity,
-)
+from app.storage.tables import dow_hour_activity
 
 
 class HourCount(Point, frozen=True):
@@ -28,19 +27,20 @@ class HourCount(Point, frozen=True):
 
 
 def agent_activity(
-    connection: Connection, tenant_id: str, *, since: date | None, until: date
+    connection: Connection, tenant_id: str, *, last: date, months: int | None
 ) -> Report[HourCount]:
     """Tokens by day of the week and hour, in that order, without empty cells.
 
     Args:
-        since: the first month, by its first day; ``None`` for all recorded activity.
-        until: the last month, by its first day; ignored if ``since`` is ``None``.
+        last: the last month, by its first day.
+        months: how many months to read; ``None`` for all recorded activity.
     """
-    if since is None:
+    if months is None:
         found = read_report(connection, _ACTIVITY, tenant_id=tenant_id)
     else:
+        first = months_back(last, months - 1)
         found = read_report(
-            connection, _RECENT_ACTIVITY, tenant_id=tenant_id, since=since, until=until
+            connection, _RECENT_ACTIVITY, tenant_id=tenant_id, first=first, last=last
         )
     points = [HourCount(dow, hour, count) for _, dow, hour, count in found.points]
     return Report(points, found.counted_at)
@@ -59,8 +59,8 @@ def _cells() -> Select[*tuple[Any, ...]]:
 
 
 def _recent_cells() -> Select[*tuple[Any, ...]]:
-    since, until = sa.bindparam("since", type_=sa.Date), sa.bindparam("until", type_=sa.Date)
-    return _cells().where(dow_hour_activity.c.month.between(since, until))
+    first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
+    return _cells().where(dow_hour_activity.c.month.between(first, last))
 
 
 _ACTIVITY = with_state(_cells(), "dow", "hour")
@@ -117,7 +117,12 @@ def _heat(count: int, highest: int) -> int:
     return -(-count * (LEVELS - 1) // highest) if count else 0
 
 
-def zone_minutes(zone: ZoneInfo, now: datetime) -> int:
-    """The minutes that a zone is ahead of UTC at ``now``."""
-    ahead = now.astimezone(zone).utcoffset() or timedelta(0)
+def zone_minutes(zone: ZoneInfo | None, now: datetime) -> int:
+    """The minutes that a zone is ahead of UTC at ``now``; 0 without a zone."""
+    ahead = now.astimezone(zone or UTC).utcoffset() or timedelta(0)
     return ahead // timedelta(minutes=1)
+
+
+def whole_hours(minutes: int) -> int:
+    """Minutes as hours; 0 for a part of an hour, because counts of UTC hours cannot be divided."""
+    return 0 if minutes % 60 else minutes // 60

@@ -3,6 +3,7 @@
 ``app.intake.agent_names`` stores the names.
 """
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -26,9 +27,16 @@ class Agent(Point, frozen=True):
     token_count: Count
 
 
+@dataclass(frozen=True)
+class AgentsPage(Report[Agent]):
+    """One page of the directory; ``next_after`` is the next page's ``after``, if there is one."""
+
+    next_after: str | None
+
+
 def agents_page(
     connection: Connection, tenant_id: str, *, after: str, limit: int, text: str | None
-) -> Report[Agent]:
+) -> AgentsPage:
     """The agents that have a name or were issued tokens, by id; at most ``limit``.
 
     Months and totals come from the monthly summary table. One statement; its cost follows the
@@ -38,7 +46,8 @@ def agents_page(
         after: the id after which the page begins; empty for the first page.
         text: a part of the name or the id; ASCII letters match in any case.
     """
-    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
+    # One agent more than the page shows tells whether there is a next page.
+    parameters = {"tenant_id": tenant_id, "after": after, "limit": limit + 1}
     if text is None:
         found = read_report(connection, _PAGE, **parameters)
     else:
@@ -47,7 +56,8 @@ def agents_page(
         Agent(agent_id, name, _month(first), _month(last), count)
         for _, agent_id, name, first, last, count in found.points
     ]
-    return Report(points, found.counted_at)
+    next_after = points[limit - 1].agent_id if len(points) > limit else None
+    return AgentsPage(points[:limit], found.counted_at, next_after)
 
 
 def _month(day: date | None) -> str | None:

@@ -7,7 +7,7 @@ from one snapshot. Statements are built once. Points have the member names of th
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -36,13 +36,28 @@ class Report(Generic[P]):
     counted_at: datetime | None
 
 
+STALE_INTERVALS = 3  # without a finished run, numbers are stale
+
+
+class Freshness(NamedTuple):
+    """The age of a report's numbers; ``counted_at`` is ``None`` before the first run."""
+
+    counted_at: datetime | None
+    age_seconds: int
+    stale: bool
+    interval_seconds: int
+
+
+def freshness(counted_at: datetime | None, now: datetime, interval_seconds: int) -> Freshness:
+    """The age of numbers that a run counted, where runs start every ``interval_seconds``."""
+    if counted_at is None:
+        return Freshness(None, 0, stale=False, interval_seconds=interval_seconds)
+    age = max(int((now - counted_at).total_seconds()), 0)
+    return Freshness(counted_at, age, age > STALE_INTERVALS * interval_seconds, interval_seconds)
+
+
 class Point(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """One item of a report."""
-
-
-def has_numbers(connection: Connection) -> bool:
-    """Whether there are numbers to read; not so while a copy into the database is unfinished."""
-    return connection.scalar(sa.select(rollup_state.c.id)) is not None
 
 
 def read_report(connection: Connection, statement: Reading, **parameters: Any) -> Report[Any]:
@@ -53,7 +68,9 @@ def read_report(connection: Connection, statement: Reading, **parameters: Any) -
     """
     found = fetch(connection, statement, parameters)
     if not found or found[0][1] is not None:
-        raise UnavailableError("the numbers are not here: a copy into the database is unfinished")
+        raise UnavailableError(
+            "reports are unavailable: rollup_state has no row; restore the database from a backup"
+        )
     return Report(list(found[1:]), as_utc(found[0][0]))
 
 

@@ -123,3 +123,32 @@ def ordered(agents: Iterable[Share], by: str) -> list[Share]:
         "id": lambda agent: (agent.agent_id,),
     }
     return sorted(agents, key=keys[by])
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The agents of a month that a page shows, with counts and totals of the whole month.
+
+    ``matching`` counts the agents that the search finds, ``heavy`` has those above HEAVY_SHARE.
+    """
+
+    agents: list[Share]
+    matching: int
+    all_agents: int
+    heavy: list[Share]
+    total: int
+
+
+def ranking(
+    points: Sequence[NamedUsage], *, search: str | None, sort: str, limit: int | None
+) -> Ranking:
+    """The agents that ``search`` finds, in the order of ``sort``; at most ``limit``."""
+    every = shares(points)
+    matching = ordered(found(every, search or ""), sort)
+    return Ranking(
+        agents=matching[:limit],
+        matching=len(matching),
+        all_agents=len(every),
+        heavy=[agent for agent in every if agent.heavy],
+        total=sum(agent.count for agent in every),
+    )

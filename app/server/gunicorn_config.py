@@ -1,30 +1,26 @@
 """gunicorn's settings and hooks, from the same environment as the service's settings.
 
-In a checkout ``gunicorn.conf.py`` hands them on; an installed package is served by
+In a checkout ``gunicorn.conf.py`` imports them; an installed package is started with
 ``gunicorn --config python:app.server.gunicorn_config wsgi:app``.
 """
 
-import os
-import shutil
 import socket
 import struct
 import subprocess  # nosec B404  # its call gives its reason, to S603
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from app.server.worker import forget
-from app.storage.schema import refuse_other_schema_once
-from app.telemetry import logs, tracing
+from app.storage.schema import refuse_other_schema
+from app.telemetry import logs, metrics_folder, tracing
 
 try:
     settings = Settings.from_environ()
-    refuse_other_schema_once(settings)
+    # Python runs this module once: a reload after a migration does not end a service that works.
+    refuse_other_schema(settings)
 except SettingsError as error:
     sys.exit(f"error: {error}")
 
@@ -34,34 +30,36 @@ workers = settings.web_workers
 threads = settings.web_threads
 timeout = 60
 graceful_timeout = 30
-# Longer than a balancer keeps an idle connection (a minute, mostly): whoever closes first
-# must not be the one that a request is on its way to.
+# Load balancers keep an idle connection for a minute, mostly. This has to be longer: else gunicorn
+# closes a connection just when the balancer sends a request on it.
 keepalive = 75
 control_socket_disable = True
-# X-Forwarded-* is the application's to judge (TRUSTED_PROXIES); by itself gunicorn would take
-# the scheme from anybody on this host.
+# The application judges X-Forwarded-* (TRUSTED_PROXIES). By itself gunicorn would take the scheme
+# from any client on this host.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
-# Where somebody wants an access log (--access-logfile): the path alone. In the query may be a
-# sign-in's code, in the referrer anything.
+# The access log that --access-logfile turns on has the path alone. The query may hold a sign-in's
+# code, the referrer anything.
 access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"'
 
-# How long a client may be silent in the middle of a request, or not take its answer: it holds a
-# thread, and by itself gunicorn would wait for ever for one whose network is gone.
+# How long a client may be silent in the middle of a request, or not take its answer. It holds a
+# thread meanwhile. By itself gunicorn waits forever for a client whose network is gone.
 SILENT_SECONDS = 30
-
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
-EXPORTER_SECONDS = 5
-# How long a thread may go on while another one, whose answer has come from the database, waits
+# How long gunicorn's main process waits for the metrics server to end.
+METRICS_SERVER_SECONDS = 5
+# How long a thread may run while another one, whose answer has come from the database, waits
 # for the interpreter. Python's 5 ms are as long as several requests take.
 TURN_SECONDS = 1e-3
 
 
-class Log(Logger):  # type: ignore[misc]  # it has no types
-    """gunicorn's own lines, among ours, and without the words of a request that it could not
-    read or handle: there may be a token in them."""
+class Log(Logger):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's log lines, in the service's format.
+
+    Lines on a request that gunicorn could not read or handle leave out its text, which may hold
+    a token.
+    """
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -85,50 +83,34 @@ logger_class = Log
 
 
 def when_ready(server: Any) -> None:
-    """Before the first worker: how long clients are waited for, and a folder for the numbers.
-
-    The library chooses when it is first imported whether numbers are shared, so nothing of it
-    may be imported in this process before this.
-    """
+    """Before the first worker: bound the wait for silent clients, and share metrics."""
     if server.cfg.threads > settings.web_threads:
         server.log.warning("more threads than WEB_THREADS: some will wait for a connection")
-    # Connections have it from who accepts them.
+    # A connection inherits these from the socket that accepts it.
     patience = struct.pack("ll", SILENT_SECONDS, 0)
     for listener in server.LISTENERS:
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-    os.environ.pop(SHARED, None)
     if settings.metrics_bind is not None:
-        os.environ[SHARED] = str(_emptied(settings.metrics_folder))
-
-
-def _emptied(given: Path | None) -> Path:
-    """The folder that was given, without what an earlier process left there; or a new one."""
-    try:
-        if given is None:
-            return Path(tempfile.mkdtemp(prefix="agentidp-analytics-"))
-        given.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in given.glob("*.db"):
-            file.unlink(missing_ok=True)
-        tempfile.TemporaryFile(dir=given).close()  # workers have to be able to, too
-    except OSError as error:
-        sys.exit(f"error: {SettingsError(SHARED, f'cannot be used: {error.strerror}')}")
-    return given
+        try:
+            server.metrics_folder = metrics_folder.share(settings.metrics_folder)
+        except SettingsError as error:
+            sys.exit(f"error: {error}")
 
 
 def pre_fork(server: Any, _worker: Any) -> None:
-    """Before each worker: who serves what they count, unless it is there.
+    """Before each worker: start the metrics server, unless it runs.
 
-    One that was killed comes back so with the next worker, as a reload starts them.
+    So a metrics server that was killed comes back with the next worker, as after a reload.
     """
-    exporter = getattr(server, "exporter", None)
-    if settings.metrics_bind is None or (exporter and exporter.poll() is None):
+    running = getattr(server, "metrics_server", None)
+    if settings.metrics_bind is None or (running and running.poll() is None):
         return
-    if exporter:
-        exporter.stdin.close()
-    words = [*map(str, settings.metrics_bind), os.environ[SHARED]]
+    if running:
+        running.stdin.close()
+    words = [*map(str, settings.metrics_bind), str(server.metrics_folder)]
     # S603: this program, and an address that was checked.
-    server.exporter = subprocess.Popen(  # noqa: S603
+    server.metrics_server = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "app.telemetry.metrics_server", *words],
         cwd=ROOT,
         stdin=subprocess.PIPE,
@@ -138,10 +120,10 @@ def pre_fork(server: Any, _worker: Any) -> None:
 def post_fork(server: Any, _worker: Any) -> None:
     """In a new worker, before it loads the application."""
     sys.setswitchinterval(TURN_SECONDS)
-    if exporter := getattr(server, "exporter", None):
-        # The main process's child: only that one's end is the exporter's.
-        exporter.stdin.close()
-        exporter.returncode = 0
+    if running := getattr(server, "metrics_server", None):
+        # The metrics server ends when its input is closed: only the main process may hold it.
+        running.stdin.close()
+        running.returncode = 0
     try:
         tracing.start(settings, "web")
     except SettingsError as error:
@@ -149,8 +131,8 @@ def post_fork(server: Any, _worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """With the application loaded: tell it how it knows that it is to end."""
-    from app.telemetry import metrics  # noqa: PLC0415 - see when_ready()
+    """With the application loaded: tell it how to know that the worker is ending."""
+    from app.telemetry import metrics  # noqa: PLC0415 - not before metrics_folder.share()
 
     metrics.describe_process("web")
     if services := _services(worker):
@@ -158,33 +140,28 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Close the worker's database connections, rather than drop them."""
+    """Close the worker's database connections, and send its last spans."""
     if services := _services(worker):
         services.database.dispose()
     tracing.stop()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Take a worker that ended out of what is added up over those that live."""
-    forget(worker)
-    if SHARED in os.environ:
-        from prometheus_client import multiprocess  # noqa: PLC0415 - see when_ready()
-
-        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # its own gap
+    """Take a worker that ended out of what is added up over living workers."""
+    metrics_folder.remove_worker(worker.pid)
 
 
 def on_exit(server: Any) -> None:
-    """End the exporter with the last of the workers."""
-    exporter = getattr(server, "exporter", None)
-    if exporter is None:
+    """End the metrics server after the last worker."""
+    running = getattr(server, "metrics_server", None)
+    if running is None:
         return
-    exporter.stdin.close()
+    running.stdin.close()
     try:
-        exporter.wait(EXPORTER_SECONDS)
+        running.wait(METRICS_SERVER_SECONDS)
     except subprocess.TimeoutExpired:
-        exporter.kill()
-    if settings.metrics_folder is None:
-        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
+        running.kill()
+    metrics_folder.remove()
 
 
 def _services(worker: Any) -> Any:

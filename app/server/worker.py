@@ -1,6 +1,5 @@
-"""gunicorn's worker of threads, but that it shares clients with the others and lets them go."""
+"""A threaded gunicorn worker that does not wait for silent clients in its accepting thread."""
 
-import mmap
 import socket
 import time
 from contextlib import suppress
@@ -9,61 +8,31 @@ from typing import Any
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
-# How many connections each worker has, for all of them to see: this memory is made before the
-# first one is forked, and gunicorn numbers its workers.
-_SLOTS = 512
-_NOBODY = 2**31 - 1
-_connections = memoryview(mmap.mmap(-1, 4 * _SLOTS)).cast("i")
-for _slot in range(_SLOTS):
-    _connections[_slot] = _NOBODY
-
-# How long a worker with more connections than another leaves it the next one.
-YIELD_SECONDS = 0.001
-# A body that is read to its end is known to be at once.
+# How long the rest of a body may take to be read: it is in a buffer, or it is still on its way.
 READ_SECONDS = 0.01
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
-    """gthread, with two things mended.
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """gthread that waits for a client to hang up in the client's own thread.
 
-    It accepts whatever comes as soon as it is awake, and then keeps it: of a few connections
-    that stay, as a proxy's do, one worker may have all, while another one's processor rests.
-
-    And for each client that has its answer it waits up to two seconds to hang up as well, in
-    the one thread that accepts everybody else.
+    gthread waits up to two seconds for each client that has its answer. It waits in the one
+    thread that accepts connections, so a client that never hangs up delays all the others:
+    with plain gthread two tests of ``tests/system/test_silent_clients.py`` fail.
     """
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            forget(self)
-
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        _connections[self.age % _SLOTS] = self.nr_conns if self.alive else _NOBODY
-        super().wait_for_and_dispatch_events(timeout)
-
-    def accept(self, listener: Any) -> None:
-        if self.nr_conns > min(_connections):
-            time.sleep(YIELD_SECONDS)  # then it is gone, or the other one is too busy
-        super().accept(listener)
 
     def handle(self, conn: Any) -> Any:
         keep = super().handle(conn)
         if keep is False:
-            with suppress(OSError, NotImplementedError):  # it has gone, or speaks TLS
+            with suppress(OSError, NotImplementedError):  # the client has gone, or uses TLS
                 if not _is_read(conn.parser):
-                    # Closing now would cut the answer off: wait, but in the client's own thread.
+                    # A request that is still arriving would reset the connection and destroy
+                    # the answer, so this thread waits for the client.
                     close_graceful(conn.sock.dup())
-                conn.sock.shutdown(socket.SHUT_RD)  # so that nothing is left to wait for
+                # Nothing is left to read, so gthread closes the connection at once.
+                conn.sock.shutdown(socket.SHUT_RD)
         return keep
 
 
-def forget(worker: Any) -> None:
-    """Count a worker no longer that has ended, however it did."""
-    _connections[worker.age % _SLOTS] = _NOBODY
-
-
 def _is_read(parser: Any) -> bool:
-    """Whether nothing of a request is still on its way."""
+    """Whether the whole request has been read."""
     return bool(parser.mesg and parser.finish_body(deadline=time.monotonic() + READ_SECONDS))

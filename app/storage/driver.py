@@ -13,7 +13,6 @@ from sqlalchemy import CompoundSelect, Connection, Dialect
 
 from app.storage import tenant_guard
 from app.storage.failures import as_sqlalchemy_error
-from app.telemetry import tracing
 
 Reading = CompoundSelect[*tuple[Any, ...]]
 
@@ -28,13 +27,13 @@ def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]
         DBAPIError: as SQLAlchemy raises it.
         TenantGuardError: the statement does not read the tenant of this connection.
     """
-    if connection.dialect.name != "postgresql" or tracing.is_on():
+    if connection.dialect.name != "postgresql":
         return connection.execute(statement, parameters).all()
     tenant_guard.check_read(connection, statement, parameters)
     text, values = _compiled(statement, connection.dialect)
     driver: Any = connection.connection.driver_connection
     try:
-        found: list[Any] = driver.execute(text, values | parameters).fetchall()
+        found: list[Any] = driver.cursor().execute(text, values | parameters).fetchall()
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     return found

@@ -1,20 +1,15 @@
 """The schema version: the one in the database, and the one that this code needs."""
 
-import io
 from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import Settings
-from app.errors import RefusedError, SettingsError
-from app.storage.citus import distribute
+from app.errors import SettingsError
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 
@@ -42,28 +37,6 @@ def is_current(connection: Connection) -> bool:
         return current_revision(connection) == expected_revision()
     except DBAPIError:
         return False
-
-
-def install_schema(database: Database) -> None:
-    """Bring an empty database to this version, in one transaction.
-
-    One that has the extension Citus is distributed, as ``flask db upgrade`` does it.
-
-    Raises:
-        RefusedError: it cannot hold the data.
-    """
-    config = Config(stdout=io.StringIO())
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-
-    def migrate(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        distribute(connection)
-
-    try:
-        database.write(migrate)
-    except (CommandError, RuntimeError) as error:
-        raise RefusedError(str(error)) from error
 
 
 def refuse_other_schema(settings: Settings) -> None:
@@ -94,17 +67,3 @@ def refuse_other_schema(settings: Settings) -> None:
             f"has schema {revision or 'none'}, this version needs {expected_revision()}:"
             " run `flask db upgrade`",
         )
-
-
-_accepted: set[URL] = set()
-
-
-def refuse_other_schema_once(settings: Settings) -> None:
-    """As :func:`refuse_other_schema`, but for a database that this process has started with.
-
-    gunicorn reads its settings anew on a reload, and a migration that came between must not end
-    a service that works.
-    """
-    if settings.database_url not in _accepted:
-        refuse_other_schema(settings)
-        _accepted.add(settings.database_url)

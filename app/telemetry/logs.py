@@ -1,7 +1,7 @@
 """The log: one line for each unit of work, on stdout.
 
-A line is a short name and fields, as JSON for machines or as text for people. What belongs to
-the work under way, as a request's id, goes to every line that is written meanwhile.
+A line has a short name and fields, as JSON for machines or as text for people. Fields of the work
+under way, such as a request's id, are added to every line that is written meanwhile.
 """
 
 import json
@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 def configure(settings: Settings) -> None:
-    """Send every library's lines and ours to stdout, as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
+    """Send all lines, of libraries too, to stdout by ``LOG_LEVEL`` and ``LOG_FORMAT``."""
     as_text = settings.log_format == "text" or (
         settings.log_format == "auto" and sys.stdout.isatty()
     )
@@ -46,9 +46,9 @@ def configure(settings: Settings) -> None:
             "loggers": {
                 "gunicorn.error": lines,
                 "gunicorn.access": lines,
-                # A tick skipped because the last one still waits for a writer is as designed.
+                # It warns of a skipped tick, which is normal while the last one waits for a writer.
                 "apscheduler": {"level": "ERROR"},
-                # At DEBUG it writes the secret half of a sign-in (PKCE).
+                # At DEBUG it logs the secret half of a sign-in (PKCE).
                 "authlib": {"level": "INFO"},
             },
         }
@@ -56,23 +56,23 @@ def configure(settings: Settings) -> None:
 
 
 def write(log: logging.Logger, level: int, name: str, **fields: Any) -> None:
-    """One line; fields that are ``None`` are left out."""
+    """Write one line; fields that are ``None`` are left out."""
     if log.isEnabledFor(level):
         log.log(level, name, extra={"fields": fields})
 
 
 def bind(**fields: Any) -> Token[Fields]:
-    """Put fields to every line from now on, until :func:`unbind`."""
+    """Add fields to every line from now on, until :func:`unbind`."""
     return _context.set({**_context.get(), **fields})
 
 
 def unbind(token: Token[Fields]) -> None:
-    """Take back what one :func:`bind` put."""
+    """Remove the fields that one :func:`bind` added."""
     _context.reset(token)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What a line says beside its name: its own fields, then those of the work under way."""
+    """A line's fields: its own, then those of the work under way."""
     own: Fields = getattr(record, "fields", {})
     return {name: value for name, value in {**own, **_context.get()}.items() if value is not None}
 
@@ -92,12 +92,12 @@ class JsonLines(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
-        except UnicodeEncodeError:  # half of a pair, which a token may have and UTF-8 may not
+        except UnicodeEncodeError:  # a token may hold half of a surrogate pair, UTF-8 may not
             return json.dumps(msgspec.to_builtins(line, enc_hook=str))
 
 
 class TextLines(logging.Formatter):
-    """``time level message name=value …``; what could pass for another field is quoted."""
+    """``time level message name=value …``; a value that looks like a further field is quoted."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)

@@ -1,30 +1,33 @@
-"""What Prometheus is told about requests, taken-in events and connections.
+"""Metrics for Prometheus, of requests, events and database connections.
 
-No tenant, agent or path is ever a label: their number is other people's choice. Every name
-starts with ``analytics_``; docs/operate/monitoring.md lists them.
+No tenant, agent or path is ever a label: callers choose these, so their number has no bound. Every
+name starts with ``analytics_``; docs/operate/monitoring.md lists them.
 
-Under gunicorn the workers share their numbers through files, since a scrape reaches one process
-only (see ``app.server.gunicorn_config``).
+Import this module before any other that imports prometheus_client: see ``metrics_folder``.
 """
 
-import sys
 from http import HTTPMethod
 from typing import Any
 
 import sqlalchemy as sa
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, values
 
 from app import __version__
+from app.telemetry import metrics_folder
+
+metrics_folder.keep_private()
+
+from prometheus_client import (  # noqa: E402 - it looks for a folder when it is imported
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 # A table read is a millisecond, a large batch half a second.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset(HTTPMethod)
 
-if "app.server.gunicorn_config" not in sys.modules:
-    # Not gunicorn's: the folder may be named in everybody's environment, which is all that the
-    # library goes by, and it belongs to the workers.
-    values.ValueClass = values.MutexValue
-disable_created_metrics()  # type: ignore[no-untyped-call]  # its own gap
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
 _requests = Counter("analytics_http_requests", "Requests answered", ["method", "route", "status"])
 _durations = Histogram(
     "analytics_http_request_duration_seconds",
@@ -57,14 +60,14 @@ for _outcome in ("accepted", "duplicate", "refused"):
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
-    """One request; ``route`` is its template, ``None`` when none matched."""
+    """Count a request; ``route`` is its path's template, ``None`` if none matched."""
     name = method if method in _METHODS else "other"
     _requests.labels(name, route or "none", status).inc()
     _durations.labels(name, route or "none").observe(seconds)
 
 
 def count_events(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
-    """The events of one batch."""
+    """Count the events of one batch."""
     for outcome, events in (
         ("accepted", accepted),
         ("duplicate", duplicates),
@@ -75,12 +78,12 @@ def count_events(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) ->
 
 
 def count_timeout() -> None:
-    """Nobody gave a connection back in time."""
+    """Count a wait for a database connection that was in vain."""
     _timeouts.inc()
 
 
 def watch_pool(engine: sa.Engine, size: int) -> None:
-    """Follow the connections of this process."""
+    """Measure how many connections of this process's pool are in use."""
     _pool_size.set(size)
 
     held: set[Any] = set()
@@ -91,12 +94,12 @@ def watch_pool(engine: sa.Engine, size: int) -> None:
         _in_use.inc()
 
     @sa.event.listens_for(engine, "checkin")
-    def given_back(_connection: Any, record: Any) -> None:
-        if record in held:  # not one that could not be had: that is given back, too
+    def returned(_connection: Any, record: Any) -> None:
+        if record in held:  # a connection that could not be opened is checked in, too
             held.discard(record)
             _in_use.dec()
 
 
 def describe_process(process: str) -> None:
-    """Say which version runs as ``process``: ``web`` or ``jobs``."""
+    """Show which version runs as ``process``: ``web`` or ``jobs``."""
     _build.labels(__version__, process).set(1)

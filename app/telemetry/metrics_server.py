@@ -1,8 +1,8 @@
-"""Serving metrics to Prometheus, on a bind of their own.
+"""The metrics server: serves metrics to Prometheus on an address of their own.
 
 ``python -m app.telemetry.metrics_server HOST PORT FOLDER`` serves what gunicorn's workers share
-in a folder, until its standard input ends: that is, until gunicorn does, however it does. Then it
-empties the folder.
+through a folder. It ends, and empties the folder, when its standard input is closed: that is when
+gunicorn ends, even if it is killed.
 """
 
 import itertools
@@ -26,38 +26,38 @@ RETRY_SECONDS = 1.0
 
 
 def serve(
-    bind: Bind, ended: Callable[[float], bool], registry: CollectorRegistry = REGISTRY
+    bind: Bind, wait_for_end: Callable[[float], bool], registry: CollectorRegistry = REGISTRY
 ) -> None:
     """Serve a registry from a thread, as soon as the address is free.
 
     Args:
-        ended: waits so many seconds for the end of what is measured; whether it is there.
+        wait_for_end: waits so many seconds for the end of the measured process; whether it came.
     """
     for attempt in itertools.count():
         try:
             start_http_server(bind.port, bind.host, registry)
             return
         except OSError as error:
-            if attempt == 0:  # said once, not every second
+            if attempt == 0:  # logged once, not every second
                 log.error("metrics cannot be served on %s: %s", bind, error.strerror or error)
-        if ended(RETRY_SECONDS):
+        if wait_for_end(RETRY_SECONDS):
             return
 
 
 def main(host: str, port: str, folder: str) -> None:
-    """Serve what the workers share. It ends no service when it cannot, and tries again."""
-    # Ctrl-C reaches the whole group; gunicorn says when the end is there.
+    """Serve what the workers share, until standard input is closed."""
+    # Ctrl-C reaches the whole process group. gunicorn's workers end first, and then this server.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(Settings.from_environ())
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]  # the library's gap
-    serve(Bind(host, int(port)), _ended, registry)
+    serve(Bind(host, int(port)), _is_input_closed, registry)
     sys.stdin.read()
     for file in Path(folder).glob("*.db"):
         file.unlink(missing_ok=True)
 
 
-def _ended(seconds: float) -> bool:
+def _is_input_closed(seconds: float) -> bool:
     return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 

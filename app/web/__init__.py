@@ -1,1 +1,1 @@
-"""Web: HTTP. A view parses, asks and shapes; authentication sits on the blueprints."""
+"""Web: HTTP routes. A view parses, asks and shapes; access sits on the blueprint."""

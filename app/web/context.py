@@ -1,4 +1,4 @@
-"""What the views share: the application's services, the request's connection, responses."""
+"""Context of a request: the application's services and the request's database connection."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ EXTENSION = "analytics"
 
 @dataclass
 class Services:
-    """What the factory composed for the views.
+    """The services that the factory creates for the views.
 
-    ``stopping`` is the server's to say: whether this process was told to end.
+    The server sets ``stopping``: whether this process is shutting down.
     """
 
     settings: Settings
@@ -28,27 +28,27 @@ class Services:
 
 
 def init_app(app: Flask, services: Services) -> None:
-    """Attach the services and close each request's connection with it."""
+    """Attach the services, register ``<text:name>``, and close connections after requests."""
     app.extensions[EXTENSION] = services
     app.url_map.converters["text"] = TextConverter
     app.teardown_appcontext(_close_connection)
 
 
 def services() -> Services:
-    """The running application's services."""
+    """The services of the current application."""
     found: Services = current_app.extensions[EXTENSION]
     return found
 
 
 def connection() -> Connection:
-    """The request's connection, taken at first use: for its own tenant's reads alone."""
+    """The request's connection, opened at first use. It reads only the request's tenant."""
     if "connection" not in g:
         g.connection = services().database.reading_for(g.get("tenant_id"))
-    found: Connection = g.connection
-    return found
+    opened: Connection = g.connection
+    return opened
 
 
 def _close_connection(_error: BaseException | None) -> None:
-    taken: Connection | None = g.pop("connection", None)
-    if taken is not None:
-        taken.close()
+    opened: Connection | None = g.pop("connection", None)
+    if opened is not None:
+        opened.close()

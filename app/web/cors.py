@@ -1,4 +1,4 @@
-"""Calls from pages of other origins: none, unless ``CORS_ORIGINS`` names them."""
+"""CORS: calls from pages of other origins, which ``CORS_ORIGINS`` must name."""
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -10,13 +10,14 @@ MAX_AGE_SECONDS = 600
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Answer preflights and mark responses for the origins that are named.
+    """Answer preflights and add CORS headers for the origins of ``CORS_ORIGINS``.
 
-    Without credentials: a token travels in its header, and cookies are for pages of our own.
+    Credentials are not allowed: the API reads a token from its header, never from a cookie.
     """
     if not settings.cors_origins:
         return
-    app.after_request(_finish)  # the last to see a response: registered before CORS is
+    # Flask runs after_request functions in reverse, so this one runs after Flask-CORS's.
+    app.after_request(_remove_without_origin)
     CORS(
         app,
         resources=API,
@@ -44,15 +45,15 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def _answer_preflight() -> Response | None:
-    """A preflight carries no token, so it must not reach the routes, which demand one."""
+    """Answer a preflight here: it has no token, and the routes require one."""
     is_preflight = "Access-Control-Request-Method" in request.headers
     if request.method == "OPTIONS" and is_preflight and request.path.startswith("/api/v1/"):
         return Response(status=204)
     return None
 
 
-def _finish(response: Response) -> Response:
-    """Flask-CORS names a single origin to everybody; who sends none is told none."""
+def _remove_without_origin(response: Response) -> Response:
+    """Flask-CORS sends a single allowed origin in every response; keep it for CORS requests."""
     response.vary.add("Origin")
     if not request.headers.get("Origin"):
         response.headers.pop("Access-Control-Allow-Origin", None)

@@ -1,5 +1,7 @@
-"""Every error as the envelope ``{"code", "message", "details"}``, Flask's own included; as a
-page for who reads pages."""
+"""Error responses: JSON ``{"code", "message", "details"}`` for programs, a page for browsers.
+
+Flask's own errors have the same form.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -21,36 +23,35 @@ from app.web.responses import json_response, page_response
 
 log = logging.getLogger("app")
 
-# Who asks these is a program, whatever it accepts.
-FOR_PROGRAMS = ("/api/", "/health", "/ready", "/metrics")
+# Programs call these paths, so their errors are JSON, even if the client accepts HTML.
+PROGRAM_PATHS = ("/api/", "/health", "/ready", "/metrics")
 
 
 def init_app(app: Flask) -> None:
-    """Register the handlers."""
+    """Register the error handlers."""
     app.register_error_handler(ServiceError, service_error)
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(Exception, unexpected_error)
 
 
 def service_error(error: ServiceError) -> Response:
-    """One of the service's own errors."""
-    response = _answer(error.status, error.code, error.message, error.details)
+    """Respond to an error of the service itself."""
+    response = _error_response(error.status, error.code, error.message, error.details)
     response.headers.update(error.headers)
     return response
 
 
 def http_error(error: HTTPException) -> Response:
-    """An error that Flask or Werkzeug raised."""
+    """Respond to an error that Flask or Werkzeug raised."""
     status = error.code or 500
-    if isinstance(
-        error.__context__, BlockingIOError
-    ):  # see app.server.gunicorn_config.SILENT_SECONDS
+    # A body that stops arriving: see SILENT_SECONDS in app.server.gunicorn_config.
+    if isinstance(error.__context__, BlockingIOError):
         status = HTTPStatus.REQUEST_TIMEOUT
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
     code, _ = CODES.get(status, CODES[500 if status >= 500 else 400])
-    response = _answer(status, code, message)
+    response = _error_response(status, code, message)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
@@ -58,22 +59,35 @@ def http_error(error: HTTPException) -> Response:
 
 
 def unexpected_error(error: Exception) -> Response:
-    """The database away: 503. Anything else is a bug: logged whole, shown as nothing."""
+    """Respond 503 when the database is unavailable. Any other error is a bug: log it, respond 500.
+
+    A bug's response has no details.
+    """
     if isinstance(error, PoolTimeoutError):
         metrics.count_timeout()
     if is_unavailable(error):
         log.error("database unavailable: %s", type(error).__name__)
         return service_error(UnavailableError("the database is unavailable; try again"))
     log.error("unexpected error", exc_info=error)
-    return _answer(500, *CODES[500])
+    return _error_response(500, *CODES[500])
 
 
 def sentence(message: str) -> str:
-    """An error's message as people read it."""
+    """An error's message as a sentence for a page."""
     return f"{message[:1].upper()}{message[1:]}."
 
 
-def _answer(
+def envelope(
+    status: int, code: str, message: str, details: Mapping[str, Any] | None = None
+) -> Response:
+    """The JSON body of an error; never cached."""
+    body = Problem(code, message, UNSET if details is None else dict(details))
+    response = json_response(body, status)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _error_response(
     status: int, code: str, message: str, details: Mapping[str, Any] | None = None
 ) -> Response:
     if not _wants_page():
@@ -90,18 +104,8 @@ def _answer(
 
 
 def _wants_page() -> bool:
-    """Whether a browser asks for a page; a program that takes anything gets JSON."""
-    if request.path.startswith(FOR_PROGRAMS):
+    """Whether the client prefers a page to JSON; a client that accepts anything gets JSON."""
+    if request.path.startswith(PROGRAM_PATHS):
         return False
     types = ("application/json", "text/html")
     return request.accept_mimetypes.best_match(types) == "text/html"
-
-
-def envelope(
-    status: int, code: str, message: str, details: Mapping[str, Any] | None = None
-) -> Response:
-    """The error body with its status; never cached."""
-    body = Problem(code, message, UNSET if details is None else dict(details))
-    response = json_response(body, status)
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -1,6 +1,7 @@
-"""Query parameters, read strictly: ASCII digits only, each known name at most once.
+"""Parameters of a request, from its query and its path, parsed strictly.
 
-Python's ``int()`` would also take ``٣``, ``"30 "``, ``+7`` and ``1_0``.
+Numbers are ASCII digits only, because Python's ``int()`` also accepts ``٣``, ``"30 "``, ``+7``
+and ``1_0``. Each known name is given at most once.
 """
 
 import base64
@@ -27,6 +28,25 @@ MAX_AGENTS, DEFAULT_PAGE = 1000, 100
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
+class TextConverter(BaseConverter):
+    """A URL converter for any text in a path, slashes included: ``<text:name>`` in a rule."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+def arguments() -> Args:
+    """The request's query parameters.
+
+    Raises:
+        ValidationError: the query has unescaped bytes that are not UTF-8.
+    """
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        raise ValidationError("the query must be percent-encoded UTF-8") from None
+
+
 def days(args: Args) -> int:
     """``days``: 1 to 90, 30 when absent."""
     return _number(args, "days", MAX_DAYS) or DEFAULT_DAYS
@@ -48,7 +68,7 @@ def page_limit(args: Args) -> int:
 
 
 def cursor(args: Args) -> str:
-    """``cursor``: the id that the page before ended with; empty for the first page."""
+    """``cursor``: the last id of the previous page; empty for the first page."""
     text = _single(args, "cursor")
     if text is None:
         return ""
@@ -56,69 +76,80 @@ def cursor(args: Args) -> str:
         last = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except (binascii.Error, ValueError):
         last = ""
-    # One text for each id: the decoder passes over characters that are not its own.
-    if not is_id(last) or cursor_after(last) != text:
-        raise _wrong("cursor", "must be the nextCursor of the page before")
+    # The decoder ignores foreign characters, so several texts would decode to one id.
+    if not is_id(last) or next_cursor(last) != text:
+        raise _invalid("cursor", "must be the nextCursor of the previous page")
     return last
 
 
-def cursor_after(last: str) -> str:
-    """The ``cursor`` of the page after the one that ends with the id ``last``."""
+def next_cursor(last: str | None) -> str | None:
+    """The ``nextCursor`` of a page that ends with the id ``last``; ``None`` on the last page."""
+    if last is None:
+        return None
     return base64.urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
 
 
 def search(args: Args) -> str | None:
-    """``q``: text to look for, or ``None``."""
+    """``q``: text to search for, or ``None``."""
     text = _single(args, "q")
     if text is not None and not is_id(text):
-        raise _wrong("q", "must be 1 to 255 characters without control characters")
+        raise _invalid("q", "must be 1 to 255 characters without control characters")
     return text
 
 
 def agent_id(text: str) -> str:
-    """``agentId``, as the path has it."""
+    """``agentId`` from the path.
+
+    Raises:
+        ValidationError: the path is not UTF-8, or its text is not a valid id.
+    """
+    try:
+        # Werkzeug replaces bytes that are not UTF-8, so the check needs the original bytes.
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError("the path must be percent-encoded UTF-8") from None
     if not is_id(text):
-        raise _wrong("agentId", "must be 1 to 255 characters without control characters")
+        raise _invalid("agentId", "must be 1 to 255 characters without control characters")
     return text
 
 
 def month(args: Args, default: date) -> date:
-    """``month``: ``YYYY-MM`` within 1970..9999, by its first day."""
+    """``month``: ``YYYY-MM`` in 1970 to 9999, as its first day."""
     text = _single(args, "month")
     if text is None:
         return default
     try:
         return parse_month(text)
     except ValueError:
-        raise _wrong("month", "must be YYYY-MM, from 1970-01 to 9999-12") from None
+        raise _invalid("month", "must be YYYY-MM, from 1970-01 to 9999-12") from None
 
 
 def zone(args: Args) -> ZoneInfo | None:
-    """``zone``: the name of a time zone, as ``Europe/Berlin``, or ``None``."""
+    """``zone``: the name of a time zone, such as ``Europe/Berlin``, or ``None``."""
     text = _single(args, "zone")
     if text is None:
         return None
     try:
         return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):  # unknown, no name at all, or a folder of zones
-        raise _wrong("zone", "must be the name of a time zone, as Europe/Berlin") from None
+    except (KeyError, ValueError, OSError):  # unknown, not a valid key, or a directory of zones
+        raise _invalid("zone", "must be the name of a time zone, such as Europe/Berlin") from None
 
 
-def one_of(args: Args, name: str, words: Sequence[str]) -> str:
-    """One of some words; the first when absent."""
+def one_of(args: Args, name: str, choices: Sequence[str]) -> str:
+    """A parameter with fixed choices; the first choice when absent."""
     text = _single(args, name)
     if text is None:
-        return words[0]
-    if text not in words:
-        raise _wrong(name, f"must be {', '.join(words[:-1])} or {words[-1]}")
+        return choices[0]
+    if text not in choices:
+        raise _invalid(name, f"must be {', '.join(choices[:-1])} or {choices[-1]}")
     return text
 
 
 def skip_invalid(args: Args) -> bool:
-    """``invalid=skip``: store the good events of a batch that has bad ones."""
+    """``invalid=skip``: store the valid events of a batch and skip the invalid ones."""
     text = _single(args, "invalid")
     if text not in (None, "skip"):
-        raise _wrong("invalid", "must be skip, or left out")
+        raise _invalid("invalid", "must be skip or left out")
     return text is not None
 
 
@@ -127,48 +158,16 @@ def _number(args: Args, name: str, largest: int) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text) or int(text) > largest:
-        raise _wrong(name, f"must be a whole number from 1 to {largest}")
+        raise _invalid(name, f"must be a whole number from 1 to {largest}")
     return int(text)
 
 
 def _single(args: Args, name: str) -> str | None:
     values = args.getlist(name)
     if len(values) > 1:
-        raise _wrong(name, "must not be given twice")
+        raise _invalid(name, "must be given only once")
     return values[0] if values else None
 
 
-def _wrong(name: str, problem: str) -> ValidationError:
+def _invalid(name: str, problem: str) -> ValidationError:
     return ValidationError(f"{name} {problem}", {"parameter": name})
-
-
-def arguments() -> MultiDict[str, str]:
-    """The request's query parameters.
-
-    Raises:
-        ValidationError: bytes in it, sent without being escaped, are not UTF-8.
-    """
-    try:
-        return request.args
-    except UnicodeDecodeError:
-        raise ValidationError("the query is not UTF-8") from None
-
-
-class TextConverter(BaseConverter):
-    """Any text in a path, with slashes and whatever else is in it; ``<text:name>`` in a rule."""
-
-    regex = r"[\s\S]+"
-    part_isolating = False
-
-
-def path_text(text: str) -> str:
-    """A text from the path, that came as it is.
-
-    Raises:
-        ValidationError: the path is not UTF-8, and what is not was replaced in it.
-    """
-    try:
-        request.environ["PATH_INFO"].encode("latin-1").decode()
-    except UnicodeDecodeError:
-        raise ValidationError("the path is not UTF-8") from None
-    return text

@@ -1,4 +1,4 @@
-"""How many requests one tenant may send (``RATE_LIMIT``), over all routes together."""
+"""Rate limit: how many requests one tenant may send to all routes together (``RATE_LIMIT``)."""
 
 import logging
 import math
@@ -10,87 +10,90 @@ from flask import Flask, Response, current_app, g
 from app.config.settings import Settings
 from app.errors import RateLimitError
 
-EXTENSION = "analytics_limit"
-AWAY_SECONDS = 5.0
-REDIS_SECONDS = 1.0
+EXTENSION = "analytics_rate_limiter"
+REDIS_RETRY_SECONDS = 5.0
+REDIS_TIMEOUT_SECONDS = 1.0
 
 log = logging.getLogger("app")
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Prepare counting, in this process or, for all of them, in Redis."""
+    """Prepare the rate limiter: in Redis for all processes, or in this process alone."""
     app.extensions[EXTENSION] = None
     if settings.rate_limit is not None:
-        app.extensions[EXTENSION] = Limits(settings.rate_limit, settings.rate_limit_storage)
-        app.after_request(_tell)
+        app.extensions[EXTENSION] = RateLimiter(settings.rate_limit, settings.rate_limit_storage)
+        app.after_request(_add_headers)
 
 
 def count_request() -> None:
-    """Count the request; a blueprint's ``before_request``, after authentication.
+    """Count the request. A blueprint's ``before_request``, after authentication.
 
     Raises:
-        RateLimitError: too many.
+        RateLimitError: the tenant has sent too many requests.
     """
-    limits: Limits | None = current_app.extensions[EXTENSION]
-    if limits is not None:
-        limits.count(_caller())
+    limiter: RateLimiter | None = current_app.extensions[EXTENSION]
+    if limiter is not None:
+        limiter.count(_counted_as())
 
 
-class Limits:
-    """The rates, and who counts: Redis for all processes, or this one by itself."""
+class RateLimiter:
+    """Counts requests against each rate, in Redis for all processes or in this process alone."""
 
     def __init__(self, rates: str, storage: str) -> None:
-        # Every command would wait for it that serves no request.
+        # The import is slow, and commands that serve no request do not need it.
         from limits import parse_many, strategies  # noqa: PLC0415
         from limits.storage import MemoryStorage, storage_from_string  # noqa: PLC0415
 
-        # The last minute, whenever it began: a fixed one lets twice as many through at its turn.
+        # A moving window: a fixed one would allow twice the rate around its end.
         counter = strategies.MovingWindowRateLimiter
         self._rates = parse_many(rates)
         self._own = self._shared = counter(MemoryStorage())
         if storage != "memory://":
-            waits = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
-            self._shared = counter(storage_from_string(storage, **waits))
-        self._away_until = float("-inf")
+            timeouts = dict.fromkeys(
+                ("socket_timeout", "socket_connect_timeout"), REDIS_TIMEOUT_SECONDS
+            )
+            self._shared = counter(storage_from_string(storage, **timeouts))
+        self._retry_redis_at = float("-inf")
 
     def count(self, caller: str) -> None:
-        """Count one request of ``caller`` against each rate, and note what is left.
+        """Count one request of ``caller`` against each rate and set ``g.rate_limit``.
 
-        Without Redis each process counts by itself: better than no answers, or no limit.
+        While Redis is unavailable, each process counts alone. So requests still get responses,
+        and still have a limit.
 
         Raises:
-            RateLimitError: it was one too many.
+            RateLimitError: the caller has sent too many requests.
         """
-        if time.monotonic() >= self._away_until:
+        if time.monotonic() >= self._retry_redis_at:
             try:
                 return self._count(self._shared, caller)
             except self._shared.storage.base_exceptions as error:
-                # Not its words: they may hold a password.
-                log.warning("rate limit: storage is away: %s", type(error).__name__)
-                self._away_until = time.monotonic() + AWAY_SECONDS
+                # The message is not logged: it may hold a password.
+                log.warning("rate limit: storage unavailable: %s", type(error).__name__)
+                self._retry_redis_at = time.monotonic() + REDIS_RETRY_SECONDS
         return self._count(self._own, caller)
 
     def _count(self, counter: Any, caller: str) -> None:
         allowed = [(counter.hit(rate, caller), rate) for rate in self._rates]
         _, rate = min(allowed, key=lambda one: one[0])
-        reset, left = counter.get_window_stats(rate, caller)
-        g.rate_limit = (rate.amount, left, reset)
+        reset, remaining = counter.get_window_stats(rate, caller)
+        g.rate_limit = (rate.amount, remaining, reset)
         if not all(passed for passed, _ in allowed):
-            # At least a second: in the last part of one there is none left to tell.
+            # At least 1: "Retry-After: 0" would make the client send the request at once.
             raise RateLimitError(max(1, math.ceil(reset - time.time())))
 
 
-def _caller() -> str:
-    """The tenant, or the client that writes for all of them."""
+def _counted_as() -> str:
+    """The name that a request is counted under: its tenant, or a client that has none."""
     caller = g.caller
-    return f"tenant {caller.tenant_id}" if caller.tenant_id else f"client {caller.subject}"
+    return f"tenant {caller.tenant_id}" if caller.tenant_id else f"client {caller.client_id}"
 
 
-def _tell(response: Response) -> Response:
-    """How many requests are left, and until when, in Unix seconds."""
-    if (told := g.get("rate_limit")) is not None:
-        amount, left, reset = told
+def _add_headers(response: Response) -> Response:
+    """Add the limit, the remaining requests, and the reset time in Unix seconds."""
+    if (counted := g.get("rate_limit")) is not None:
+        amount, remaining, reset = counted
         response.headers["X-RateLimit-Limit"] = str(amount)
-        response.headers["X-RateLimit-Remaining"] = str(left)
+        response.headers["X-RateLimit-Remaining"] = str(remaining)
         response.headers["X-RateLimit-Reset"] = str(math.ceil(reset))
     return response

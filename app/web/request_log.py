@@ -1,10 +1,9 @@
-"""What each request leaves behind: a line in the log, numbers, a span; and its id, in and out."""
+"""Request logging, metrics and tracing. Reads and returns ``X-Request-Id``."""
 
 import logging
 import re
 import time
 import uuid
-from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
@@ -19,45 +18,37 @@ _USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def init_app(app: Flask) -> None:
-    """Before anything else is registered: the first to see a request, the last a response."""
+    """Register the hooks. Call it first, so that they enclose those of other modules."""
     app.before_request(_begin)
-    app.after_request(_end)
+    app.after_request(_finish)
     app.teardown_request(_forget)
 
 
 def note(**fields: Any) -> None:
-    """Put fields to the request's line."""
-    g.setdefault("noted", {}).update(fields)
+    """Add fields to the request's log line."""
+    g.setdefault("log_fields", {}).update(fields)
 
 
 def _begin() -> None:
     g.began = time.perf_counter()
     given = request.headers.get(REQUEST_ID, "")
-    # Anybody's text: what a log or another system could stumble over is replaced, not repeated.
+    # The header is untrusted text: an id that could break a log is replaced.
     g.request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
-    g.observed = ExitStack()
-    headers = {name: request.headers[name] for name in tracing.HEADERS if name in request.headers}
-    attributes = {"http.request.method": request.method, "url.scheme": request.scheme}
-    g.span = g.observed.enter_context(
-        tracing.span(f"{request.method} {_route() or ''}".strip(), headers, **attributes)
-    )
-    g.traceparent = tracing.traceparent(headers)
-    bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
-    g.observed.callback(logs.unbind, bound)
+    tracing.set_route(_route())
+    g.traceparent = tracing.traceparent(request.headers.get(tracing.HEADER))
+    g.bound = logs.bind(request_id=g.request_id, trace_id=tracing.trace_id(g.traceparent))
 
 
-def _end(response: Response) -> Response:
+def _finish(response: Response) -> Response:
     seconds = time.perf_counter() - g.began
     route, status = _route(), response.status_code
     metrics.count_request(request.method, route, status, seconds)
     response.headers[REQUEST_ID] = g.request_id
     if g.traceparent is not None:
         response.headers[tracing.HEADER] = g.traceparent
-    if g.span is not None:
-        g.span.set_attributes({"http.route": route or "", "http.response.status_code": status})
     caller = g.get("caller")
     level = logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-    # The route, not the path: somebody may have put a token there.
+    # The route, not the path: a path may hold a token by mistake.
     logs.write(
         log,
         level,
@@ -69,18 +60,18 @@ def _end(response: Response) -> Response:
         bytes=response.content_length,
         client=request.remote_addr,
         tenant=caller and caller.tenant_id,
-        subject=caller and caller.subject,
-        **g.get("noted", {}),
+        subject=caller and caller.client_id,
+        **g.get("log_fields", {}),
     )
     return response
 
 
 def _forget(_error: BaseException | None) -> None:
-    observed: ExitStack | None = g.pop("observed", None)
-    if observed is not None:
-        observed.close()
+    bound = g.pop("bound", None)
+    if bound is not None:
+        logs.unbind(bound)
 
 
 def _route() -> str | None:
-    """The template that matched; ``None`` for a path that is none of ours."""
+    """The URL rule that matched; ``None`` for an unknown path."""
     return request.url_rule.rule if request.url_rule else None

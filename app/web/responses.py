@@ -1,4 +1,4 @@
-"""Responses: JSON, pages, and reports with their ETag."""
+"""Responses: JSON, HTML pages, and reports with an ETag."""
 
 from datetime import datetime
 from functools import partial
@@ -8,46 +8,50 @@ import msgspec
 from flask import Response, g, render_template, request
 from werkzeug.http import generate_etag
 
-from app.web import csv_export as tables
-from app.web.api.schemas import Answer, Tabular
+from app.web.api.schemas import ResponseBody, Tabular
+from app.web.csv_export import MIMETYPE as CSV
 from app.web.csv_export import csv_file, csv_points
 
-# No inline script or style; nobody may put a page of ours into a frame.
+JSON = "application/json"
+# No inline scripts or styles, nothing from other hosts, and no page inside a frame.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-def json_response(body: Answer, status: int = 200) -> Response:
-    """``body`` as JSON."""
-    return Response(msgspec.json.encode(body), status, mimetype="application/json")
+def json_response(body: ResponseBody, status: int = 200) -> Response:
+    """A body as JSON."""
+    return Response(msgspec.json.encode(body), status, mimetype=JSON)
 
 
 def page_response(template: str, **context: Any) -> Response:
-    """An HTML page that loads styles, scripts and pictures from this service alone."""
+    """An HTML page. It loads styles, scripts and images from this service only."""
     response = Response(render_template(template, **context), mimetype="text/html")
     response.headers["Content-Security-Policy"] = PAGE_POLICY
-    # What belongs to a tenant is gone with the session, from behind the back button, too.
+    # After sign-out the back button must not show a tenant's page from the browser's cache.
     response.headers["Cache-Control"] = "no-store" if "tenant_id" in g else "private, no-cache"
     return response
 
 
-def report_response(body: Answer, counted_at: datetime | None) -> Response:
-    """A tenant's numbers: cached by nobody else, and answered 304 to who has them already."""
+def report_response(body: ResponseBody, counted_at: datetime | None) -> Response:
+    """A report as JSON or CSV, with an ETag; 304 when the client has the same body already.
+
+    Shared caches must not store it, because it belongs to one tenant.
+    """
     if isinstance(body, Tabular) and _wants_csv():
         data = csv_points(body.point, body.data)
-        whole = partial(csv_file, body.file, data)
+        full_response = partial(csv_file, body.file, data)
     else:
         data = msgspec.json.encode(body)
-        whole = partial(Response, data, mimetype="application/json")
+        full_response = partial(Response, data, mimetype=JSON)
     etag = generate_etag(data)
-    # By the ETag alone, hence not make_conditional(): Last-Modified is for information, since
-    # the body also changes as days pass without a run.
-    if _is_known(etag):
+    # Not make_conditional(), which also compares Last-Modified: the body changes at midnight even
+    # without a run.
+    if _client_has(etag):
         response = Response(b"", 304)
     else:
-        response = whole()
+        response = full_response()
         if counted_at is not None:
             response.last_modified = counted_at
     response.headers["Cache-Control"] = "private, no-cache"
@@ -56,15 +60,13 @@ def report_response(body: Answer, counted_at: datetime | None) -> Response:
     return response
 
 
-def _is_known(etag: str) -> bool:
-    """Whether the client has the body of that tag. Tags have no quotation marks in them, so that
-    the header need not be taken apart."""
+def _client_has(etag: str) -> bool:
+    """Whether ``If-None-Match`` lists the ETag."""
+    # These ETags hold no quotation marks, so a search in the header's text is exact.
     known = request.environ.get("HTTP_IF_NONE_MATCH", "")
     return known == "*" or f'"{etag}"' in known
 
 
 def _wants_csv() -> bool:
-    types = ("application/json", tables.MIMETYPE)
-    return request.path.endswith(".csv") or (
-        request.accept_mimetypes.best_match(types) == tables.MIMETYPE
-    )
+    preferred = request.accept_mimetypes.best_match((JSON, CSV))
+    return request.path.endswith(".csv") or preferred == CSV

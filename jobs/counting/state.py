@@ -18,15 +18,8 @@ LOCKED = [table for table in metadata.sorted_tables if table not in (issuance_ev
 
 
 def no_state() -> RefusedError:
-    """There is no state row: nothing may be counted, nothing is known as counted.
-
-    A copy takes the row away from the database that it fills and brings it with the rest, so
-    that no job counts half of the events there.
-    """
-    return RefusedError(
-        "rollup_state has no row: a copy into this database was not finished (run"
-        " `flask db copy` again), or the row was lost (restore the database from a backup)"
-    )
+    """The error for a missing state row: nothing may be counted, nothing is known as counted."""
+    return RefusedError("rollup_state has no row: restore the database from a backup")
 
 
 def read_state(connection: Connection, *columns: Any, lock: bool = False) -> Row[Any]:

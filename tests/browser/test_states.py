@@ -35,9 +35,7 @@ def test_before_the_first_run_the_page_says_so(serve, sit_down):
     site.issue()
     person = sit_down(site)
     person.sign_in()
-    assert person.texts(".fresh") == [
-        "Nothing was counted yet: no run has ended so far. They come every 15 s."
-    ]
+    assert person.texts(".fresh") == ["No events have been counted yet. A run starts every 15 s."]
 
 
 def test_old_numbers_are_announced_and_new_ones_are_not(person, filled):
@@ -47,7 +45,7 @@ def test_old_numbers_are_announced_and_new_ones_are_not(person, filled):
     filled.now += timedelta(minutes=10)
     person.browser.refresh()
     (alert,) = person.texts("[role=alert]")
-    assert alert.startswith("These numbers are old. Runs should come every 15 s")
+    assert alert.startswith("These numbers are old. A run should start every 15 s")
     filled.roll_up()
     person.browser.refresh()
     assert person.all("[role=alert]") == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
 from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
-from app.web.api.bodies import _one_or_many
+from app.web.api.bodies import split_json
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS
 from tests.support.settings import NOW
@@ -67,7 +67,7 @@ def test_a_good_event_is_found_whatever_stands_beside_it(before, after):
 @given(st.lists(JSON_VALUES, max_size=6), st.sampled_from([None, 2, "\t"]))
 def test_an_array_is_taken_apart_as_json_is_read(values, indent):
     text = json.dumps(values, indent=indent)
-    items = _one_or_many(text.encode(), 10)
+    items = split_json(text.encode(), 10)
     # By their text: not-a-number equals nothing, itself included.
     again = [json.dumps(json.loads(item)) for item in items]
     assert again == [json.dumps(value) for value in json.loads(text)]
@@ -77,7 +77,7 @@ def test_an_array_is_taken_apart_as_json_is_read(values, indent):
 @given(BODIES)
 def test_any_body_is_taken_apart_or_a_declared_error(body):
     try:
-        items = _one_or_many(b"[" + body + b"]", 10)
+        items = split_json(b"[" + body + b"]", 10)
     except ServiceError:
         return
     assert len(items) <= 11

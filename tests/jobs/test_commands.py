@@ -86,7 +86,7 @@ def test_purge_deletes_what_is_past_retention(issue, roll_up, database, flask):
     verified = flask("rollup", "verify")
     assert (verified.returncode, verified.stdout) == (
         0,
-        "2026-04 is not verifiable: raw events were purged\n0 buckets differ, events up to 3\n",
+        "2026-04 cannot be verified: raw events were purged\n0 buckets differ, events up to 3\n",
     )
     refused = flask("rollup", "rebuild", "--from", "2026-04", "--to", "2026-04")
     assert refused.returncode == 1

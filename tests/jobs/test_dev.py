@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from jobs import dev as serve
+from jobs import dev
 
 
 class Child:
@@ -38,11 +38,11 @@ def handlers():
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.timeout(30)
 def test_a_signal_is_taken_at_any_moment(monkeypatch):
-    monkeypatch.setattr(serve.subprocess, "Popen", Child)
-    monkeypatch.setattr(serve, "POLL_SECONDS", 0)
+    monkeypatch.setattr(dev.subprocess, "Popen", Child)
+    monkeypatch.setattr(dev, "POLL_SECONDS", 0)
     main = threading.main_thread().ident
     for number in range(100):
         press = threading.Timer(0.01 + number / 10_000, signal.pthread_kill, (main, signal.SIGINT))
         press.start()
-        assert serve.main() == 0
+        assert dev.main() == 0
         press.join()

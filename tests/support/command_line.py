@@ -24,7 +24,7 @@ from flask.cli import FlaskGroup
 
 from app.config.settings import ROOT
 from jobs.__main__ import main
-from tests.support.processes import PATIENCE_SECONDS, default_interrupt
+from tests.support.processes import PATIENCE_SECONDS
 
 MORNING = "2024-04-01T09:00:00Z"
 PASSWORD = "hunter2-of-the-operator"
@@ -172,7 +172,6 @@ def on_terminal(
             cwd=ROOT,
             env=environ | {"TERM": "xterm"},
             stdin=stdin or subprocess.DEVNULL,
-            preexec_fn=default_interrupt,  # noqa: PLW1509 - needs no lock that a thread may hold
             **(files | dict.fromkeys(streams, theirs)),
         )
         os.close(theirs)
@@ -196,7 +195,6 @@ def started(environ: dict[str, str], *command: str) -> "Iterator[subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=default_interrupt,  # noqa: PLW1509 - needs no lock that a thread may hold
     )
     try:
         yield child

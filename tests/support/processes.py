@@ -23,11 +23,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def default_interrupt():
-    """For ``preexec_fn``: a shell that runs the tests in the background ignores SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def process(*command, environ, python=sys.executable, cwd=ROOT):
     """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
@@ -41,7 +36,6 @@ def process(*command, environ, python=sys.executable, cwd=ROOT):
             env=environ,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=default_interrupt,  # noqa: PLW1509 - needs no lock that a thread may hold
         )
         child.log = Path(log.name)
         try:

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from joserfc import jwt
 
 from app.auth import jwks as keys
-from app.auth import token_cache as remembered
+from app.auth import token_cache
 from app.config.settings import ROOT, Settings
 from app.factory import create_app
 from tests.support.idp import Issuer, client_credentials
@@ -55,7 +55,7 @@ def known(issuer: Issuer, status: Callable[[str], int]) -> str:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys may be fetched again at once, and no token is remembered."""
     monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
-    monkeypatch.setattr(remembered, "SECONDS", 0)
+    monkeypatch.setattr(token_cache, "TTL_SECONDS", 0)
 
 
 @pytest.fixture

@@ -1,67 +1,87 @@
-"""Access: the caller of an API request, from its Authorization header.
+"""Access to the API: the caller of a request and its scopes, from the Authorization header.
 
-A blueprint registers one of these as its ``before_request``, so that no route can forget it.
+A blueprint registers these functions as its ``before_request``, in this order. So no route can
+forget them.
 """
 
 import re
 
 from flask import g, request
 
-from app.auth.tokens import NAME, TOKEN, WRITE, WRITE_ANY, Caller, identify, require_tenant
+from app.auth.tokens import (
+    AGENTS_WRITE,
+    EVENTS_WRITE,
+    EVENTS_WRITE_ANY,
+    TOKEN_SYNTAX,
+    Caller,
+    tenant_of,
+    verify_token,
+)
 from app.errors import ForbiddenError, UnauthorizedError
 
-_BEARER = re.compile(rf"bearer +({TOKEN.pattern})", re.IGNORECASE)
+_BEARER = re.compile(rf"bearer +({TOKEN_SYNTAX.pattern})", re.IGNORECASE)
 
 
 def authenticate() -> None:
-    """Verify the request's token and leave its :class:`Caller` in ``g.caller``.
-
-    A blueprint's ``before_request``, so that no route can forget it.
+    """Verify the request's token and set ``g.caller``.
 
     Raises:
-        UnauthorizedError: no token, or none that can be trusted.
-        ForbiddenError: its organization claim is malformed.
+        UnauthorizedError: the token is missing or invalid.
+        ForbiddenError: its organization claim is invalid.
     """
-    g.caller = identify(_presented_token(request.headers.get("Authorization")))
+    g.caller = verify_token(_bearer_token(request.headers.get("Authorization")))
 
 
-def authenticate_reader() -> None:
-    """As :func:`authenticate`, and leave the organization, required here, in ``g.tenant_id``."""
-    authenticate()
-    g.tenant_id = require_tenant(g.caller)
-
-
-def authenticate_namer() -> None:
-    """As :func:`authenticate_reader`, for those that name the organization's agents.
+def require_tenant() -> None:
+    """Set ``g.tenant_id`` to the caller's organization.
 
     Raises:
-        ForbiddenError: the scope is missing.
+        ForbiddenError: the token has no organization.
     """
-    authenticate_reader()
-    if NAME not in g.caller.scopes:
-        raise ForbiddenError(f"the token lacks the scope {NAME}")
+    g.tenant_id = tenant_of(g.caller)
 
 
-def writing_tenant() -> str | None:
-    """Whose events the caller may write: one organization, or ``None`` for any, by name.
+def require_agents_write() -> None:
+    """Require the scope ``agents:write``.
 
     Raises:
-        ForbiddenError: neither scope nor organization allow it.
+        ForbiddenError: the token lacks the scope.
+    """
+    _require_scope(AGENTS_WRITE)
+
+
+def require_events_write() -> None:
+    """Set ``g.tenant_id`` to the organization whose events the caller may write.
+
+    It is ``None`` for a caller with ``events:write:any``: each event then names its own.
+
+    Raises:
+        ForbiddenError: the token lacks the scope or the organization.
     """
     caller: Caller = g.caller
-    if WRITE_ANY in caller.scopes:
-        return None
-    if WRITE not in caller.scopes:
-        raise ForbiddenError(f"the token lacks the scope {WRITE}")
+    if EVENTS_WRITE_ANY in caller.scopes:
+        g.tenant_id = None
+        return
+    _require_scope(EVENTS_WRITE)
     if caller.tenant_id is None:
-        raise ForbiddenError(f"the token names no organization and lacks the scope {WRITE_ANY}")
-    return caller.tenant_id
+        raise ForbiddenError(
+            "the token has no organization; use a token of one organization, or one with the scope"
+            f" {EVENTS_WRITE_ANY}"
+        )
+    g.tenant_id = caller.tenant_id
 
 
-def _presented_token(header: str | None) -> str:
+def _require_scope(scope: str) -> None:
+    if scope not in g.caller.scopes:
+        raise ForbiddenError(f"the token lacks the scope {scope}; request a token that has it")
+
+
+def _bearer_token(header: str | None) -> str:
     if header is None or not header.strip():
-        raise UnauthorizedError("a Bearer token is required", invalid=False)
+        raise UnauthorizedError(
+            "the Authorization header is missing; send `Bearer <token>`", invalid=False
+        )
     match = _BEARER.fullmatch(header)
     if match is None:
-        raise UnauthorizedError("the Authorization header is not one Bearer token")
+        raise UnauthorizedError("the Authorization header must be `Bearer <token>`")
     return match[1]

@@ -1,4 +1,4 @@
-"""The API's description: for machines as OpenAPI, for people as a page. Both are public."""
+"""API reference: ``/api/v1/openapi.json`` and the page ``/docs``, both without a token."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def _document() -> dict[str, Any]:
 
 @bp.get("/api/v1/openapi.json")
 def openapi() -> Response:
-    """This description."""
+    """The OpenAPI document."""
     response = Response(msgspec.json.encode(_document()), mimetype="application/json")
     response.cache_control.public = True
     response.cache_control.max_age = MAX_AGE_SECONDS
@@ -29,5 +29,5 @@ def openapi() -> Response:
 
 @bp.get("/docs")
 def page() -> Response:
-    """The same as a page, without scripts and without anything from elsewhere."""
+    """The API reference as a page, without scripts."""
     return page_response("docs.html", api=_document())

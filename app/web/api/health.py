@@ -1,42 +1,41 @@
-"""Liveness and readiness, for load balancers; no token, no details."""
+"""Health: liveness and readiness for load balancers, without a token."""
 
 from flask import Blueprint, Response
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import UnavailableError
-from app.reports.base import has_numbers
 from app.storage.schema import is_current
+from app.web import errors
 from app.web.api.schemas import Health
 from app.web.context import connection, services
 from app.web.responses import json_response
 
 bp = Blueprint("health", __name__)
+# A timeout of the connection pool is counted, as in every other request.
+bp.register_error_handler(PoolTimeoutError, errors.unexpected_error)
 
 
 @bp.get("/health")
 def health() -> Response:
-    """The process answers."""
+    """The process responds."""
     return json_response(Health("ok"))
 
 
 @bp.get("/ready")
 def ready() -> Response:
-    """The database is reachable, has the schema that this code needs, and is no half copy.
+    """The database is reachable and has the current schema.
 
-    Not while the process ends, so that nobody sends it more.
+    A process that shuts down is not ready, so that load balancers send it no more requests.
     """
     if services().stopping():
-        raise UnavailableError("the service is shutting down")
-    try:
-        current = is_current(connection())
-        whole = current and has_numbers(connection())
-    except PoolTimeoutError:
-        raise  # 503, too, and counted
-    except SQLAlchemyError:
-        raise UnavailableError("the database is unreachable") from None
-    if not current:
-        raise UnavailableError("the database schema is not the one this version needs")
-    if not whole:
-        raise UnavailableError("a copy into the database is unfinished")
+        raise UnavailableError("the service is shutting down; send requests to another process")
+    if not is_current(connection()):
+        raise UnavailableError("the database schema is not current; run `flask db upgrade`")
     return json_response(Health("ready"))
+
+
+@bp.errorhandler(SQLAlchemyError)
+def database_error(_error: SQLAlchemyError) -> Response:
+    """Any database error means "not ready", even one that is a 500 elsewhere."""
+    return errors.service_error(UnavailableError("the database is unreachable; try again later"))

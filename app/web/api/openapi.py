@@ -1,5 +1,8 @@
-"""The API's description, OpenAPI 3.1: paths from the URL map, schemas from the types that
-bodies are read into and encoded from, and the rest from ``app.web.api.operations``."""
+"""OpenAPI 3.1 document of the API.
+
+Paths come from the URL map, schemas from the types of request and response bodies, summaries from
+the views' docstrings, and everything else from ``app.web.api.operations``.
+"""
 
 import inspect
 import re
@@ -25,7 +28,7 @@ from app.web.api.operations import (
     Operation,
     operations,
 )
-from app.web.api.schemas import Answer, Problem, Tabular
+from app.web.api.schemas import Problem, ResponseBody, Tabular
 from app.web.csv_export import MIMETYPE as CSV
 from app.web.csv_export import csv_response
 
@@ -33,7 +36,7 @@ _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def document(app: Flask, settings: Settings) -> dict[str, Any]:
-    """The whole description, as plain values for JSON."""
+    """The OpenAPI document as plain values for JSON."""
     known = operations(settings)
     paths: dict[str, dict[str, Any]] = {}
     for rule, method in _routes(app, known):
@@ -44,10 +47,10 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         NameBody,
         AgentBody,
         Problem,
-        *dict.fromkeys(each.answer for each in known.values()),
+        *dict.fromkeys(type(each.example) for each in known.values()),
     ]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
-    schemas = {name: _with_own_patterns(schema) for name, schema in components.items()}
+    schemas = {name: _with_schema_patterns(schema) for name, schema in components.items()}
     for schema in schemas.values():
         schema["description"] = _prose(schema["description"])
     bearer = {
@@ -71,7 +74,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
 
 
 def path_of(rule: str) -> str:
-    """A rule's path as OpenAPI writes it, with its variables in braces."""
+    """The path of a URL rule in OpenAPI's notation, with variables in braces."""
     return _VARIABLE.sub(r"{\1}", rule)
 
 
@@ -96,27 +99,27 @@ def _described(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
     }
     if rest:
         described["description"] = _prose(rest)
-    if operation.body is not None:
-        described["requestBody"] = operation.body
+    if operation.request_body is not None:
+        described["requestBody"] = operation.request_body
     return described
 
 
 def _responses(operation: Operation, *, as_file: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    answer = inspect.getdoc(operation.answer) or ""
-    response = _response(answer, operation.example, operation.headers)
+    text = inspect.getdoc(type(operation.example)) or ""
+    response = _response(text, operation.example, operation.headers)
     if isinstance(operation.example, Tabular):
         described = {} if as_file else response["content"]
         response["content"] = described | _csv_content(operation.example)
     yield str(operation.status), response
     if IF_NONE_MATCH in operation.parameters:
-        text = "The answer is still the one with that ETag."
+        text = "The body with this ETag has not changed."
         yield "304", {"description": text, "headers": _headers(operation.headers)}
     for status in operation.errors:
         code, text = CODES[status]
         yield str(status), _response(text, Problem(code, text), HEADERS.get(status, {}))
 
 
-def _response(text: str, example: Answer, headers: Mapping[str, str]) -> dict[str, Any]:
+def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> dict[str, Any]:
     schema = {"$ref": REF.format(name=type(example).__name__)}
     response: dict[str, Any] = {
         "description": _prose(text),
@@ -143,12 +146,12 @@ def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _with_own_patterns(schema: Any) -> Any:
-    """The schema with patterns in its own dialect; msgspec writes the ones it matches with."""
+def _with_schema_patterns(schema: Any) -> Any:
+    """The schema with patterns in JSON Schema's dialect; msgspec writes Python's."""
     if isinstance(schema, dict):
-        return {name: _with_own_patterns(value) for name, value in schema.items()}
+        return {name: _with_schema_patterns(value) for name, value in schema.items()}
     if isinstance(schema, list):
-        return [_with_own_patterns(part) for part in schema]
+        return [_with_schema_patterns(part) for part in schema]
     return ID_SCHEMA_PATTERN if schema == ID_PATTERN else schema
 
 

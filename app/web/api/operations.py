@@ -1,5 +1,7 @@
-"""What neither the URL map nor the types of bodies say of a route: its parameters, examples,
-statuses and scope, for the API's description."""
+"""Operations of the API for the OpenAPI document: parameters, examples, statuses and scopes.
+
+The URL map and the types of bodies do not contain these.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.auth.tokens import NAME, WRITE
+from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
@@ -23,45 +25,43 @@ from app.web.api.schemas import (
     AgentDirectory,
     AgentName,
     AgentUsage,
-    Answer,
     Health,
     NamesReceipt,
     Receipt,
+    ResponseBody,
     TokenTrend,
 )
-from app.web.params import cursor_after
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 REF = "#/components/schemas/{name}"
 
 READ_ERRORS = (400, 401, 403, 429, 500, 503)
 WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
-# Sent along with a status, and what they are.
+# The headers of error responses, by status.
 HEADERS = {
-    401: {"WWW-Authenticate": "The challenge, RFC 6750."},
-    403: {"WWW-Authenticate": "The challenge, RFC 6750."},
-    429: {"Retry-After": "Seconds until the next request is let through."},
+    401: {"WWW-Authenticate": "The challenge of RFC 6750."},
+    403: {"WWW-Authenticate": "The challenge of RFC 6750."},
+    429: {"Retry-After": "Seconds until the next request is allowed."},
     503: {"Retry-After": "Seconds after which to try again."},
 }
 READ_HEADERS = {
-    "ETag": "For If-None-Match.",
-    "Last-Modified": "When events were last counted, for information.",
+    "ETag": "The body's tag, for If-None-Match.",
+    "Last-Modified": "When events were last counted. For information only.",
 }
-# Only once events were counted; the others always come with their status.
+# Absent before the first count. The other headers are always sent with their status.
 OPTIONAL_HEADERS = {"Last-Modified"}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What the URL map and the types do not say about a route."""
+    """One route of the API. Its example is the body of a response with ``status``."""
 
-    answer: type[Answer]
-    example: Answer
+    example: ResponseBody
     status: int = 200
     parameters: Sequence[Mapping[str, Any]] = ()
     errors: Sequence[int] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    request_body: Mapping[str, Any] | None = None
     scope: str | None = None
 
 
@@ -83,60 +83,69 @@ def _text(pattern: str) -> dict[str, Any]:
 
 DAYS = _query(
     "days",
-    "How many days, the last one today (UTC).",
+    "The number of days; the last one is today (UTC).",
     _number(params.MAX_DAYS, default=params.DEFAULT_DAYS),
     7,
 )
 MONTHS = _query(
     "months",
-    "The current calendar month and those before it; all recorded activity when left out.",
+    "The number of calendar months; the last one is the current month. Without it: all recorded"
+    " activity.",
     _number(params.MAX_MONTHS),
     3,
 )
 MONTH = _query(
     "month",
-    "The month, YYYY-MM from 1970 on; the current one when left out.",
+    "The month, YYYY-MM from 1970 on. Without it: the current month.",
     {"type": "string", "pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$"},
     "2026-04",
 )
 LIMIT = _query(
-    "limit", "At most so many agents; all when left out.", _number(params.MAX_AGENTS), 20
+    "limit",
+    "The maximum number of agents. Without it: all agents.",
+    _number(params.MAX_AGENTS),
+    20,
 )
 AGENT_ID = {
     "name": "agentId",
     "in": "path",
-    "description": "The agent's id, with slashes or without.",
+    "description": "The agent's id; slashes may be unescaped.",
     "required": True,
     "schema": _text(ID_SCHEMA_PATTERN),
     "example": "agent-1",
 }
 PAGE_LIMIT = _query(
     "limit",
-    "At most so many agents on a page.",
+    "The maximum number of agents on a page.",
     _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
     100,
 )
 CURSOR = _query(
-    "cursor", "The nextCursor of the page before.", {"type": "string"}, cursor_after("agent-1")
+    "cursor",
+    "The nextCursor of the previous page.",
+    {"type": "string"},
+    params.next_cursor("agent-1"),
 )
 SEARCH = _query(
     "q",
-    "Part of the name or the id, whatever the case of ASCII letters.",
+    "A part of the name or the id. The case of ASCII letters is ignored.",
     _text(ID_SCHEMA_PATTERN),
     "billing",
 )
 INVALID = _query(
     "invalid",
-    "Store the good events of a batch that has bad ones, and list the others.",
+    "Store the valid events of a batch and list the invalid ones in `rejected`.",
     {"type": "string", "enum": ["skip"]},
     "skip",
 )
 IF_NONE_MATCH = _header(
-    "If-None-Match", "The ETag of an earlier answer: 304 while it is the same.", {"type": "string"}
+    "If-None-Match",
+    "The ETag of an earlier response. The status is 304 while the body has not changed.",
+    {"type": "string"},
 )
 ENCODING = _header(
     "Content-Encoding",
-    "How the body is compressed.",
+    "The compression of the body.",
     {"type": "string", "enum": ["identity", "gzip"]},
 )
 
@@ -157,8 +166,8 @@ def _event_body(settings: Settings) -> dict[str, Any]:
     return {
         "required": True,
         "description": f"At most {settings.max_batch_events} events and"
-        f" {settings.max_body_bytes} bytes, also once decompressed; no NUL in any string, also"
-        " of members that are ignored.",
+        f" {settings.max_body_bytes} bytes, both compressed and decompressed. No string may"
+        " contain a NUL, even in ignored members.",
         "content": {
             JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
             NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
@@ -169,8 +178,8 @@ def _event_body(settings: Settings) -> dict[str, Any]:
 def _name_body(schema: Mapping[str, Any], example: Any, settings: Settings) -> dict[str, Any]:
     return {
         "required": True,
-        "description": f"At most {settings.max_body_bytes} bytes, also once decompressed; no NUL"
-        " in any string.",
+        "description": f"At most {settings.max_body_bytes} bytes, both compressed and"
+        " decompressed. No string may contain a NUL.",
         "content": {JSON: {"schema": schema, "example": example}},
     }
 
@@ -183,58 +192,52 @@ def _names_body(settings: Settings) -> dict[str, Any]:
 
 
 def operations(settings: Settings) -> dict[str, Operation]:
-    """By endpoint, as Flask names it."""
+    """The operations by Flask endpoint."""
     reads: dict[str, Any] = {"errors": READ_ERRORS, "headers": READ_HEADERS}
     agents = [Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455)]
     name = {"$ref": REF.format(name=NameBody.__name__)}
     days = [DayCount(date(2026, 4, 1), 142), DayCount(date(2026, 4, 2), 0)]
     return {
         "analytics.token_trend": Operation(
-            TokenTrend, TokenTrend("org-1", 2, days), parameters=(DAYS, IF_NONE_MATCH), **reads
+            TokenTrend("org-1", 2, days), parameters=(DAYS, IF_NONE_MATCH), **reads
         ),
         "analytics.agent_activity": Operation(
-            AgentActivity,
             AgentActivity("org-1", [HourCount(1, 9, 54)]),
             parameters=(MONTHS, IF_NONE_MATCH),
             **reads,
         ),
         "analytics.agent_usage": Operation(
-            AgentUsage,
             AgentUsage("org-1", "2026-04", [AgentCount("agent-1", 312)]),
             parameters=(MONTH, LIMIT, IF_NONE_MATCH),
             **reads,
         ),
         "events.post_events": Operation(
-            Receipt,
             Receipt(2, 1, 1),
             status=202,
             parameters=(INVALID, ENCODING),
             errors=WRITE_ERRORS,
-            body=_event_body(settings),
-            scope=WRITE,
+            request_body=_event_body(settings),
+            scope=EVENTS_WRITE,
         ),
         "agents.list_agents": Operation(
-            AgentDirectory,
-            AgentDirectory("org-1", agents, cursor_after("agent-1")),
+            AgentDirectory("org-1", agents, params.next_cursor("agent-1")),
             parameters=(PAGE_LIMIT, CURSOR, SEARCH, IF_NONE_MATCH),
             **reads,
         ),
         "naming.name_agents": Operation(
-            NamesReceipt,
             NamesReceipt(1),
             parameters=(ENCODING,),
             errors=WRITE_ERRORS,
-            body=_names_body(settings),
-            scope=NAME,
+            request_body=_names_body(settings),
+            scope=AGENTS_WRITE,
         ),
         "naming.name_agent": Operation(
-            AgentName,
             AgentName("agent-1", "billing-sync"),
             parameters=(AGENT_ID, ENCODING),
             errors=WRITE_ERRORS,
-            body=_name_body(name, {"name": "billing-sync"}, settings),
-            scope=NAME,
+            request_body=_name_body(name, {"name": "billing-sync"}, settings),
+            scope=AGENTS_WRITE,
         ),
-        "health.health": Operation(Health, Health("ok"), errors=(500,)),
-        "health.ready": Operation(Health, Health("ready"), errors=(500, 503)),
+        "health.health": Operation(Health("ok"), errors=(500,)),
+        "health.ready": Operation(Health("ready"), errors=(500, 503)),
     }

@@ -1,5 +1,4 @@
-"""The bodies of the API's answers; responses are encoded from these types, and so is the
-OpenAPI document."""
+"""Schemas: the bodies of the API's responses. The OpenAPI document is made from these types."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,12 +16,12 @@ from app.reports.usage import AgentCount
 from app.web.params import MAX_DAYS
 
 
-class Answer(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """A body with exactly its members; those that are UNSET are left out."""
+class ResponseBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a response. Members that are UNSET are left out."""
 
 
-class TokenTrend(Answer):
-    """Tokens issued per UTC day, oldest first, today last, silent days as zero."""
+class TokenTrend(ResponseBody):
+    """Tokens issued per UTC day, oldest first, today last; a day without tokens counts 0."""
 
     point: ClassVar = DayCount
     file: ClassVar = "tokens"
@@ -32,8 +31,8 @@ class TokenTrend(Answer):
     data: list[DayCount]
 
 
-class AgentActivity(Answer):
-    """Tokens issued per day of week and hour (UTC), ordered so, without empty cells."""
+class AgentActivity(ResponseBody):
+    """Tokens issued per day of week and hour (UTC), in that order, without empty cells."""
 
     point: ClassVar = HourCount
     file: ClassVar = "activity"
@@ -42,8 +41,8 @@ class AgentActivity(Answer):
     data: list[HourCount]
 
 
-class AgentUsage(Answer):
-    """Tokens issued per agent in one month, most first, then by id."""
+class AgentUsage(ResponseBody):
+    """Tokens issued per agent in one month, most tokens first, then by id."""
 
     point: ClassVar = AgentCount
     file: ClassVar = "agents"
@@ -53,34 +52,36 @@ class AgentUsage(Answer):
     data: list[AgentCount]
 
 
-class AgentDirectory(Answer):
-    """Agents that have a name or were issued tokens, by id. ``nextCursor`` is the ``cursor`` of
-    the next page, null on the last."""
+class AgentDirectory(ResponseBody):
+    """Agents that have a name or were issued tokens, by id.
+
+    ``nextCursor`` is the ``cursor`` of the next page; it is null on the last page.
+    """
 
     tenant_id: Id
     data: list[Agent]
     next_cursor: str | None
 
 
-class AgentName(Answer):
-    """What an agent is called from now on."""
+class AgentName(ResponseBody):
+    """The new name of an agent."""
 
     agent_id: Id
     name: Name | None
 
 
-class NamesReceipt(Answer):
-    """How many names were received, and stored."""
+class NamesReceipt(ResponseBody):
+    """The number of names that were received and stored."""
 
     received: Count
 
 
-# Reports, whose points can be had as a file as well.
+# Reports that are also available as CSV.
 Tabular = TokenTrend | AgentActivity | AgentUsage
 
 
-class Receipt(Answer):
-    """What became of a batch; ``rejected`` is there when bad events were to be skipped."""
+class Receipt(ResponseBody):
+    """The outcome of a batch. ``rejected`` is present when invalid events may be skipped."""
 
     received: Count
     accepted: Count
@@ -88,14 +89,14 @@ class Receipt(Answer):
     rejected: list[EventError] | UnsetType = UNSET
 
 
-class Health(Answer):
-    """``ok``: the process answers. ``ready``: so does the database, with the right schema."""
+class Health(ResponseBody):
+    """``ok``: the process responds. ``ready``: it can also read the database."""
 
     status: Literal["ok", "ready"]
 
 
-class Problem(Answer):
-    """Any error. What ``details`` holds depends on the code."""
+class Problem(ResponseBody):
+    """An error. The members of ``details`` depend on the code."""
 
     code: str
     message: str

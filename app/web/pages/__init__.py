@@ -1,1 +1,1 @@
-"""The pages for people: dashboard and sign-in."""
+"""Pages for browsers: the dashboard and sign-in."""

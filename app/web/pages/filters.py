@@ -1,4 +1,4 @@
-"""What somebody chose to see on the dashboard: the page's query, read as strictly as the API's."""
+"""Filters of the dashboard: the page's query, parsed as strictly as the API's."""
 
 from dataclasses import dataclass, replace
 from datetime import date
@@ -12,12 +12,12 @@ from app.web import params
 SORTS = ("count", "name", "id")
 PERIODS = (7, 30, 90)
 SPANS = (1, 3, 6, 12, 24)
-MONTHS = 24  # to choose one from
+MONTHS = 24  # in the list of months
 
 
 @dataclass(frozen=True)
-class Choices:
-    """The parameters of the page, those left out at what they are then."""
+class Filters:
+    """The parameters of the page, with defaults for absent ones."""
 
     today: date
     days: int
@@ -26,42 +26,42 @@ class Choices:
     month: date
     search: str | None
     sort: str
-    everyone: bool
+    all_agents: bool
 
     @property
     def this_month(self) -> date:
         return month_of(self.today)
 
     @property
-    def earlier(self) -> list[date]:
-        """The months to choose from, newest first; the chosen one is among them."""
+    def month_options(self) -> list[date]:
+        """The months of the list, newest first, with the selected one."""
         months = [months_back(self.this_month, ago) for ago in range(MONTHS)]
         return sorted({*months, self.month}, reverse=True)
 
     def query(self, **changes: object) -> dict[str, str]:
-        """The page's query with some choices changed; what goes without saying is left out."""
-        # Changes are this class's own fields, named in templates.
-        wanted = replace(self, **changes)  # type: ignore[arg-type]
-        said = {
-            "days": (wanted.days, params.DEFAULT_DAYS),
-            "months": (wanted.months, None),
-            "zone": (wanted.zone and wanted.zone.key, None),
-            "month": (f"{wanted.month:%Y-%m}", f"{wanted.this_month:%Y-%m}"),
-            "q": (wanted.search, None),
-            "sort": (wanted.sort, SORTS[0]),
-            "agents": ("all" if wanted.everyone else None, None),
+        """The page's query with some filters changed; default values are left out."""
+        # Templates pass the fields of this class as keywords.
+        filters = replace(self, **changes)  # type: ignore[arg-type]
+        values = {
+            "days": (filters.days, params.DEFAULT_DAYS),
+            "months": (filters.months, None),
+            "zone": (filters.zone and filters.zone.key, None),
+            "month": (f"{filters.month:%Y-%m}", f"{filters.this_month:%Y-%m}"),
+            "q": (filters.search, None),
+            "sort": (filters.sort, SORTS[0]),
+            "agents": ("all" if filters.all_agents else None, None),
         }
-        return {name: str(value) for name, (value, usual) in said.items() if value != usual}
+        return {name: str(value) for name, (value, default) in values.items() if value != default}
 
 
-def choices(args: MultiDict[str, str], today: date) -> Choices:
-    """Read the page's query. A field of a form that was left empty is as good as left out.
+def parse_filters(args: MultiDict[str, str], today: date) -> Filters:
+    """Parse the page's query. An empty field of a form counts as absent.
 
     Raises:
-        ValidationError: a parameter is wrong.
+        ValidationError: a parameter is invalid.
     """
     given = MultiDict((name, value) for name, value in args.items(multi=True) if value)
-    return Choices(
+    return Filters(
         today=today,
         days=params.days(given),
         months=params.months(given),
@@ -69,5 +69,5 @@ def choices(args: MultiDict[str, str], today: date) -> Choices:
         month=params.month(given, month_of(today)),
         search=params.search(given),
         sort=params.one_of(given, "sort", SORTS),
-        everyone=params.one_of(given, "agents", ("top", "all")) == "all",
+        all_agents=params.one_of(given, "agents", ("top", "all")) == "all",
     )

@@ -1,4 +1,4 @@
-"""Numbers, instants and places as the pages say them; Jinja filters."""
+"""Formatting of numbers, dates and times on pages, as Jinja filters."""
 
 import shlex
 from collections.abc import Callable
@@ -16,17 +16,16 @@ _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
 )
-_REMARKS = {"spike": "spike", "silent": "silent", "": ""}
 _STATES = {"whole": "", "partial": "so far", "pending": "not counted yet"}
 _DASH = "\N{EN DASH}"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def init_app(app: Flask) -> None:
-    """Make the filters known to templates."""
-    # Lines of statements alone leave no blank ones: a page has hundreds.
+    """Register the filters for templates."""
+    # Without these options each line with only a statement leaves a blank line in the page.
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters.update({word.__name__: word for word in FILTERS} | {"shell": shlex.quote})
+    app.jinja_env.filters.update({each.__name__: each for each in FILTERS} | {"shell": shlex.quote})
 
 
 def number(value: float) -> str:
@@ -40,7 +39,7 @@ def count_of(value: int, thing: str) -> str:
 
 
 def share(value: float) -> str:
-    """A part of one in percent; what is there is never 0 %, what is not all never 100 %."""
+    """A share in percent. Rounding never shows 0 % for a part, or 100 % for less than all."""
     if 0 < value < 0.001:
         return "under\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
     if 0.999 < value < 1:
@@ -54,7 +53,7 @@ def change(value: float) -> str:
 
 
 def day(value: date) -> str:
-    """``Tue 31 Mar``: at most some months from now, so that the year goes without saying."""
+    """``Tue 31 Mar``. The dashboard shows recent days, so the year is left out."""
     weekday, month = _DAYS[value.isoweekday() % 7], _MONTHS[value.month - 1]
     return f"{weekday[:3]} {value.day} {month[:3]}"
 
@@ -69,15 +68,15 @@ def weekday(cell: Cell) -> str:
     return _DAYS[cell.dow][:3]
 
 
-def window(cell: Cell) -> str:
-    """``Tuesday 12-13``, with a dash."""
+def hour_range(cell: Cell) -> str:
+    """``Tuesday 12-13``, with an en dash."""
     return f"{_DAYS[cell.dow]} {cell.hour}{_DASH}{cell.hour + 1}"
 
 
-def clock(value: datetime, today: date) -> str:
-    """``12:03:15 UTC``, with its day unless that is today."""
-    before = "" if value.date() == today else f"{day(value.date())}, "
-    return f"{before}{value:%H:%M:%S} UTC"
+def clock_time(value: datetime, today: date) -> str:
+    """``12:03:15 UTC``, with the day in front unless it is today."""
+    date_part = "" if value.date() == today else f"{day(value.date())}, "
+    return f"{date_part}{value:%H:%M:%S} UTC"
 
 
 def age(seconds: int) -> str:
@@ -86,38 +85,38 @@ def age(seconds: int) -> str:
     return f"{seconds // size} {unit}"
 
 
-def ahead(minutes: int) -> str:
-    """``5:30 hours ahead of``, ``1 hour behind``, ``level with``."""
+def utc_offset(minutes: int) -> str:
+    """``5:30 hours ahead of``, ``1 hour behind``, ``the same as``; the page adds ``UTC``."""
     if not minutes:
-        return "level with"
+        return "the same as"
     hours, rest = divmod(abs(minutes), 60)
     amount = f"{hours}:{rest:02} hours" if rest else count_of(hours, "hour")
     return f"{amount} ahead of" if minutes > 0 else f"{amount} behind"
 
 
 def tokens(value: Day) -> str:
-    """A day's count; of one that is not counted yet nothing is known."""
+    """A day's tokens; a dash for a day that is not counted yet."""
     return _DASH if value.state == "pending" else number(value.count)
 
 
-def remark(value: Day) -> str:
-    """What is to be said of a day."""
-    return ", ".join(filter(None, (_REMARKS[value.note], _STATES[value.state])))
+def day_note(value: Day) -> str:
+    """The notes of a day: ``spike``, ``silent``, ``so far``, ``not counted yet``."""
+    return ", ".join(filter(None, (value.note, _STATES[value.state])))
 
 
-def classes(value: Day) -> Markup:
-    """The attribute by which a day's bar is told apart, if it is an unusual one."""
+def bar_class(value: Day) -> Markup:
+    """The ``class`` attribute of a day's bar; empty for an ordinary day."""
     state = "" if value.state == "whole" else value.state
     names = " ".join(filter(None, (state, "weekend" if value.weekend else "", value.note)))
     return Markup(' class="{}"').format(names) if names else Markup("")
 
 
-def told(value: Day) -> str:
-    """A day in words: ``Tue 31 Mar: 1,234, spike``."""
-    return ", ".join(filter(None, (f"{day(value.date)}: {tokens(value)}", remark(value))))
+def day_summary(value: Day) -> str:
+    """A day as text: ``Tue 31 Mar: 1,234, spike``."""
+    return ", ".join(filter(None, (f"{day(value.date)}: {tokens(value)}", day_note(value))))
 
 
 FILTERS: tuple[Callable[..., Any], ...] = (
-    *(number, count_of, share, change, day, month, weekday, window),
-    *(clock, age, ahead, tokens, remark, classes, told),
+    *(number, count_of, share, change, day, month, weekday, hour_range),
+    *(clock_time, age, utc_offset, tokens, day_note, bar_class, day_summary),
 )

@@ -1,4 +1,4 @@
-"""Sessions of pages: a signed cookie that says who signed in and until when, never the token."""
+"""Sessions: a signed cookie with the organization, the subject and the expiry, never the token."""
 
 import hashlib
 import re
@@ -11,31 +11,34 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.wrappers import Response as Redirect
 
-from app.auth.tokens import Caller, require_tenant
+from app.auth.tokens import Caller, tenant_of
 from app.errors import ValidationError
 
 COOKIE = "analytics_session"
-# However long a token lives: what is signed cannot be taken back, but by a new SECRET_KEY.
+# The limit also for tokens that live longer: only a new SECRET_KEY revokes a signed cookie.
 MAX_SECONDS = 24 * 3600
 MAX_FORM_BYTES = 64 * 1024
-# What has no sessions need not prepare one for each call.
-WITHOUT = ("/api/", "/static/", "/docs", "/health", "/ready")
+# Requests for these paths have no session, so none is opened.
+PATHS_WITHOUT_SESSION = ("/api/", "/static/", "/docs", "/health", "/ready")
 
-_TENANT, _SUBJECT, _EXPIRES, _WANTED = "tenant", "subject", "expires", "wanted"
-_SHOWN = 255
-# A path here, for a browser too: it takes // for another host, and \ for a /.
-_LOCAL = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]{0,999})?")
+_TENANT, _SUBJECT, _EXPIRES, _RETURN_TO = "tenant", "subject", "expires", "wanted"
+_MAX_SUBJECT = 255
+# A path of this host. Browsers read // as another host, and \ as a /.
+_LOCAL_PATH = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]{0,999})?")
 
 _csrf = CSRFProtect()
 
 
-class PageSessions(SecureCookieSessionInterface):
-    """Cookies that scripts cannot read, that end with the token, and that TLS keeps to itself."""
+class CookieSessions(SecureCookieSessionInterface):
+    """Session cookies that scripts cannot read and that end with the token.
+
+    A cookie that was set over TLS is sent over TLS only.
+    """
 
     digest_method = staticmethod(hashlib.sha256)
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        if request.path.startswith(WITHOUT):
+        if request.path.startswith(PATHS_WITHOUT_SESSION):
             return None
         return super().open_session(app, request)
 
@@ -45,7 +48,7 @@ class PageSessions(SecureCookieSessionInterface):
         super().save_session(app, session, response)
 
     def get_cookie_name(self, app: Flask) -> str:
-        """Behind TLS one that no other host of the domain can set for us."""
+        """The cookie's name. Its prefix behind TLS keeps other hosts from setting the cookie."""
         name = super().get_cookie_name(app)
         return f"__Host-{name}" if request.is_secure else name
 
@@ -53,23 +56,23 @@ class PageSessions(SecureCookieSessionInterface):
         return request.is_secure
 
     def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
-        """With the token; before anybody signed in, with the browser."""
-        ends = session.get(_EXPIRES)
-        return None if ends is None else datetime.fromtimestamp(ends, UTC)
+        """The token's expiry; before sign-in ``None``: the cookie ends with the browser."""
+        expires = session.get(_EXPIRES)
+        return None if expires is None else datetime.fromtimestamp(expires, UTC)
 
 
 def init_app(app: Flask) -> None:
-    """Keep sessions in cookies, and prepare the check of forms."""
-    app.session_interface = PageSessions()
+    """Configure session cookies and CSRF tokens."""
+    app.session_interface = CookieSessions()
     app.config.update(
         SESSION_COOKIE_NAME=COOKIE,
         SESSION_COOKIE_HTTPONLY=True,
-        # Strict would hide it from the redirect back from the identity provider.
+        # "Strict" would omit the cookie on the redirect back from the identity provider.
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=MAX_SECONDS,
-        # The API has no cookies, hence nothing to check; a page's form is good as long as its
-        # session, and our pages send no referrer that could be looked at.
+        # check_form() makes the check, for pages only: the API reads no cookies. A form is valid
+        # as long as its session, and these pages send no referrer to check.
         WTF_CSRF_CHECK_DEFAULT=False,
         WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_SSL_STRICT=False,
@@ -78,21 +81,20 @@ def init_app(app: Flask) -> None:
 
 
 def begin(caller: Caller) -> str:
-    """Begin the session of whoever brought a verified token, and end what was there before; the
-    page that was asked for.
+    """Begin a session, end the previous one, and return the path to continue at.
 
     Raises:
-        ForbiddenError: the token names no organization.
+        ForbiddenError: the token has no organization.
     """
-    tenant, path = require_tenant(caller), wanted()
+    tenant, path = tenant_of(caller), pop_return_path()
     session.clear()
-    session[_TENANT], session[_SUBJECT] = tenant, caller.person[:_SHOWN]
+    session[_TENANT], session[_SUBJECT] = tenant, caller.subject[:_MAX_SUBJECT]
     session[_EXPIRES] = min(caller.expires, time.time() + MAX_SECONDS)
     return path
 
 
-def live() -> Caller | None:
-    """Who signed in, unless that is over."""
+def current() -> Caller | None:
+    """The caller of the session, unless it has expired."""
     expires: float = session.get(_EXPIRES, 0)
     if expires <= time.time():
         return None
@@ -101,34 +103,34 @@ def live() -> Caller | None:
 
 
 def end() -> None:
-    """Sign out of this browser."""
+    """End the session in this browser."""
     session.clear()
 
 
-def to_sign_in() -> Redirect:
-    """Away to the sign-in page, and afterwards to the page that was asked for."""
+def redirect_to_sign_in() -> Redirect:
+    """Redirect to the sign-in page, which redirects back to the requested page afterwards."""
     for name in (_TENANT, _SUBJECT, _EXPIRES):
         session.pop(name, None)
     if request.method == "GET":
         query = request.query_string.decode("latin-1")
-        session[_WANTED] = quote(request.path) + (f"?{query}" if query else "")
+        session[_RETURN_TO] = quote(request.path) + (f"?{query}" if query else "")
     return redirect(url_for("signin.page"), 303)
 
 
-def wanted() -> str:
-    """The page of ours that was asked for before signing in, once."""
-    path = str(session.pop(_WANTED, ""))
-    return path if _LOCAL.fullmatch(path) else url_for("dashboard.page")
+def pop_return_path() -> str:
+    """The path that was requested before sign-in, removed from the session; else the dashboard."""
+    path = str(session.pop(_RETURN_TO, ""))
+    return path if _LOCAL_PATH.fullmatch(path) else url_for("dashboard.page")
 
 
 def check_form() -> None:
-    """Refuse a form that is not from a page of this session; a ``before_request``.
+    """Check the CSRF token of a form. A ``before_request``.
 
     Raises:
-        ValidationError: it is none of ours, or too old.
+        ValidationError: the form is not from a page of this session.
     """
     request.max_content_length = MAX_FORM_BYTES
     try:
         _csrf.protect()
     except CSRFError:
-        raise ValidationError("the page was open for too long; please send it again") from None
+        raise ValidationError("this form has expired; reload the page and try again") from None

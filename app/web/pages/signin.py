@@ -1,14 +1,13 @@
-"""Signing in to the pages, by the identity provider or with a pasted access token, and out."""
+"""Sign-in through the identity provider or with a pasted access token, and sign-out."""
 
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
-from app.auth import tokens as auth
+from app.auth.tokens import verify_token
 from app.errors import ServiceError, UnauthorizedError, ValidationError
-from app.web import errors
+from app.web import errors, request_log
 from app.web.context import services
 from app.web.pages import sessions
-from app.web.request_log import note
 from app.web.responses import page_response
 
 bp = Blueprint("signin", __name__)
@@ -16,13 +15,13 @@ bp.before_request(sessions.check_form)
 
 
 def require_session() -> Redirect | None:
-    """Let in who signed in, as the token that they signed in with would be; a ``before_request``.
+    """Require a session and a valid form, and set ``g.caller``. A ``before_request``.
 
-    Others go to the sign-in page first, and a form must be of this session's pages.
+    Without a session the browser is redirected to the sign-in page.
     """
-    caller = sessions.live()
+    caller = sessions.current()
     if caller is None:
-        return sessions.to_sign_in()
+        return sessions.redirect_to_sign_in()
     g.caller, g.tenant_id = caller, caller.tenant_id
     sessions.check_form()
     return None
@@ -30,21 +29,21 @@ def require_session() -> Redirect | None:
 
 @bp.get("/")
 def start() -> Redirect:
-    """Where people come in."""
+    """Redirect the service's address to the dashboard."""
     return redirect(url_for("dashboard.page"), 303)
 
 
 @bp.get("/signin")
 def page() -> Response | Redirect:
-    """The ways to sign in."""
-    if sessions.live():
-        return redirect(sessions.wanted(), 303)
-    return _page()
+    """The sign-in page."""
+    if sessions.current():
+        return redirect(sessions.pop_return_path(), 303)
+    return _signin_page()
 
 
 @bp.post("/signin")
 def paste() -> Redirect:
-    """An access token, pasted; however its lines were broken."""
+    """Sign in with a pasted access token; white space and line breaks in it are removed."""
     if not services().settings.token_login:
         abort(404)
     token = "".join(request.form.get("token", "").split())
@@ -55,15 +54,18 @@ def paste() -> Redirect:
 
 @bp.get("/signin/oidc")
 def ask_provider() -> Redirect:
-    """Away to the identity provider; a link, since a form may be sent to this service alone."""
-    from app.web.pages import oidc  # noqa: PLC0415 - only who signs in needs what it imports
+    """Redirect to the identity provider.
+
+    It is a link, not a form: the Content-Security-Policy sends forms to this service only.
+    """
+    from app.web.pages import oidc  # noqa: PLC0415 - a slow import that only sign-in needs
 
     return oidc.start()
 
 
 @bp.get("/signin/callback")
 def callback() -> Redirect:
-    """Back from the identity provider."""
+    """Sign in with the identity provider's redirect back."""
     from app.web.pages import oidc  # noqa: PLC0415 - as above
 
     return _begin(oidc.finish())
@@ -71,34 +73,36 @@ def callback() -> Redirect:
 
 @bp.post("/signout")
 def sign_out() -> Redirect:
-    """Out of this service; the identity provider has a session of its own."""
+    """Sign out of this service. The identity provider's own session continues."""
     sessions.end()
     return redirect(url_for("signin.page"), 303)
 
 
 @bp.errorhandler(ServiceError)
 def problem(error: ServiceError) -> Response | Redirect:
-    """The page again, with what was wrong."""
-    note(problem=error.message)
+    """The sign-in page with the error's message."""
+    request_log.note(problem=error.message)
     if request.endpoint == "signin.sign_out":
-        # Who is out already need not be told that the form is too old.
-        return errors.service_error(error) if sessions.live() else sessions.to_sign_in()
+        # Without a session the browser is signed out already, so the expired form is no error.
+        if sessions.current():
+            return errors.service_error(error)
+        return sessions.redirect_to_sign_in()
     text = error.message
     if request.endpoint == "signin.callback" and isinstance(error, UnauthorizedError):
-        text = f"the identity provider's access token cannot be used here: {text}"
-    response = _page(problem=errors.sentence(text))
+        text = f"the identity provider's access token is not accepted here: {text}"
+    response = _signin_page(problem=errors.sentence(text))
     response.status_code = error.status
     response.headers.update(error.headers)
     return response
 
 
 def _begin(token: str) -> Redirect:
-    wanted = sessions.begin(auth.identify(token))
-    g.caller = sessions.live()  # for the request's line
-    return redirect(wanted, 303)
+    path = sessions.begin(verify_token(token))
+    g.caller = sessions.current()  # for the request's log line
+    return redirect(path, 303)
 
 
-def _page(problem: str | None = None) -> Response:
+def _signin_page(problem: str | None = None) -> Response:
     settings = services().settings
     response = page_response(
         "signin.html",

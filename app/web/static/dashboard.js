@@ -1,5 +1,5 @@
-// What the dashboard has beyond its HTML: it refreshes itself, says what is pointed at or focused
-// in a box of its own, and lets arrow keys walk through days and hours.
+// Dashboard script: refreshes the report, shows tooltips, and moves the focus through days and
+// hours with the arrow keys. The page also works without it.
 "use strict";
 
 const tip = document.createElement("div");
@@ -8,8 +8,8 @@ tip.hidden = true;
 tip.setAttribute("aria-hidden", "true");
 document.body.append(tip);
 
-// Each mark's text: an SVG group has a <title>, a cell of the heatmap a title attribute, which is
-// taken away so that the browser's own box does not come as well.
+// Each mark's text, from an SVG group's <title> or a heatmap cell's title attribute. Both are
+// removed from the page, or the browser would show its own tooltip too.
 const texts = new WeakMap();
 
 function show(mark) {
@@ -26,8 +26,8 @@ function hide() {
   tip.hidden = true;
 }
 
-// Rows of marks, one of which can be reached with Tab; from there the arrow keys lead on.
-function walk(rows) {
+// Keyboard navigation in rows of marks: Tab reaches one mark, the arrow keys move between marks.
+function addNavigation(rows) {
   if (!rows.length || !rows[0].length) return;
   rows.forEach((row, y) => row.forEach((mark, x) => {
     const title = mark.querySelector("title");
@@ -62,14 +62,15 @@ function walk(rows) {
   (rows.length > 1 ? rows[0][0] : last[last.length - 1]).setAttribute("tabindex", "0");
 }
 
-function enliven() {
+function setUpReport() {
   const days = [...document.querySelectorAll(".bars g")];
-  if (days.length) walk([days]);
-  walk([...document.querySelectorAll(".heat tbody tr")].map((row) => [...row.querySelectorAll("td")]));
+  if (days.length) addNavigation([days]);
+  addNavigation([...document.querySelectorAll(".heat tbody tr")].map((row) => [...row.querySelectorAll("td")]));
 }
 
-// Not while somebody reads through the marks, chooses something, or looks elsewhere.
-function busy(report) {
+// A refresh would disturb a user who reads a tooltip, fills in a form or selects text. It is useless
+// in a hidden tab.
+function isInUse(report) {
   const focused = document.activeElement;
   return document.hidden || !tip.hidden || report.querySelector("details[open]") ||
     (report.contains(focused) && focused !== report) || !window.getSelection().isCollapsed;
@@ -77,18 +78,18 @@ function busy(report) {
 
 async function refresh() {
   const report = document.getElementById("report");
-  if (busy(report)) return;
-  const answer = await fetch(location.href, { credentials: "same-origin" });
-  if (answer.redirected) location.reload();  // signed out meanwhile
-  if (answer.redirected || !answer.ok) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (isInUse(report)) return;
+  const response = await fetch(location.href, { credentials: "same-origin" });
+  if (response.redirected) location.reload();  // the session has ended
+  if (response.redirected || !response.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const next = page.getElementById("report");
-  if (!next || busy(report)) return;
+  if (!next || isInUse(report)) return;
   report.replaceWith(next);
-  enliven();
+  setUpReport();
 }
 
-enliven();
+setUpReport();
 const seconds = Number(document.getElementById("report").dataset.refresh);
 const update = () => refresh().catch(() => {});
 setInterval(update, Math.max(seconds, 15) * 1000);

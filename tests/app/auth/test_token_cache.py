@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.auth import token_cache as remembered
-from app.auth import tokens as auth
-from app.auth.token_cache import Remembered
+from app.auth import token_cache, tokens
+from app.auth.token_cache import TokenCache
 from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens?days=1"
@@ -18,13 +17,13 @@ EVENTS = "/api/v1/events"
 def verified(monkeypatch):
     """The tokens whose signature was looked at."""
     seen = []
-    decode = auth.decode_token
+    decode = tokens.decode_token
 
     def counting(text):
         seen.append(text)
         return decode(text)
 
-    monkeypatch.setattr(auth, "decode_token", counting)
+    monkeypatch.setattr(tokens, "decode_token", counting)
     return seen
 
 
@@ -33,8 +32,8 @@ def clock(monkeypatch):
     """Moves both clocks on."""
     passed = [0.0]
     wall, steady = time.time, time.monotonic
-    monkeypatch.setattr(remembered.time, "time", lambda: wall() + passed[0])
-    monkeypatch.setattr(remembered.time, "monotonic", lambda: steady() + passed[0])
+    monkeypatch.setattr(token_cache.time, "time", lambda: wall() + passed[0])
+    monkeypatch.setattr(token_cache.time, "monotonic", lambda: steady() + passed[0])
 
     def move(seconds):
         passed[0] += seconds
@@ -86,26 +85,26 @@ def test_each_token_keeps_its_own_tenant_and_scopes(client):
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch):
-    monkeypatch.setattr(remembered, "MOST", 3)
-    kept = Remembered[int]()
+    monkeypatch.setattr(token_cache, "MAX_TOKENS", 3)
+    kept = TokenCache[int]()
     expiry = time.time() + 60
     for number in range(5):
-        kept.keep(str(number), number, expiry)
-    kept.keep("3", 33, expiry)
-    kept.keep("5", 5, expiry)
-    assert [kept.find(str(number)) for number in range(6)] == [None, None, None, 33, 4, 5]
-    kept.forget()
-    assert kept.find("5") is None
+        kept.put(str(number), number, expiry)
+    kept.put("3", 33, expiry)
+    kept.put("5", 5, expiry)
+    assert [kept.get(str(number)) for number in range(6)] == [None, None, None, 33, 4, 5]
+    kept.clear()
+    assert kept.get("5") is None
 
 
 def test_threads_at_once_neither_fail_nor_mix_tokens_up(monkeypatch):
-    monkeypatch.setattr(remembered, "MOST", 8)
-    kept = Remembered[int]()
+    monkeypatch.setattr(token_cache, "MAX_TOKENS", 8)
+    kept = TokenCache[int]()
     expiry = time.time() + 60
 
     def work(number):
-        kept.keep(str(number), number, expiry)
-        return kept.find(str(number)) in {None, number}
+        kept.put(str(number), number, expiry)
+        return kept.get(str(number)) in {None, number}
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, list(range(50)) * 100))
@@ -114,5 +113,5 @@ def test_threads_at_once_neither_fail_nor_mix_tokens_up(monkeypatch):
 def test_no_token_is_kept_as_it_is(client):
     headers = bearer()
     client.get(READ, headers=headers)
-    kept = client.application.extensions["analytics_remembered"]
+    kept = client.application.extensions["analytics_token_cache"]
     assert headers["Authorization"].split()[1] not in repr(vars(kept))

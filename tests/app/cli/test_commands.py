@@ -136,7 +136,7 @@ def test_a_database_without_tables_is_named_in_one_line(empty_url: str, command:
     assert error.endswith(SCHEMA)
 
 
-SCHEMA = " (is the schema current? see `flask db current`)"
+SCHEMA = " (the schema may be out of date; check it with `flask db current`)"
 
 
 def test_a_column_that_is_not_there_yet_is_a_matter_of_the_schema(flask: Runner) -> None:

@@ -320,7 +320,7 @@ def test_the_calls_are_ready_to_paste(flask: Runner) -> None:
     for path in ("tokens", "agents/activity", "agents"):
         assert f'curl -s "http://127.0.0.1:3456/api/v1/analytics/{path}' in done.stdout
     assert done.stdout.count('-H "Authorization: Bearer $TOKEN"') == 3
-    line = "# the dashboard, where the TOKEN can be pasted: http://127.0.0.1:3456/dashboard\n"
+    line = "# the dashboard (paste the TOKEN there): http://127.0.0.1:3456/dashboard\n"
     assert line in done.stdout
 
 

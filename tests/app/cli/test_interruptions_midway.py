@@ -61,7 +61,7 @@ def test_a_rebuild_corrects_all_tables_or_none(
     ):
         wait_until(waited_for)  # the other tables are written by now
         ended = interrupt(child)
-    state = "the months were corrected as a whole or not at all; run it again"
+    state = "the months were corrected completely or not at all; run it again"
     assert ended == (130, "", f"Interrupted: {state}\n")
     assert {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS} == spoilt
     assert flask("rollup", "rebuild", *months).returncode == 0

@@ -1,9 +1,8 @@
-"""Ctrl-C at the worst moments: where Python drops it, or a read does not hear it."""
+"""Ctrl-C at the worst moments: in the middle of a failure, or just before a read."""
 
 import io
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,10 +32,9 @@ def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Resu
 
         return CliRunner().invoke(command)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
+    handler = signal.getsignal(signal.SIGINT)
     yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGINT, handler)
 
 
 def test_a_connection_that_is_just_given_back_is_no_matter_for_a_traceback(
@@ -70,39 +68,6 @@ def test_another_one_is_too_late_to_spoil_the_way_out(run: Callable[..., Result]
 
     run(work)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-class Dying:
-    """Ctrl-C comes while this is destroyed: Python lets no exception out of there."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_one_that_python_drops_comes_again(run: Callable[..., Result]) -> None:
-    def work(_: Database) -> None:
-        Dying()
-        time.sleep(20)
-
-    assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")
-
-
-def test_one_that_is_dropped_at_the_very_end_is_too_late(run: Callable[..., Result]) -> None:
-    assert outcome(run(lambda _: Dying() and None)) == (0, "")
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-
-
-def test_what_else_python_drops_is_told_as_ever(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def __del__(self) -> None:
-            raise ValueError
-
-    told: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
-    assert run(lambda _: Broken() and None).exit_code == 0
-    assert told == [ValueError]
 
 
 def outcome(result: Result) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,12 +34,15 @@ def environ(database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def some_events(issue: Callable[..., object], database: Database, tmp_path: Path) -> Path:
-    """Old events that are stored and not counted, and a file with others."""
+def some_events(
+    issue: Callable[..., object], database: Database, sqlite_template: Path, tmp_path: Path
+) -> Path:
+    """Old events that are stored and not counted, a file with others, and an empty database."""
     issue("2020-04-01T00:00:00Z", times=5)
     received = sa.literal_column("'2020-04-01 00:00:00.000000'")
     aged = sa.update(issuance_events).values(received_at=received)
     database.write(lambda connection: connection.execute(aged))
+    shutil.copy(sqlite_template, tmp_path / "copy.db")
     path = tmp_path / "events.ndjson"
     path.write_bytes(b"".join(line(f"e{number}") for number in range(5)))
     return path

@@ -149,6 +149,18 @@ def test_a_bad_number_is_refused_by_name(variable: str, value: str) -> None:
     assert variable in refusal(KEYS | {"DATABASE_URL": FILE, variable: value})
 
 
+def test_nothing_else_reads_the_environment() -> None:
+    """Only ``app/config`` does; gunicorn's hooks hand the metrics folder to the library."""
+    files = [*(ROOT / "app").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+    files += [*(ROOT / "migrations").rglob("*.py"), ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"]
+    readers = {
+        str(file.relative_to(ROOT))
+        for file in files
+        if re.search(r"\bos\.(environ|getenv)\b|from os import", file.read_text())
+    }
+    assert readers - {"app/server/gunicorn_config.py"} == {"app/config/settings.py"}
+
+
 # The database's address, and what is never shown
 
 

@@ -8,6 +8,7 @@ import pytest
 from app.reports import activity, usage
 from app.reports import trend as insights
 from app.reports.activity import HourCount
+from app.reports.base import freshness
 from app.reports.trend import DayCount
 from app.reports.usage import NamedUsage
 
@@ -187,3 +188,26 @@ def test_agents_keep_their_rank_however_they_are_sorted(by, ids):
     agents = usage.ordered(usage.shares(USAGE), by)
     assert [one.agent_id for one in agents] == ids
     assert {one.agent_id: one.rank for one in agents} == {"id-b": 1, "id-c": 2, "id-a": 3}
+
+
+def test_a_ranking_counts_all_agents_and_shows_those_found():
+    found = usage.ranking(USAGE, search="id", sort="id", limit=2)
+    assert [one.agent_id for one in found.agents] == ["id-a", "id-b"]
+    assert (found.matching, found.all_agents, found.total) == (3, 3, 100)
+    assert [one.agent_id for one in found.heavy] == ["id-b"]
+    none = usage.ranking(USAGE, search="zzz", sort="count", limit=None)
+    assert (none.agents, none.matching, none.all_agents) == ([], 0, 3)
+
+
+@pytest.mark.parametrize(("minutes", "hours"), [(120, 2), (-180, -3), (0, 0), (330, 0), (-210, 0)])
+def test_only_whole_hours_move_the_week(minutes, hours):
+    assert activity.whole_hours(minutes) == hours
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds", "stale"), [(-5, 0, False), (45, 45, False), (46, 46, True)]
+)
+def test_numbers_are_stale_after_three_intervals(age, seconds, stale):
+    counted_at = NOON - timedelta(seconds=age)
+    assert freshness(counted_at, NOON, 15) == (counted_at, seconds, stale, 15)
+    assert freshness(None, NOON, 15) == (None, 0, False, 15)

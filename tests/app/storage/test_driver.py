@@ -13,7 +13,6 @@ from app.storage.driver import fetch
 from app.storage.failures import is_unavailable
 from app.storage.tables import daily_issuance
 from app.storage.tenant_guard import TenantGuardError
-from app.telemetry import tracing
 from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
 
@@ -41,16 +40,6 @@ def test_rows_are_those_of_sqlalchemy(database):
         expected, *expected_days = through_sqlalchemy(connection, trend._TREND, APRIL)
         assert days == expected_days
         assert queries.as_utc(state[0]) == expected[0] is not None
-
-
-@pytest.mark.usefixtures("counted")
-def test_a_traced_read_goes_through_sqlalchemy_where_spans_are_made(database, monkeypatch):
-    monkeypatch.setattr(tracing, "_tracing", object())
-    seen = []
-    sa.event.listen(database.engine, "after_cursor_execute", lambda *given: seen.append(given[2]))
-    with database.reading_for(TENANT) as connection:
-        assert len(fetch(connection, trend._TREND, APRIL)) == 4
-    assert [text for text in seen if "daily_issuance" in text]
 
 
 @pytest.mark.usefixtures("counted")

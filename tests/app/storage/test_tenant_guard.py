@@ -181,8 +181,8 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
     with database.reading_for(tenant) as connection:
         days = trend.token_trend(connection, tenant, last=today, days=90)
         cells = [
-            activity.agent_activity(connection, tenant, since=since, until=month)
-            for since in (None, month)
+            activity.agent_activity(connection, tenant, last=month, months=months)
+            for months in (None, 1)
         ]
         agents = [
             usage.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)

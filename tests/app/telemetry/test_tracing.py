@@ -6,7 +6,9 @@ import sys
 import threading
 
 import pytest
+import sqlalchemy as sa
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import ROOT
 from app.errors import SettingsError
@@ -45,7 +47,8 @@ def traced_client(traced):
 
 
 def test_a_request_and_its_statements_are_spans_in_the_callers_trace(traced, traced_client):
-    answer = traced_client.get(TOKENS, headers=bearer() | {"traceparent": PARENT})
+    headers = bearer() | {"traceparent": PARENT}
+    answer = traced_client.get(TOKENS, headers=headers, buffered=True)
     *statements, request = traced[1]()
     assert request.name == f"GET {TOKENS}"
     assert request.kind.name == "SERVER"
@@ -65,18 +68,34 @@ def test_a_request_and_its_statements_are_spans_in_the_callers_trace(traced, tra
     assert "daily_issuance" in last.attributes["db.query.text"]
 
 
-def test_no_span_holds_a_tenant_or_a_token(traced, traced_client):
+def test_no_span_holds_a_tenant_a_token_or_an_address(traced, traced_client):
     headers = bearer("a-tenant-of-ours")
-    traced_client.get(TOKENS, headers=headers)
-    shown = "".join(span.to_json() for span in traced[1]())
+    traced_client.get(f"{TOKENS}?days=3&x=secret-query", headers=headers, buffered=True)
+    traced_client.get("/secret-path", headers=headers, buffered=True)
+    spans = traced[1]()
+    assert [span.name for span in spans if span.kind.name == "SERVER"] == [f"GET {TOKENS}", "GET"]
+    shown = "".join(span.to_json() for span in spans)
     assert "a-tenant-of-ours" not in shown
+    assert "secret" not in shown
     assert headers["Authorization"].split(".")[1] not in shown
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_no_span_holds_the_text_of_an_error(traced, traced_client):
+    """PostgreSQL repeats values in the texts of its errors."""
+    database = traced_client.application.extensions["analytics"].database
+    cast = sa.text("SELECT CAST(CAST(:value AS text) AS integer)")
+    with pytest.raises(DBAPIError, match="a-value-of-ours"), database.reading() as connection:
+        connection.execute(cast, {"value": "a-value-of-ours"})
+    spans = traced[1]()
+    assert [span.attributes["db.query.text"] for span in spans if not span.status.is_ok]
+    assert "a-value-of-ours" not in "".join(span.to_json() for span in spans)
 
 
 def test_a_failing_statement_ends_its_span_as_failed(traced, traced_client):
     database = traced_client.application.extensions["analytics"].database
     database.write(lambda c: c.exec_driver_sql("ALTER TABLE daily_issuance RENAME TO gone"))
-    assert traced_client.get(TOKENS, headers=bearer()).status_code == 503
+    assert traced_client.get(TOKENS, headers=bearer(), buffered=True).status_code == 503
     failed = [span for span in traced[1]() if not span.status.is_ok]
     assert [span.name for span in failed if "daily" in span.attributes.get("db.query.text", "")]
 
@@ -84,7 +103,8 @@ def test_a_failing_statement_ends_its_span_as_failed(traced, traced_client):
 def test_a_run_is_a_span(traced, issue, database):
     issue("2026-04-01T00:00:00Z")
     tick(database, traced[0], threading.Event())
-    assert [span.name for span in traced[1]()] == ["rollup"]
+    run = traced[1]()[-1]
+    assert (run.name, run.parent) == ("rollup", None)
 
 
 def test_without_the_setting_nothing_is_traced_nor_imported(sqlite_url):
@@ -99,6 +119,7 @@ def test_without_the_setting_nothing_is_traced_nor_imported(sqlite_url):
 
 
 def test_without_the_libraries_the_setting_is_refused_by_name(sqlite_url, monkeypatch):
+    monkeypatch.delitem(sys.modules, "app.telemetry.spans", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(SettingsError, match=r"^TRACING needs what requirements-tracing.txt pins"):
         tracing.start(make_settings(sqlite_url, TRACING="1"), "web")

@@ -64,7 +64,7 @@ def test_each_reports_numbers_are_those_of_the_api(client, browser, busy):
         assert re.search(rf' {cell["hour"]}–{cell["hour"] + 1}: {cell["count"]}"', page.text)  # noqa: RUF001
     for agent in client.get("/api/v1/analytics/agents", headers=bearer()).json["data"]:
         assert f" {agent['agentId']} {agent['tokenCount']} " in text
-    assert "70 in 7 days, +0.0 % against the 7 days before (70)." in text
+    assert "70 in 7 days, +0.0 % compared with the 7 days before (70)." in text
 
 
 def test_the_page_costs_three_queries_and_few_bytes(browser, issue, roll_up):
@@ -121,9 +121,9 @@ def test_one_agent_with_more_than_80_percent_is_pointed_out(browser, busy):
 def test_twenty_agents_are_shown_and_all_on_request(browser, busy):
     month = f"{DASHBOARD}?month=2026-03"
     shown = [text_of(browser.get(f"{month}{more}")) for more in ("", "&agents=all")]
-    assert "All 28 agents" in shown[0]
+    assert "Show all 28 agents" in shown[0]
     assert ["agent-35" in text for text in shown] == [False, True]
-    assert "All 28 agents" not in shown[1]
+    assert "Show all 28 agents" not in shown[1]
 
 
 def test_a_forms_other_choices_are_kept(browser, busy):
@@ -199,10 +199,10 @@ def test_numbers_say_how_old_they_are_and_when_that_is_too_old(browser, busy, co
 
 
 def test_an_organization_without_events_is_told_how_to_send_the_first(browser, roll_up):
-    assert "Nothing was counted so far." in text_of(browser.get(DASHBOARD))
+    assert "The first count has not finished yet." in text_of(browser.get(DASHBOARD))
     roll_up()
     text = text_of(browser.get(DASHBOARD))
-    assert "Up to the last count, no event of your organization had come in." in text
+    assert "The last count found no events of your organization." in text
     assert 'curl -sS -X POST "http://127.0.0.1:5000/api/v1/events"' in text
     assert '"issuedAt": "2026-04-15T12:30:00Z"' in text
     assert "--organization org-a --scope events:write" in text

@@ -6,7 +6,7 @@ import pytest
 
 from app.reports.activity import Cell
 from app.reports.trend import Day
-from app.web.pages import formatting as words
+from app.web.pages import formatting
 
 TODAY = date(2026, 4, 15)
 
@@ -27,14 +27,14 @@ def plain(text: str) -> str:
     ],
 )
 def test_no_share_is_rounded_to_nothing_or_to_all(value, text):
-    assert plain(words.share(value)) == text
+    assert plain(formatting.share(value)) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.1234, "+12.3 %"), (-1, "-100.0 %"), (0, "+0.0 %"), (12.5, "+1,250.0 %")]
 )
 def test_a_change_has_its_sign(value, text):
-    assert plain(words.change(value)) == text
+    assert plain(formatting.change(value)) == text
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_change_has_its_sign(value, text):
     ],
 )
 def test_an_age_is_told_in_the_largest_unit_that_fits(seconds, text):
-    assert words.age(seconds) == text
+    assert formatting.age(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("minutes", "text"),
     [
-        (0, "level with"),
+        (0, "the same as"),
         (60, "1 hour ahead of"),
         (-180, "3 hours behind"),
         (330, "5:30 hours ahead of"),
@@ -64,18 +64,18 @@ def test_an_age_is_told_in_the_largest_unit_that_fits(seconds, text):
     ],
 )
 def test_a_zone_is_told_by_its_hours(minutes, text):
-    assert words.ahead(minutes) == text
+    assert formatting.utc_offset(minutes) == text
 
 
 def test_an_instant_names_its_day_unless_that_is_today():
     at = datetime(2026, 4, 15, 12, 3, 15, 999, UTC)
-    assert words.clock(at, TODAY) == "12:03:15 UTC"
-    assert words.clock(at, date(2026, 4, 16)) == "Wed 15 Apr, 12:03:15 UTC"
+    assert formatting.clock_time(at, TODAY) == "12:03:15 UTC"
+    assert formatting.clock_time(at, date(2026, 4, 16)) == "Wed 15 Apr, 12:03:15 UTC"
 
 
 def test_an_hour_of_the_week_is_told_with_its_end():
-    assert words.window(Cell(2, 12, 1, 1)) == "Tuesday 12\N{EN DASH}13"
-    assert words.window(Cell(0, 23, 1, 1)) == "Sunday 23\N{EN DASH}24"
+    assert formatting.hour_range(Cell(2, 12, 1, 1)) == "Tuesday 12\N{EN DASH}13"
+    assert formatting.hour_range(Cell(0, 23, 1, 1)) == "Sunday 23\N{EN DASH}24"
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_an_hour_of_the_week_is_told_with_its_end():
     ],
 )
 def test_a_day_is_told_in_words_and_not_by_colour_alone(day, text, classes):
-    assert words.told(day) == text
-    assert words.classes(day) == classes
+    assert formatting.day_summary(day) == text
+    assert formatting.bar_class(day) == classes

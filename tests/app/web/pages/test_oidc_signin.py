@@ -105,7 +105,9 @@ def test_a_callback_that_is_repeated_or_from_another_browser_is_refused(browser)
     other = browser.another()
     back = go(browser)
     for answer in (other.get(back), other.get(go(browser))):
-        check_problem(answer, 400, "This sign-in is over, or was not begun here; try again.")
+        check_problem(
+            answer, 400, "This sign-in has expired or began in another browser; sign in again."
+        )
     assert not heading(other)
     assert place(browser.get(back)) == DASHBOARD
     assert browser.get(back).status_code == 400
@@ -115,7 +117,7 @@ def test_a_callback_that_is_repeated_or_from_another_browser_is_refused(browser)
 @pytest.mark.parametrize("query", ["", "?code=c", "?state=s", "?code=c&state=s", "?code=&state="])
 def test_a_callback_without_its_state_is_refused(browser, query):
     browser.get(OIDC)
-    check_problem(browser.get(f"{CALLBACK}{query}"), 400, "not begun here")
+    check_problem(browser.get(f"{CALLBACK}{query}"), 400, "began in another browser")
 
 
 def test_a_code_of_another_sign_in_is_refused(browser):
@@ -123,14 +125,18 @@ def test_a_code_of_another_sign_in_is_refused(browser):
     theirs = parameters(go(other))["code"]
     ours = parameters(consent(place(browser.get(OIDC))))["state"]
     answer = browser.get(f"{CALLBACK}?code={theirs}&state={ours}")
-    check_problem(answer, 403, "The identity provider refused to sign you in.")
+    check_problem(
+        answer,
+        403,
+        "The identity provider refused the sign-in; try again or ask its administrator.",
+    )
 
 
 def test_several_tabs_may_begin_and_the_cookie_stays_small(browser):
-    doors = [go(browser) for _ in range(oidc.BEGUN + 5)]
+    doors = [go(browser) for _ in range(oidc.MAX_OPEN_SIGN_INS + 5)]
     assert len(browser.cookie()) < 2000
     assert browser.get(doors[0]).status_code == 400
-    assert place(browser.get(doors[-oidc.BEGUN])) == DASHBOARD
+    assert place(browser.get(doors[-oidc.MAX_OPEN_SIGN_INS])) == DASHBOARD
 
 
 # Tokens that do not do
@@ -139,11 +145,11 @@ def test_several_tabs_may_begin_and_the_cookie_stays_small(browser):
 @pytest.mark.parametrize(
     ("claims", "status", "said"),
     [
-        ({"organization_id": 7}, 403, "malformed"),
-        ({}, 403, "names no organization"),
-        ({"organization_id": "org-a", "aud": "https://other.test"}, 401, "cannot be used here"),
-        ({"organization_id": "org-a", "exp": 1}, 401, "cannot be used here"),
-        ({"organization_id": "org-a", "token_use": "id"}, 401, "cannot be used here"),
+        ({"organization_id": 7}, 403, "organization is invalid"),
+        ({}, 403, "has no organization"),
+        ({"organization_id": "org-a", "aud": "https://other.test"}, 401, "is not accepted here"),
+        ({"organization_id": "org-a", "exp": 1}, 401, "is not accepted here"),
+        ({"organization_id": "org-a", "token_use": "id"}, 401, "is not accepted here"),
     ],
     ids=["malformed", "no organization", "another audience", "expired", "another kind"],
 )
@@ -162,7 +168,7 @@ def test_an_access_token_that_is_no_jwt_is_refused(browser, monkeypatch):
         return make(*arguments, **options) | {"access_token": "an-opaque-one"}
 
     monkeypatch.setattr(AccessTokens, "__call__", opaque)
-    check_problem(sign_in(browser), 401, "access token cannot be used here")
+    check_problem(sign_in(browser), 401, "access token is not accepted here")
 
 
 def other_nonce(patch):
@@ -222,7 +228,7 @@ def test_without_an_id_token_for_this_very_sign_in_nobody_is_let_in(
     # As some providers say of themselves.
     provider = browser.app.extensions["analytics_provider"]
     provider.server_metadata[SIGNED_BY] = ["none", "RS256"]
-    check_problem(browser.get(door), 503, "its answer cannot be used")
+    check_problem(browser.get(door), 503, "its response is invalid")
     lines = [record.fields for record in caplog.records if record.name == "app.request"]
     assert lines[-1]["cause"] == cause
     assert heading(browser) is None

@@ -19,8 +19,8 @@ from tests.support.pages import DASHBOARD, place
 from tests.support.processes import PATIENCE_SECONDS, free_port
 from tests.support.settings import child_environ
 
-AWAY = "The identity provider is away, or its answer cannot be used; try again later."
-REFUSED = "The identity provider refused to sign you in."
+AWAY = "The identity provider is unavailable or its response is invalid; try again later."
+REFUSED = "The identity provider refused the sign-in; try again or ask its administrator."
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def request_lines(caplog):
 
 
 def test_a_provider_that_is_away_or_silent_is_given_up_and_asked_again(visit, issuer, monkeypatch):
-    monkeypatch.setattr(oidc, "SECONDS", 0.5)
+    monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (free_port(), silent.getsockname()[1]):
             browser = visit(**provided(issuer, OIDC_ISSUER=f"http://127.0.0.1:{port}"))
@@ -157,10 +157,10 @@ def test_what_the_provider_says_of_an_error_is_neither_shown_nor_logged(browser,
 def test_a_provider_that_hangs_holds_half_of_the_threads_at_most(visit, issuer):
     browser = visit(**provided(issuer, WEB_THREADS="4"))
     door = go(browser)
-    turns = browser.app.extensions["analytics_provider"].turns
+    turns = browser.app.extensions["analytics_provider"].slots
     with turns, turns:
         for path in (door, OIDC):
-            check_problem(browser.get(path), 503, "Many people sign in at this moment")
+            check_problem(browser.get(path), 503, "Too many sign-ins at this moment")
     assert place(sign_in(browser)) == DASHBOARD
 
 

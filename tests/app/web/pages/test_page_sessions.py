@@ -66,7 +66,7 @@ def test_every_form_is_refused_without_its_sessions_token(browser):
 def test_nobody_is_signed_in_by_a_form_from_elsewhere(browser):
     answer = browser.post(SIGNIN, token=token())
     assert answer.status_code == 400
-    assert "The page was open for too long; please send it again." in answer.text
+    assert "This form has expired; reload the page and try again." in answer.text
     assert place(browser.get(DASHBOARD)) == SIGNIN
     assert place(browser.post(SIGNIN, token=token(), csrf_token=csrf_token(answer.text)))
 

@@ -73,7 +73,10 @@ def test_nothing_pasted_is_said_so(browser):
 
 @pytest.mark.parametrize(
     ("claims", "said"),
-    [({"drop": "organization_id"}, "names no organization"), ({"organization_id": 7}, "malformed")],
+    [
+        ({"drop": "organization_id"}, "has no organization"),
+        ({"organization_id": 7}, "organization is invalid"),
+    ],
     ids=["none", "malformed"],
 )
 def test_a_token_without_a_usable_organization_begins_no_session(browser, claims, said):
@@ -198,7 +201,7 @@ def test_tokens_are_taken_where_the_setting_allows_it(visit, allowed):
     browser = visit(DASHBOARD_TOKEN_LOGIN=allowed)
     page = browser.get(SIGNIN)
     assert ("<form" in page.text) == (allowed == "1")
-    assert ("Nobody can sign in here yet" in page.text) == (allowed == "0")
+    assert ("Sign-in is not configured" in page.text) == (allowed == "0")
     if allowed == "0":
         other = visit()
         form = other.get(SIGNIN)

@@ -1,0 +1,76 @@
+"""Documents generated from the declared settings: a table, and the rest of an example.
+
+``python -m app.config.document`` writes them between the markers in docs/settings.md and in
+deploy/agentidp-analytics.env.example; ``make settings-docs`` runs it.
+"""
+
+import re
+import textwrap
+
+from app.config.declaration import Computed, Variable, variables
+from app.config.settings import ROOT, Settings
+
+PAGE = ROOT / "docs" / "settings.md"
+EXAMPLE = ROOT / "deploy" / "agentidp-analytics.env.example"
+
+# The files in deploy/ set the address, and the other two are for development.
+_NOT_IN_EXAMPLE = ("HOST", "PORT", "ALLOW_SQLITE", "FLASK_DEBUG")
+
+_LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
+
+
+def page(text: str) -> str:
+    """The text of docs/settings.md with a current table."""
+    rows = [f"| `{one.name}` | {_default(one)} | {one.help} |" for one in _variables()]
+    table = ["| name | default | meaning |", "|---|---|---|", *rows]
+    return _between("<!-- settings: begin -->", "<!-- settings: end -->", text, table)
+
+
+def example(text: str) -> str:
+    """The text of the example with the settings that it does not mention above the marker."""
+    begin, end = "# settings: begin", "# settings: end"
+    mentioned = re.findall(r"^#?([A-Z_]+)=", text.partition(begin)[0], re.MULTILINE)
+    lines = []
+    for one in _variables():
+        if one.name not in (*mentioned, *_NOT_IN_EXAMPLE):
+            lines += ["", *_comment(one), f"#{one.name}={_fixed(one)}"]
+    return _between(begin, end, text, [*lines, ""])
+
+
+def _variables() -> list[Variable]:
+    return list(variables(Settings).values())
+
+
+def _fixed(one: Variable) -> str:
+    return "" if isinstance(one.default, Computed) else one.default or ""
+
+
+def _default(one: Variable) -> str:
+    if isinstance(one.default, Computed):
+        return str(one.default)
+    return f"`{one.default}`" if one.default else "none"
+
+
+def _comment(one: Variable) -> list[str]:
+    """The help as comment lines, without Markdown."""
+    text = _LINK.sub(r"\1", one.help).replace("`", "")
+    if isinstance(one.default, Computed):
+        text += f"; default: {one.default}".replace("`", "")
+    return textwrap.wrap(text, 98, initial_indent="# ", subsequent_indent="# ")
+
+
+def _between(begin: str, end: str, text: str, lines: list[str]) -> str:
+    """The text with other lines between two markers."""
+    before, _, rest = text.partition(f"{begin}\n")
+    after = rest.partition(f"{end}\n")[2]
+    return "\n".join([f"{before}{begin}", *lines, f"{end}\n{after}"])
+
+
+def main() -> None:
+    """Write both documents."""
+    for path, render in ((PAGE, page), (EXAMPLE, example)):
+        path.write_text(render(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

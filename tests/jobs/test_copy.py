@@ -1,0 +1,811 @@
+"""``flask db copy``: everything arrives in one transaction, or nothing does."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from sqlalchemy import event as hooks
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from app.config.settings import ROOT
+from app.errors import RefusedError
+from app.intake.agent_names import set_names
+from app.intake.events import Event
+from app.intake.store import record_events
+from app.storage.database import Database
+from app.storage.failures import is_unavailable
+from app.storage.tables import (
+    agents,
+    daily_issuance,
+    issuance_events,
+    metadata,
+    rollup_corrections,
+    rollup_runs,
+    rollup_state,
+)
+from jobs import copy as copying
+from jobs.commands import copy as copy_command
+from jobs.copy import Copied, copy_database
+from jobs.counting.run import run_rollup
+from jobs.counting.sequences import newest_id
+from jobs.recount.rebuild import rebuild
+from jobs.recount.verify import verification
+from jobs.retention import purge_events
+from jobs.scheduler import claim_tick
+from tests.support.command_line import (
+    PASSWORD,
+    Runner,
+    assert_one_clear_error,
+    interrupt,
+    result,
+    started,
+    wait_until,
+)
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ, environment
+
+KINDS = ["sqlite", "postgresql"]
+AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
+APRIL = date(2026, 4, 1)
+# Texts that COPY could take for its own, and texts that sort otherwise by locale or in UTF-16.
+HOSTILE = [
+    "\\N", "\\.", "\\", "a\\tb", "''", '"', "$1", "%s", ":name", "{}", "--", "NULL", " ", " a ",
+    "B", "a", "Z", "\xe9", "e\u0301", "\xa0", "\u2028", "\ufeff", "\uffee", "\U0001f600",
+    "\U0010ffff", "x" * 255, "\U0001f600" * 255,
+]  # fmt: skip
+INSERT = (
+    "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+    " VALUES ('org-a', %s, 'agent-1', '2026-04-01T00:00:00Z')"
+)
+
+
+@pytest.fixture
+def new(request, tmp_path):
+    """Makes databases of a kind, migrated or without tables, and opens them."""
+    opened, names = [], []
+
+    def new(kind, *, bare=False):
+        if kind == "sqlite":
+            path = tmp_path / f"{uuid.uuid4().hex}.db"
+            if not bare:
+                shutil.copy(request.getfixturevalue("sqlite_template"), path)
+            url = f"sqlite:///{path}"
+        else:
+            factory = request.getfixturevalue("postgresql")
+            names.append(factory.create("template0" if bare else None))
+            url = factory.at(names[-1])
+        opened.append(Database(make_url(url), pool_size=20))
+        return opened[-1]
+
+    yield new
+    for database in opened:
+        database.dispose()
+    for name in names:
+        request.getfixturevalue("postgresql").drop(name)
+
+
+@pytest.fixture(params=[KINDS, KINDS[::-1]], ids=" to ".join)
+def pair(request, new):
+    """A source and a target of the other kind."""
+    return [new(kind) for kind in request.param]
+
+
+def url_of(database):
+    return database.engine.url.render_as_string(hide_password=False)
+
+
+def execute(database, statement):
+    database.write(lambda connection: connection.execute(statement))
+
+
+def issue(database, *names, at=AT, tenant="org-a", agent="agent-1"):
+    events = [Event(tenant, name, agent, at) for name in names]
+    assert record_events(database, events).accepted == len(names)
+
+
+def roll_up(database):
+    return run_rollup(database, window_ids=1000, wait_seconds=5)
+
+
+def correct(database):
+    """Leave a correction in the journal."""
+    wrong = sa.update(daily_issuance).where(daily_issuance.c.date >= APRIL)
+    execute(database, wrong.values(issued=9))
+    assert rebuild(database, APRIL, APRIL).correction is not None
+
+
+def purge(database, *names):
+    aged = sa.update(issuance_events).where(issuance_events.c.event_id.in_(names))
+    execute(database, aged.values(received_at=datetime.now(UTC) - timedelta(days=400)))
+    assert purge_events(database, retention_days=300).events == len(names)
+
+
+def fill(database):
+    """Something in every table: hostile ids and names, exact times, a correction, a purged month,
+    events that are not counted yet, and a candidate that a run has left."""
+    last = datetime(2026, 4, 30, 23, 59, 59, 999999, UTC)
+    record_events(database, [Event(text, text, text, last, text) for text in HOSTILE])
+    set_names(database, "org-a", {"nobody": None}, datetime(1970, 1, 1, tzinfo=UTC))
+    issue(database, "first", at=datetime(1970, 1, 1, tzinfo=UTC))
+    issue(database, "micro", at=datetime(2026, 2, 28, 23, 59, 59, 1, UTC))
+    issue(database, "old", "older", at=datetime(2026, 3, 31, tzinfo=UTC))
+    roll_up(database)
+    correct(database)
+    purge(database, "old", "older")
+    issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
+    left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
+    execute(database, left.values(last_started=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
+
+
+def copy(source, target, **options):
+    return copy_database(source, target, **({"wait_seconds": 5} | options))
+
+
+def contents(database):
+    """Every row of every table."""
+    with database.reading() as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(sa.select(table))), key=repr)
+            for table in metadata.sorted_tables
+        }
+
+
+def as_copied(database):
+    """What a copy of the database holds."""
+    with database.reading() as connection:
+        state = connection.execute(sa.select(rollup_state)).one()._asdict()
+    state |= {"candidate": None, "writers": None}
+    return contents(database) | {"rollup_state": [tuple(state.values())]}
+
+
+def at_step(step, work):
+    """For ``on_rows``: does the work once, when the copy comes to the step."""
+    done = []
+
+    def on_rows(what, _rows, _all):
+        if what == step and not done:
+            done.append(what)
+            work()
+
+    return on_rows
+
+
+# What arrives
+
+
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_table_arrives_and_the_target_goes_on(new, kind, to):
+    source, target = new(kind), new(to)
+    fill(source)
+    expected, events = as_copied(source), len(HOSTILE) + 22
+    assert all(expected.values()), "nothing is proven for an empty table"
+    assert copy(source, target) == Copied(events, events - 18)
+    assert contents(target) == expected
+    again = Event("org-a", "pending 0", "agent-1", AT)
+    assert record_events(target, [again]).duplicates == 1
+    issue(target, "new")
+    with target.reading() as connection:
+        newest = sa.select(issuance_events.c.event_id).order_by(issuance_events.c.id.desc())
+        assert connection.scalars(newest.limit(1)).one() == "new"
+    assert roll_up(target).events == 21
+    with verification(target) as found:
+        assert list(found.drift) == []
+
+
+def test_an_empty_service_is_copied(pair):
+    source, target = pair
+    assert copy(source, target) == Copied(0, 0)
+    assert contents(target) == as_copied(source)
+    issue(target, "first")
+    assert roll_up(target).events == 1
+
+
+def test_ids_go_on_beyond_those_of_purged_rows(pair):
+    source, target = pair
+    issue(source, *"abcde")
+    roll_up(source)
+    purge(source, *"de")
+    copy(source, target)
+    for column in (issuance_events.c.id, rollup_runs.c.id):
+        with source.reading() as mine, target.reading() as theirs:
+            assert newest_id(theirs, column) >= newest_id(mine, column)
+    issue(target, "f")
+    with target.reading() as connection:
+        assert connection.scalar(sa.select(sa.func.max(issuance_events.c.id))) == 6
+
+
+def test_the_last_microsecond_is_copied_in_any_zone(new):
+    """The driver's instants end with the year 9999 in the session's zone."""
+    source, target, back = new("postgresql"), new("postgresql"), new("sqlite")
+    for database in (source, target):
+        name = database.engine.url.database
+        execute(database, sa.text(f"ALTER DATABASE \"{name}\" SET timezone = 'Pacific/Kiritimati'"))
+        database.engine.dispose()
+    execute(source, sa.text(INSERT.replace("%s", "'e'").replace("2026-04-01T", "9999-12-31T")))
+    copy(source, target)
+    copy(target, back)
+    assert contents(back)["issuance_events"][0][4].year == 9999
+
+
+def test_rows_are_compared_in_one_order_in_any_locale(new):
+    """Most locales sort "a" before "B", SQLite does not."""
+    source, target = new("sqlite"), new("postgresql")
+    row = rows_of_others()["rollup_corrections"]
+    execute(source, sa.insert(rollup_corrections).values([row | {"table_name": n} for n in "aB"]))
+    column = 'rollup_corrections ALTER table_name TYPE text COLLATE "und-x-icu"'
+    execute(target, sa.text(f"ALTER TABLE {column}"))
+    assert copy(source, target).verified
+
+
+def test_a_short_statement_timeout_does_not_end_a_copy(new, monkeypatch):
+    source, target = new("sqlite"), new("postgresql")
+    fill(source)
+    name = target.engine.url.database
+    execute(target, sa.text(f"ALTER DATABASE \"{name}\" SET statement_timeout = '200ms'"))
+    target.engine.dispose()
+    write = copying._write
+
+    def slowly(connection, table, rows):
+        def slow():
+            time.sleep(0.3)
+            yield from rows
+
+        write(connection, table, slow() if table is issuance_events else rows)
+
+    monkeypatch.setattr(copying, "_write", slowly)
+    assert copy(source, target).verified
+
+
+def test_progress_goes_up_to_every_row(pair, monkeypatch):
+    monkeypatch.setattr(copying, "BATCH_ROWS", 4)
+    source, target = pair
+    issue(source, *"abcdefghij")
+    told = []
+    copy(source, target, on_rows=lambda *step: told.append(step))
+    # Ten events and the row of state.
+    assert told == [
+        (work, rows, 11) for work in ("copying", "verifying") for rows in (4, 8, 10, 11)
+    ]
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from sqlalchemy.engine import make_url
+from app.storage.database import Database
+from jobs import copy
+
+copy.BATCH_ROWS = 500
+for urls in (sys.argv[1:4], sys.argv[4:7]):
+    chain = [Database(make_url(url)) for url in urls]
+    for source, target in zip(chain, chain[1:]):
+        events = copy.copy_database(source, target, wait_seconds=5).events
+    status = Path("/proc/self/status").read_text()
+    print(events, int(status.split("VmHWM:")[1].split()[0]))  # KiB at the peak
+    for database in chain:
+        database.dispose()
+"""
+MANY = """
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+    INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)
+    SELECT 'org-a', 'event of a service ' || n, 'agent ' || n, '2026-04-01 00:00:00'
+    FROM numbers
+"""
+
+
+def issue_many(database, count):
+    """As many events, and rows in a summary table."""
+    execute(database, sa.text(MANY).bindparams(count=count))
+    run_rollup(database, window_ids=10**6, wait_seconds=5)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux to measure")
+def test_memory_stays_flat(new):
+    """From SQLite into PostgreSQL, and from there into SQLite."""
+    urls = []
+    for count in (5_000, 25_000):
+        source = new("sqlite")
+        issue_many(source, count)
+        urls += map(url_of, (source, new("postgresql"), new("sqlite")))
+    command = [sys.executable, "-c", MEASURE, *urls]
+    environ = child_environ(urls[0])
+    shown = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)
+    (small, before), (large, after) = (map(int, row.split()) for row in shown.stdout.splitlines())
+    assert (small, large) == (5_000, 25_000)
+    assert (after - before) / 1024 < 4, "MiB more for the larger copy"
+
+
+# What is refused, with nothing changed at the target
+
+
+def assert_refused(source, target, words):
+    before = contents(target)
+    with pytest.raises(RefusedError, match=words):
+        copy(source, target)
+    assert contents(target) == before
+
+
+def rows_of_others():
+    run = {"started_at": AT, "outcome": "done", "host": "h", "pid": 1} | dict.fromkeys(
+        ("events", "buckets", "watermark_from", "watermark_to"), 0
+    )
+    correction = {
+        "tenant_id": "t", "correction": 1, "table_name": "x", "month": APRIL,
+        "old_total": 1, "new_total": 2, "corrected_at": AT, "corrected_by": "me",
+    }  # fmt: skip
+    bucket, month = {"tenant_id": "t", "issued": 1}, {"month": APRIL}
+    return {
+        "agents": {"tenant_id": "t", "agent_id": "a", "name": "n", "named_at": AT},
+        "issuance_events": {"tenant_id": "t", "event_id": "e", "agent_id": "a", "issued_at": AT},
+        "daily_issuance": bucket | {"date": APRIL},
+        "dow_hour_activity": bucket | month | {"dow": 1, "hour": 1},
+        "monthly_agent_issuance": bucket | month | {"agent_id": "a"},
+        "rollup_runs": run,
+        "rollup_corrections": correction,
+        "purged_months": month | {"events": 1},
+    }
+
+
+def test_a_target_with_a_row_in_any_table_is_refused(pair):
+    source, target = pair
+    issue(source, "one")
+    rows = rows_of_others()
+    assert rows.keys() == metadata.tables.keys() - {"rollup_state"}
+    for name, row in rows.items():
+        table = metadata.tables[name]
+        execute(target, sa.insert(table).values(row))
+        assert_refused(source, target, f"the target is in use, see its table {name}: ")
+        execute(target, sa.delete(table))
+    assert copy(source, target).verified
+
+
+def test_a_target_whose_jobs_have_started_is_refused(pair):
+    source, target = pair
+    used = {"last_started": AT, "last_finished": AT, "watermark": 1, "corrections": 1}
+    for name, value in used.items():
+        execute(target, sa.update(rollup_state).values({name: value}))
+        assert_refused(source, target, "the target is in use, see its table rollup_state: ")
+        execute(target, sa.update(rollup_state).values({name: None if value is AT else 0}))
+    execute(target, sa.delete(rollup_state))
+    assert_refused(source, target, "the target is in use, see its table rollup_state: ")
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_another_schema_on_either_side_is_refused(pair, side):
+    old = pair[["source", "target"].index(side)]
+    execute(old, sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    assert_refused(*pair, f"the {side} has schema 0001, .*: run `flask db upgrade`")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_without_schema_is_refused(new, kind):
+    source, target = new("sqlite"), new(kind, bare=True)
+    execute(target, sa.text("CREATE TABLE customers (id int)"))
+    with pytest.raises(RefusedError, match=r"the target has schema none.*`flask db upgrade`"):
+        copy(source, target)
+    assert sa.inspect(target.engine).get_table_names() == ["customers"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_database_is_not_copied_onto_itself(new, kind, tmp_path):
+    """By whatever name it goes."""
+    source = new(kind)
+    if kind == "sqlite":
+        os.symlink(source.engine.url.database, tmp_path / "other name.db")
+        other = make_url(f"sqlite:///{tmp_path}/other name.db")
+    else:
+        other = source.engine.url.update_query_dict({"options": "-c search_path=public"})
+    for url in (source.engine.url, other):
+        target = Database(url)
+        assert_refused(source, target, "the target is the source")
+        target.dispose()
+
+
+def test_a_cluster_is_not_a_source(pair, monkeypatch):
+    """``tests/test_citus.py`` asks a real one."""
+    monkeypatch.setattr(copying, "is_citus", lambda _connection: True)
+    assert_refused(*pair, "the source is a cluster")
+
+
+def test_a_damaged_source_is_refused(pair):
+    execute(pair[0], sa.delete(rollup_state))
+    assert_refused(*pair, "rollup_state has no row: restore")
+
+
+def test_a_reader_can_copy_but_not_around_a_policy(new):
+    """Rows that a policy hides from the role are an error, and not missing."""
+    source, target = new("postgresql"), new("sqlite")
+    fill(source)
+    role = f"reader_{os.getpid()}"
+    with psycopg.connect(conninfo(url_of(source)), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+            admin.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}")
+            reader = Database(source.engine.url.set(username=role))
+            admin.execute("ALTER TABLE daily_issuance ENABLE ROW LEVEL SECURITY")
+            before = contents(target)
+            with pytest.raises(DBAPIError, match="row-level security"):
+                copy(reader, target)
+            assert contents(target) == before
+            admin.execute("ALTER TABLE daily_issuance DISABLE ROW LEVEL SECURITY")
+            assert copy(reader, target).verified
+            reader.dispose()
+        finally:
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
+    assert contents(target) == as_copied(source)
+
+
+@pytest.mark.parametrize("to", KINDS)
+def test_a_row_that_arrives_differently_is_found(new, monkeypatch, to):
+    """In whichever table; lost, added or altered."""
+    source, target = new("sqlite"), new(to)
+    fill(source)
+    before, write = contents(target), copying._write
+    for table in metadata.sorted_tables:
+
+        def lose(connection, into, rows, table=table):
+            write(connection, into, iter(list(rows)[:-1] if into is table else rows))
+
+        monkeypatch.setattr(copying, "_write", lose)
+        with pytest.raises(RefusedError, match=f"^{table.name} differs at .*nothing was committed"):
+            copy(source, target)
+        assert contents(target) == before
+    for planted in (
+        sa.insert(agents).values(tenant_id="t", agent_id="a", name="added", named_at=AT),
+        sa.update(agents).where(agents.c.tenant_id == "a").values(name="altered"),
+        sa.update(rollup_state).values(writers="3/77"),
+    ):
+
+        def plant(connection, into, rows, planted=planted):
+            write(connection, into, rows)
+            if into is rollup_state:  # the last one
+                connection.execute(planted)
+
+        monkeypatch.setattr(copying, "_write", plant)
+        with pytest.raises(RefusedError, match="differs at"):
+            copy(source, target)
+        assert contents(target) == before
+    monkeypatch.undo()
+    assert copy(source, target).verified
+
+
+# A source that changes
+
+CHANGES = {
+    "issuance_events": lambda source: issue(source, "during"),
+    "agents": lambda source: set_names(source, "a", {"a": "renamed"}, AT),
+    "rollup_runs": roll_up,
+    "rollup_corrections": correct,
+    "purged_months": lambda source: purge(source, "micro"),
+}
+
+
+def test_a_source_that_changes_is_not_copied(pair):
+    source, target = pair
+    fill(source)
+    before = contents(target)
+    for table, change in CHANGES.items():
+        done = copy(source, target, on_rows=at_step("copying", lambda c=change: c(source)))
+        assert table in done.changed
+        assert (done.events, done.watermark, done.writers, done.verified) == (0, 0, [], False)
+        assert contents(target) == before
+    assert copy(source, target).verified  # once it is left alone
+    assert contents(target) == as_copied(source)
+
+
+def test_a_late_name_that_is_not_the_newest_is_a_change(pair):
+    source, target = pair
+    for agent, day in (("a", 1), ("b", 9)):
+        set_names(source, "org-a", {agent: agent}, AT + timedelta(days=day))
+    rename = at_step("verifying", lambda: set_names(source, "org-a", {"a": "c"}, AT))
+    assert copy(source, target, on_rows=rename).changed == ["agents"]
+
+
+def test_a_tick_without_events_is_no_change(pair):
+    source, target = pair
+    issue(source, "one")
+    roll_up(source)
+
+    def tick():
+        assert source.write(lambda connection: claim_tick(connection, 15))
+        assert roll_up(source).events == 0
+
+    assert copy(source, target, on_rows=at_step("verifying", tick)).verified
+
+
+@pytest.fixture
+def source(new):
+    return new("postgresql")
+
+
+@pytest.fixture
+def target(new):
+    return new("sqlite")
+
+
+@pytest.fixture
+def writer(source):
+    """A connection of an identity provider that inserts by itself."""
+    with psycopg.connect(conninfo(url_of(source)), application_name="slow idp") as connection:
+        yield connection
+
+
+def test_an_open_writer_ends_the_copy_after_the_wait(source, target, writer):
+    issue(source, "counted")
+    roll_up(source)
+    writer.execute(INSERT, ["open"])  # draws its id
+    issue(source, "committed first")
+    before = contents(target)
+    done = copy(source, target, wait_seconds=0)
+    assert (done.changed, [each.application for each in done.writers]) == ([], ["slow idp"])
+    assert contents(target) == before
+    writer.commit()
+    assert copy(source, target, wait_seconds=0) == Copied(3, 1)
+
+
+def test_an_open_writer_is_waited_for(source, target, writer):
+    writer.execute(INSERT, ["open"])
+    ending = threading.Timer(0.3, writer.commit)
+    ending.start()
+    assert copy(source, target) == Copied(1, 0)
+    ending.join()
+
+
+def test_a_prepared_transaction_ends_the_copy(source, target, writer):
+    writer.execute(INSERT, ["prepared"])
+    gid = f"copy-{uuid.uuid4().hex}"
+    writer.execute(f"PREPARE TRANSACTION '{gid}'")
+    writer.commit()
+    before = contents(target)
+    done = copy(source, target, wait_seconds=0.1)
+    assert (done.verified, [each.gid for each in done.writers]) == (False, [gid])
+    assert contents(target) == before
+    writer.autocommit = True
+    writer.execute(f"COMMIT PREPARED '{gid}'")
+    assert copy(source, target) == Copied(1, 0)
+
+
+def test_a_writer_that_opens_during_the_copy_ends_it(source, target, writer):
+    """Also before it has drawn an id."""
+    locked = at_step("copying", lambda: writer.execute("DELETE FROM issuance_events WHERE false"))
+    done = copy(source, target, on_rows=locked)
+    assert (done.changed, [each.application for each in done.writers]) == ([], ["slow idp"])
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_id_drawn_before_the_snapshot_is_seen_at_the_end(
+    source, target, writer, monkeypatch, end
+):
+    """The writer is open while the snapshot is taken, and has ended before the last look."""
+    settle = copying._settled_id
+
+    def settled_then_drawn(*arguments):
+        settled = settle(*arguments)
+        writer.execute(INSERT, ["between"])
+        return settled
+
+    monkeypatch.setattr(copying, "_settled_id", settled_then_drawn)
+    done = copy(source, target, on_rows=at_step("verifying", getattr(writer, end)))
+    assert (done.changed, done.writers) == (["issuance_events"], [])
+    assert contents(target)["issuance_events"] == []
+
+
+# A copy that ends early
+
+
+class DiedError(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_fault_at_any_statement_leaves_the_target_empty(pair, monkeypatch):
+    source, target = pair
+    fill(source)
+    before, write, left = contents(target), copying._write, 0
+
+    def strike(*_):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise DiedError
+
+    def write_then_strike(*arguments):  # COPY is not among SQLAlchemy's statements
+        write(*arguments)
+        strike()
+
+    monkeypatch.setattr(copying, "_write", write_then_strike)
+    hooks.listen(target.engine, "after_cursor_execute", strike)
+    for statement in itertools.count(1):
+        left = statement
+        try:
+            copied = copy(source, target)
+        except DiedError:
+            assert contents(target) == before
+        else:
+            break
+    left = 0
+    assert copied.verified
+    assert contents(target) == as_copied(source)
+    assert statement > 35
+
+
+def end_connections(database):
+    with psycopg.connect(conninfo(url_of(database))) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.parametrize(("victim", "step"), [("source", "copying"), ("target", "verifying")])
+def test_a_lost_connection_leaves_the_target_empty(new, monkeypatch, victim, step):
+    monkeypatch.setattr(copying, "BATCH_ROWS", 10)
+    source, target = new("postgresql"), new("postgresql")
+    fill(source)
+    before = contents(target)
+    lost = {"source": source, "target": target}[victim]
+    with pytest.raises(DBAPIError) as error:
+        copy(source, target, on_rows=at_step(step, lambda: end_connections(lost)))
+    assert is_unavailable(error.value)
+    assert contents(target) == before
+    assert copy(source, target).verified
+
+
+def test_several_copies_at_once_leave_one(pair):
+    source, target = pair
+    fill(source)
+    start = threading.Barrier(3)
+
+    def attempt(_number):
+        start.wait()
+        try:
+            return "copied" if copy(source, target).verified else "changed"
+        except RefusedError as error:
+            return error.message.partition(",")[0]
+
+    with ThreadPoolExecutor(3) as pool:
+        ends = sorted(pool.map(attempt, range(3)))
+    assert ends == ["copied", *["the target is in use"] * 2]
+    assert contents(target) == as_copied(source)
+
+
+def test_a_writer_at_the_target_waits_for_the_copy(pair):
+    source, target = pair
+    fill(source)
+    writing = threading.Thread(target=issue, args=(target, "own"), kwargs={"tenant": "own"})
+    assert copy(source, target, on_rows=at_step("copying", writing.start)).verified
+    writing.join()
+    found = contents(target)["issuance_events"]
+    (own,) = (row for row in found if row[1] == "own")
+    assert own[0] == max(row[0] for row in found)
+    assert [row for row in found if row is not own] == contents(source)["issuance_events"]
+
+
+def is_under_way(target):
+    """Whether a copy has begun to write into the target."""
+    if not target.is_postgresql:
+        log = f"{target.engine.url.database}-wal"
+        return os.path.exists(log) and os.path.getsize(log) > 100_000
+    query = "SELECT 1 FROM pg_stat_progress_copy WHERE datname = current_database()"
+    with target.reading() as connection:
+        return connection.scalar(sa.text(query)) is not None
+
+
+@pytest.mark.parametrize(
+    ("to", "end"), [("sqlite", "kill"), ("postgresql", "kill"), ("postgresql", "Ctrl-C")]
+)
+def test_a_process_that_ends_leaves_the_target_empty(new, to, end):
+    source, target = new("sqlite"), new(to)
+    issue_many(source, 20_000)
+    before = contents(target)
+    with started(
+        child_environ(url_of(source)), "flask", "db", "copy", "--to", url_of(target)
+    ) as it:
+        wait_until(lambda: is_under_way(target))
+        if end == "kill":
+            it.send_signal(signal.SIGKILL)
+            assert it.wait(60) == -signal.SIGKILL
+        else:
+            assert interrupt(it) == (130, "", "Interrupted: nothing was changed\n")
+    assert contents(target) == before
+
+
+# The command
+
+
+def test_the_command_copies_and_the_service_goes_on(new):
+    source, target = new("sqlite"), new("postgresql")
+    fill(source)
+    events = len(HOSTILE) + 22
+    flask = Runner(child_environ(url_of(source)))
+    assert result(flask("db", "copy", "--to", url_of(target), "--json")) == {
+        "events": events, "watermark": events - 18, "changed": [], "writers": [], "verified": True,
+    }  # fmt: skip
+    verified = result(Runner(child_environ(url_of(target)))("rollup", "verify", "--json"))
+    assert (verified["watermark"], verified["drift"]) == (events - 18, [])
+
+
+def run_command(source, *arguments, **variables):
+    """``flask db copy`` in this process; its exit code, stdout and stderr."""
+    environ = environment(url_of(source), **variables)
+    done = CliRunner().invoke(copy_command, arguments, env=environ, catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def test_the_command_says_that_the_source_changed(source, target, writer, monkeypatch):
+    """Exit code 75: in words, and as JSON."""
+    writer.execute(INSERT, ["open"])
+    copy_there = ["--to", url_of(target)]
+    done = run_command(source, *copy_there, ROLLUP_WAIT_SECONDS="0")
+    assert (done.returncode, done.stdout) == (
+        75,
+        "nothing was copied: the source changed meanwhile (open transactions)\n",
+    )
+    assert f"at the source: pid {writer.info.backend_pid} (slow idp)" in done.stderr
+    assert done.stderr.endswith("stop the writers and the scheduler, then run this again\n")
+    writer.rollback()
+    claim = copying._claim
+
+    def claim_beside_ingest(*arguments):
+        issue(source, "during")
+        claim(*arguments)
+
+    monkeypatch.setattr(copying, "_claim", claim_beside_ingest)
+    done = run_command(source, *copy_there, "--json")
+    assert done.returncode == 75
+    assert json.loads(done.stdout) == {
+        "events": 0, "watermark": 0, "changed": ["issuance_events"], "writers": [],
+        "verified": False,
+    }  # fmt: skip
+    monkeypatch.undo()
+    done = run_command(source, *copy_there)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "verified: 1 events and every other table; watermark 0\n"
+
+
+def test_a_refusal_is_one_line_and_exit_1(pair):
+    source, target = pair
+    issue(target, "other")
+    done = run_command(source, "--to", url_of(target))
+    assert done.returncode == 1
+    assert "the target is in use, see its table issuance_events" in assert_one_clear_error(done)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param(f"mysql://operator:{PASSWORD}@127.0.0.1/analytics", id="mysql"),
+        pytest.param(f"postgresql+psycopg2://o:{PASSWORD}@127.0.0.1:1/a", id="driver not there"),
+        pytest.param(f"postgresql://o:{PASSWORD}@127.0.0.1:port/a", id="bad port"),
+        pytest.param(f"postgresql://127.0.0.1:1/a?user=o&password={PASSWORD}", id="in the query"),
+        pytest.param(f"postgresql://127.0.0.1:1/a?nonsense={PASSWORD}", id="unknown option"),
+        pytest.param(f"postgresql://operator:{PASSWORD}@127.0.0.1:1/a", id="unreachable"),
+        pytest.param(PASSWORD, id="no URL"),
+        pytest.param("", id="empty"),
+        pytest.param("sqlite://", id="in memory"),
+        pytest.param("sqlite:////nonexistent/folder/analytics.db", id="no folder"),
+        pytest.param("sqlite:////dev/null/analytics.db", id="no place"),
+        pytest.param(None, id="no option"),
+    ],
+)
+def test_a_bad_target_is_one_line_without_password(target, url):
+    done = run_command(target, *([] if url is None else ["--to", url]))
+    error = assert_one_clear_error(done)
+    assert "--to" in error
+    assert PASSWORD not in error
