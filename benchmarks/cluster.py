@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from tests.conftest import migrate
+from tests.support.databases import migrate
 from tests.support.postgresql import Server
 
 # PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
@@ -78,12 +78,12 @@ class Cluster:
         """A copy of a database that is not in use, for a time."""
         copied = self.keep_copy(name)
         yield copied
-        self._administer(f"DROP DATABASE {copied} WITH (FORCE)")
+        self.administer(f"DROP DATABASE {copied} WITH (FORCE)")
 
     def keep_copy(self, name: str) -> str:
         """A copy of a database that is not in use."""
         copied = next(self._names)
-        self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
+        self.administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
         return copied
 
     def _administer(self, statement: str) -> None:

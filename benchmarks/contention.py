@@ -17,7 +17,7 @@ from benchmarks.ingest import BATCH, Poster
 from benchmarks.programs import flask
 from benchmarks.reads import API, HISTORY, TREND, reads, slowest, writable_service
 from benchmarks.service import Load, Read, Service, service
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 POSTERS = 4
 SIZES = (100_000, 1_000_000, 10_000_000)

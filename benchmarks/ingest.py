@@ -23,7 +23,7 @@ from benchmarks.figures import (
 from benchmarks.programs import Ended, flask
 from benchmarks.service import Load, Service, service
 from benchmarks.sqlite import opened, store, stored
-from tests.conftest import token
+from tests.support.tokens import token
 
 BATCH, CONNECTIONS = 1_000, 8
 FILES = 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.config.settings import ROOT
 from benchmarks.figures import BenchmarkError
-from tests.conftest import KEY
+from tests.support.settings import KEY
 
 POLL_SECONDS = 0.01
 

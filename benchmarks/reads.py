@@ -17,7 +17,7 @@ from benchmarks.figures import (
     seconds,
 )
 from benchmarks.service import Load, Read, Service, service
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 HISTORY = 1_000_000
 TOKEN_SECONDS = 7200

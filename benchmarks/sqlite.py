@@ -12,7 +12,7 @@ from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Figure, Rival, faster, interleaved, seconds, timed
 from benchmarks.rollups import BATCH, BATCH_PERIOD
-from tests.conftest import migrate
+from tests.support.databases import migrate
 
 EVENTS = 1_000_000
 LAST = 10**12  # no event has a higher id

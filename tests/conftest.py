@@ -3,39 +3,53 @@
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
-import subprocess
-import sys
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import jwt
-import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 
-from app.config.settings import KEY_SOURCES, ROOT, Settings
-from app.factory import create_app
+from app.config.settings import Settings
 from app.intake.events import Event
 from app.intake.store import record_events
 from app.reports.trend import token_trend
 from app.storage.database import Database
-from app.storage.schema import MIGRATIONS
 from jobs.counting.run import Run, run_rollup
+from tests.support.command_line import Runner
+from tests.support.databases import PostgreSQL, ReusedDatabase, migrate
 from tests.support.postgresql import Server
+from tests.support.services import service_of
+from tests.support.settings import TENANT, child_environ, environment, make_settings
 
-NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
-TENANT = "org-a"
-KEY = "a key for the tests, longer than 32 bytes"
+TESTS = Path(__file__).parent
+# Processes, a browser, faults and fuzzing take minutes.
+SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
+# Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
+SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "web")]
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, here and in child processes: a shell starts background jobs deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# First, since pytest's own hook then leaves out what `-m` does not choose.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by its folder or its database."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        folders = list(SLOW)
+        if parameters.get("database_url") == "postgresql":
+            folders += SLOW_ON_POSTGRESQL
+        if any(folder in item.path.parents for folder in folders):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -44,53 +58,6 @@ def postgresql_server() -> Iterator[Server]:
     server = Server().start()
     yield server
     server.remove()
-
-
-@dataclass
-class PostgreSQL:
-    """Makes databases, cheaply, from a migrated template."""
-
-    url: str
-    template: str = ""
-
-    def __post_init__(self) -> None:
-        self.template = self.create("template0")
-        migrate(self.at(self.template))
-
-    def at(self, database: str) -> str:
-        return make_url(self.url).set(database=database).render_as_string(hide_password=False)
-
-    def create(self, template: str | None = None) -> str:
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        self._administer(f'CREATE DATABASE "{name}" TEMPLATE "{template or self.template}"')
-        return name
-
-    def drop(self, name: str) -> None:
-        self._administer(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-    def _administer(self, statement: str) -> None:
-        with psycopg.connect(conninfo(self.url), autocommit=True) as connection:
-            connection.execute(statement)
-
-
-def conninfo(url: str) -> str:
-    """A SQLAlchemy URL as psycopg takes it."""
-    plain = make_url(url).set(drivername="postgresql")
-    return plain.render_as_string(hide_password=False)
-
-
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring a database to a schema version, up or down."""
-    database = Database(make_url(url))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-
-    def step(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
-
-    database.write(step)
-    database.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -120,49 +87,37 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@pytest.fixture(scope="session")
+def reused_database(postgresql: PostgreSQL) -> Iterator[ReusedDatabase]:
+    reused = ReusedDatabase(postgresql)
+    yield reused
+    reused.drop()
+
+
 @pytest.fixture
-def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
-    name = postgresql.create()
-    yield postgresql.at(name)
-    postgresql.drop(name)
+def postgresql_url(reused_database: ReusedDatabase) -> str:
+    """An empty, migrated database: the worker's own, whose rows were deleted."""
+    return reused_database.emptied()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A fresh, migrated database; a test that uses it runs on both."""
+    """An empty, migrated database; a test that uses it runs on both."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_database_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """One database of each kind for a whole file whose tests leave it as it was."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("shared") / "analytics.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    postgresql: PostgreSQL = request.getfixturevalue("postgresql")
-    name = postgresql.create()
-    yield postgresql.at(name)
-    postgresql.drop(name)
+@pytest.fixture(scope="module")
+def shared_sqlite_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for a whole file whose tests store nothing."""
+    path = tmp_path_factory.mktemp("shared") / "analytics.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return make_settings(database_url)
-
-
-def make_settings(url: str, **variables: str) -> Settings:
-    return Settings.from_environ(environment(url, **variables))
-
-
-def environment(url: str, **variables: str) -> dict[str, str]:
-    """The variables of a service on ``url``; another source of keys replaces the secret."""
-    keys = {} if variables.keys() & set(KEY_SOURCES) else {"JWT_SECRET_KEY": KEY}
-    return {"DATABASE_URL": url, "SECRET_KEY": KEY, **keys, **variables}
 
 
 @pytest.fixture
@@ -174,44 +129,13 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
-    app = create_app(settings, clock=lambda: NOW)
-    app.testing = True
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-    yield app
-    app.extensions["analytics"].database.dispose()
+    with service_of(settings) as app:
+        yield app
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-def payload(
-    organization: Any = TENANT, /, scope: str = "", *, drop: str = "", **claims: Any
-) -> dict[str, Any]:
-    """The claims of an access token as an identity provider issues it; ``drop`` leaves one out."""
-    present = int(datetime.now(UTC).timestamp())
-    whole = {
-        "sub": "client-1",
-        "client_id": "client-1",
-        "jti": uuid.uuid4().hex,
-        "iat": present,
-        "exp": present + 600,
-        "organization_id": organization,
-        "scope": scope,
-    } | claims
-    whole.pop(drop, None)
-    return whole
-
-
-def token(*arguments: Any, key: str = KEY, **claims: Any) -> str:
-    """An access token; arguments as for :func:`payload`."""
-    return jwt.encode(payload(*arguments, **claims), key, algorithm="HS256")
-
-
-def bearer(*arguments: Any, **claims: Any) -> dict[str, str]:
-    """The header with a token; arguments as for :func:`token`."""
-    return {"Authorization": f"Bearer {token(*arguments, **claims)}"}
 
 
 @pytest.fixture
@@ -257,38 +181,10 @@ def trend(database: Database) -> Callable[..., list[int]]:
     return trend
 
 
-@dataclass
-class Flasks:
-    """Runs ``flask …`` as an operator does."""
-
-    environ: dict[str, str]
-
-    def __call__(
-        self, *arguments: str, stdin: bytes = b"", **variables: str
-    ) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "flask", *arguments],
-            cwd=ROOT,
-            env=self.environ | variables,
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
-
-
 @pytest.fixture
-def flask(database_url: str) -> Flasks:
-    return Flasks(child_environ(database_url))
-
-
-def child_environ(url: str, **variables: str) -> dict[str, str]:
-    """The environment of a child process that serves ``url``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
-    return kept | {"PYTHONWARNINGS": "error"} | environment(url, **variables)
+def flask(database_url: str) -> Runner:
+    """Runs commands on the database."""
+    return Runner(child_environ(database_url))
 
 
 @pytest.fixture(scope="module")

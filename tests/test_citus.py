@@ -19,10 +19,13 @@ from jobs.counting.run import run_rollup
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
-from tests.conftest import conninfo, make_settings, migrate
 from tests.support.citus import SHARDS, citus_database, required_url, spread
+from tests.support.databases import conninfo, migrate
 from tests.support.recount import assert_exact
+from tests.support.settings import make_settings
 from tests.support.statements import watched
+
+pytestmark = pytest.mark.slow
 
 TENANTS = [f"org-{number}" for number in range(12)]
 DAY = date(2026, 4, 1)
@@ -135,6 +138,7 @@ def test_tables_of_a_later_version_are_spread_when_they_come(bare_url):
     database.dispose()
 
 
+@pytest.mark.quick
 def test_an_event_is_kept_once_and_duplicates_are_told(database):
     assert issue(database, "twice").accepted == 3 * len(TENANTS)
     assert issue(database, "twice").duplicates == 3 * len(TENANTS)

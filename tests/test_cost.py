@@ -12,8 +12,9 @@ from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.database import Database
 from jobs.counting.tables import ROLLUPS, Window, add_window, add_window_to_all
-from tests.conftest import TENANT, bearer, make_settings
+from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
+from tests.support.tokens import bearer
 
 READS = [
     "tokens?days=30",
@@ -89,10 +90,11 @@ def test_a_run_without_anything_to_do_counts_nothing(database, issue, roll_up):
     assert not [one for one in sent if "INSERT" in one or "GROUP BY" in one]
 
 
-@pytest.fixture
-def large(postgresql_url):
+@pytest.fixture(scope="module")
+def large(postgresql):
     """Many tenants, so that reading a whole table would be the wrong way to one of them."""
-    database = Database(make_settings(postgresql_url).database_url)
+    name = postgresql.create()
+    database = Database(make_settings(postgresql.at(name)).database_url)
     fill = """
         INSERT INTO {} SELECT 'tenant-' || tenant, {} FROM generate_series(1, 100) AS tenant, {}
     """
@@ -115,6 +117,7 @@ def large(postgresql_url):
     run(database, "ANALYZE")
     yield database
     database.dispose()
+    postgresql.drop(name)
 
 
 def run(database, statement):

@@ -17,7 +17,7 @@ import pytest
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
-from tests.conftest import Flasks, child_environ, make_settings
+from tests.support.command_line import Runner
 from tests.support.deploy_files import (
     COMPOSE,
     CONTAINERS,
@@ -37,6 +37,7 @@ from tests.support.deploy_files import (
     manifest,
     packed,
 )
+from tests.support.settings import child_environ, make_settings
 from tests.test_docs import variables
 
 # What is read by others: libpq, the image of PostgreSQL, and Python.
@@ -79,6 +80,7 @@ def test_the_image_runs_without_root_and_stops_as_gunicorn_does():
     assert {"APP_ENV=production", "HOST=0.0.0.0"} <= set(" ".join(image("ENV")).split())
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_enough_and_writes_nothing_beside_itself(
     tmp_path: Path, postgresql_url: str
 ):
@@ -130,8 +132,9 @@ def test_the_example_reads_alike_for_systemd_compose_and_kubernetes():
         assert re.fullmatch(r"|# .*|#?[A-Z_]+=[^\s'\"$\\#]*", line), line
 
 
+@pytest.mark.slow
 def test_every_command_exists(sqlite_url: str):
-    run = Flasks(child_environ(sqlite_url))
+    run = Runner(child_environ(sqlite_url))
     started = {" ".join(words).removeprefix(f"{HOME}/.venv/bin/") for words in commands()}
     assert {"flask db upgrade", "python -m jobs"} <= started
     for command in sorted(started):
@@ -283,6 +286,7 @@ def test_selectors_select_the_pods_that_they_are_for():
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
 @pytest.mark.parametrize("process", UNITS)
+@pytest.mark.slow
 def test_systemd_takes_the_units_and_finds_them_hardened(process: str, tmp_path: Path):
     text = (DEPLOY / f"agentidp-analytics-{process}.service").read_text()
     copy = tmp_path / f"agentidp-analytics-{process}.service"

@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from app.factory import create_app
 from app.storage.tables import issuance_events
-from tests.conftest import bearer, make_settings, token
+from tests.support.settings import make_settings
+from tests.support.tokens import bearer, token
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
 EVENTS, AGENTS = "/api/v1/events", "/api/v1/agents"

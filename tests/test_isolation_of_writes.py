@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from app.storage.tables import agents, issuance_events
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
 EVENTS = "/api/v1/events"

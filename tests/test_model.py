@@ -176,15 +176,13 @@ def test_any_interleaving_equals_the_model_on_sqlite(sqlite_template):
     run_model(OnSQLite)
 
 
-def test_any_interleaving_equals_the_model_on_postgresql(postgresql):
+def test_any_interleaving_equals_the_model_on_postgresql(reused_database):
     class OnPostgreSQL(Model):
         def __init__(self):
             super().__init__()
-            self.name = postgresql.create()
-            self.database = Database(make_url(postgresql.at(self.name)))
+            self.database = Database(make_url(reused_database.emptied()))
 
         def teardown(self):
             self.database.dispose()
-            postgresql.drop(self.name)
 
     run_model(OnPostgreSQL)

@@ -15,7 +15,8 @@ from app.config.settings import ROOT
 from app.ids import ID_SCHEMA_PATTERN
 from app.web.api.openapi import path_of
 from app.web.responses import PAGE_POLICY
-from tests.conftest import NOW, bearer, make_settings
+from tests.support.settings import NOW, make_settings
+from tests.support.tokens import bearer
 
 # What describes the API, what a page is made of, and the pages for people, are not the API.
 UNDESCRIBED = {"docs.openapi", "docs.page", "static"}

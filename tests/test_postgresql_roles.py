@@ -13,8 +13,7 @@ from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
 from jobs.counting.run import run_rollup
 from jobs.retention import Purged
-from tests.conftest import NOW, Flasks, child_environ, environment, make_settings
-from tests.support.command_line import assert_one_clear_error, line, result
+from tests.support.command_line import Runner, assert_one_clear_error, line, result
 from tests.support.deployment import (
     ADMINISTRATOR,
     BEFORE_SCHEMA,
@@ -27,6 +26,9 @@ from tests.support.deployment import (
 )
 from tests.support.recount import assert_exact
 from tests.support.roles import deliver, insert, run_jobs, serve
+from tests.support.settings import NOW, child_environ, environment, make_settings
+
+pytestmark = pytest.mark.slow
 
 GRANTED = """
     SELECT format('%%s ON %%s %%s', privilege_type,
@@ -70,17 +72,20 @@ def succeeds(work, deployment: Deployment) -> bool:
     return True
 
 
+@pytest.mark.quick
 def test_what_a_role_may_not_do_is_no_matter_of_the_schema(untouched):
-    done = Flasks(child_environ(untouched.url("idp")))("rollup", "status")
+    done = Runner(child_environ(untouched.url("idp")))("rollup", "status")
     error = "Error: database: permission denied for table rollup_state"
     assert assert_one_clear_error(done) == error
 
 
+@pytest.mark.quick
 def test_every_sql_block_of_the_page_is_run():
     headings = [heading for heading, _ in blocks()]
     assert headings == [*BEFORE_SCHEMA, *GRANTS, ROW_SECURITY]
 
 
+@pytest.mark.quick
 def test_the_service_works_with_each_process_in_its_own_role(deployment):
     assert serve(deployment)[-15:] == [0] * 15
     deliver(deployment)
@@ -144,7 +149,7 @@ def test_the_page_counts_the_connections_of_gunicorns_threads(monkeypatch, postg
 
 
 def test_import_needs_no_more_than_the_web_role(deployment):
-    flask = Flasks(child_environ(deployment.url("web")))
+    flask = Runner(child_environ(deployment.url("web")))
     named = line("e1", agentName="billing")
     totals = result(flask("events", "import", "--json", "-", stdin=named + line("e1")))
     assert (totals["accepted"], totals["duplicates"]) == (1, 1)
@@ -238,6 +243,7 @@ def test_a_direct_writer_adds_events_and_nothing_else(untouched, statement):
         untouched.connect("idp").execute(statement)
 
 
+@pytest.mark.quick
 def test_a_direct_writer_cannot_choose_an_id(untouched):
     with pytest.raises(GeneratedAlways):
         untouched.connect("idp").execute(

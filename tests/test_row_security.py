@@ -9,11 +9,14 @@ from psycopg.errors import InsufficientPrivilege
 from app.factory import create_app
 from jobs.counting.run import run_rollup
 from jobs.counting.tables import ROLLUPS
-from tests.conftest import NOW, Flasks, bearer, child_environ, make_settings
-from tests.support.command_line import line, result
+from tests.support.command_line import Runner, line, result
 from tests.support.deployment import ROW_SECURITY, deployed
 from tests.support.recount import assert_exact
 from tests.support.roles import READS, insert, run_jobs, serve
+from tests.support.settings import NOW, child_environ, make_settings
+from tests.support.tokens import bearer
+
+pytestmark = pytest.mark.slow
 
 EVENTS = {"org-a": 2, "org-b": 3, "org-c": 0}
 
@@ -84,6 +87,7 @@ def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
     assert seen(deployment.connect("idp"), table) == {}
 
 
+@pytest.mark.quick
 def test_the_service_answers_each_tenant_as_without_row_security(deployment, read):
     named = read(DATABASE_ROW_SECURITY="1")
     under_policies = {tenant: named(tenant) for tenant in EVENTS}
@@ -103,6 +107,7 @@ def test_tenants_that_share_pooled_connections_never_meet(read):
             assert sum(day["count"] for day in trend["data"]) == EVENTS[tenant]
 
 
+@pytest.mark.quick
 def test_a_service_that_does_not_name_the_tenant_shows_zeros(read):
     trend, *others = read()("org-a")
     assert {day["count"] for day in trend["data"]} == {0}
@@ -174,7 +179,7 @@ def test_the_web_role_sees_and_names_the_agents_of_named_tenants_alone(deploymen
 
 
 def test_an_import_names_agents_under_row_security(deployment):
-    flask = Flasks(child_environ(deployment.url("web"), DATABASE_ROW_SECURITY="1"))
+    flask = Runner(child_environ(deployment.url("web"), DATABASE_ROW_SECURITY="1"))
     stdin = line("e1", agentName="billing")
     assert result(flask("events", "import", "--json", "-", stdin=stdin))["accepted"] == 1
     assert [row[2] for row in names(deployment.connect("owner"))] == ["billing"]

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from app.config.settings import ROOT
-from tests.conftest import Flasks, child_environ, conninfo
-from tests.support.command_line import commands
+from tests.support.command_line import Runner, commands
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INSERT = (
@@ -59,7 +60,7 @@ def admin(postgresql_url):
 
 
 def test_a_stuck_writer_is_found_and_ended(postgresql_url, admin, section):
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
     who, end, *_ = section
     writer = psycopg.connect(conninfo(postgresql_url), application_name="stuck")
     writer.execute(INSERT)
@@ -78,7 +79,7 @@ def test_a_stuck_writer_is_found_and_ended(postgresql_url, admin, section):
 
 
 def test_a_prepared_writer_is_named_and_ended(postgresql_url, admin, section):
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
     gid = uuid.uuid4().hex
     with psycopg.connect(conninfo(postgresql_url)) as writer:
         writer.execute(INSERT)

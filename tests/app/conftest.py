@@ -8,9 +8,9 @@ from sqlalchemy import select
 from app.factory import create_app
 from app.storage.database import Database
 from app.storage.tables import agents
-from tests.conftest import NOW, make_settings
 from tests.support.idp import Issuer
 from tests.support.pages import Browser
+from tests.support.settings import NOW, make_settings
 
 
 @pytest.fixture

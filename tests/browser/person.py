@@ -11,8 +11,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser.serving import Site
-from tests.conftest import TENANT, token
 from tests.support.pages import DASHBOARD, SIGNIN
+from tests.support.settings import TENANT
+from tests.support.tokens import token
 
 PATIENCE_SECONDS = 30
 WIDE, PHONE = (1280, 900), (360, 740)

@@ -14,7 +14,7 @@ from app.cli.demo import ORGANIZATION, load_demo
 from tests.browser.chromium import started
 from tests.browser.person import PHONE, Person
 from tests.browser.serving import Site
-from tests.conftest import migrate
+from tests.support.databases import migrate
 
 AT = datetime(2026, 8, 27, 14, 20, 9, tzinfo=UTC)
 SCREEN = (1200, 1105)

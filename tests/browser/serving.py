@@ -18,7 +18,8 @@ from app.intake.store import record_events
 from app.storage.database import Database
 from app.storage.tables import rollup_state
 from jobs.counting.run import run_rollup
-from tests.conftest import NOW, TENANT, bearer, make_settings
+from tests.support.settings import NOW, TENANT, make_settings
+from tests.support.tokens import bearer
 
 TIMEOUT_SECONDS = 60
 MARKUP = "<img src=x onerror=alert(1)>"

@@ -20,6 +20,7 @@ def folder(tmp_path):
     return folder
 
 
+@pytest.mark.quick
 def test_both_are_found_on_the_path(folder):
     path = folder("bin", "chromium", "chromedriver")
     assert find({"PATH": path}) == (f"{path}/chromium", f"{path}/chromedriver")

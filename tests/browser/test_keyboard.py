@@ -4,8 +4,8 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from tests.conftest import token
 from tests.support.pages import DASHBOARD, SIGNIN
+from tests.support.tokens import token
 
 REACHABLE = "a[href], button, input:not([type=hidden]), select, summary, textarea, [tabindex='0']"
 FOCUSED = "document.activeElement"

@@ -31,6 +31,7 @@ def test_the_days_are_those_of_the_api(person, filled, days):
     assert heights == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.quick
 def test_the_week_is_that_of_the_api(person, filled):
     person.sign_in()
     answered = filled.answer("/analytics/agents/activity")

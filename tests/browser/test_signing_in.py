@@ -2,10 +2,10 @@
 
 import time
 
-from tests.conftest import token
 from tests.support.code_flow import provided
 from tests.support.idp import Issuer
 from tests.support.pages import DASHBOARD, SIGNIN
+from tests.support.tokens import token
 
 
 def test_a_pasted_token_opens_the_page_that_was_asked_for(person, filled):

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.conftest import token
+from tests.support.tokens import token
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl; apt install curl")

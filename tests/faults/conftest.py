@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PostgreSQL
 from tests.faults.harness import Harness, Plan, Report
 from tests.faults.processes import Workshop
+from tests.support.databases import PostgreSQL
 from tests.support.postgresql import Server
 
 

@@ -17,7 +17,7 @@ from tests.faults.processes import Workshop
 from tests.faults.writers import Crew, Writer
 from tests.support.citus import Cluster
 from tests.support.postgresql import Server
-from tests.system.test_end_to_end import free_port
+from tests.support.processes import free_port
 
 REDELIVERERS = 2
 

@@ -8,9 +8,9 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 import psycopg
 
-from tests.conftest import conninfo
 from tests.faults.ledger import Ledger
 from tests.faults.processes import PATIENCE_SECONDS, Workshop
+from tests.support.databases import conninfo
 
 COUNTED = "SELECT coalesce(sum(issued), 0) FROM daily_issuance"
 EX_TEMPFAIL = 75

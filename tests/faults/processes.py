@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.config.settings import ROOT
-from tests.conftest import child_environ
+from tests.support.settings import child_environ
 
 PATIENCE_SECONDS = 120
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from app.intake.events import Event
-from tests.conftest import bearer
 from tests.faults.ledger import Ledger, make_events, ndjson
 from tests.faults.processes import PATIENCE_SECONDS, Workshop
-from tests.system.test_end_to_end import free_port
+from tests.support.processes import free_port
+from tests.support.tokens import bearer
 
 READS = ("tokens", "agents/activity", "agents")
 

@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import PostgreSQL
 from tests.faults.harness import Harness, Plan, Report
+from tests.support.databases import PostgreSQL
 from tests.support.postgresql import Server
 
 

@@ -17,11 +17,11 @@ from jobs.counting import state
 from jobs.counting.run import run_rollup
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
-from tests.conftest import conninfo
 from tests.faults.harness import Harness, Plan
 from tests.faults.inserts import INSERT
 from tests.faults.service import eventually
 from tests.support.citus import Cluster, citus_database, recover, required_url, spread
+from tests.support.databases import conninfo
 from tests.support.postgresql import Server
 from tests.support.recount import assert_exact
 

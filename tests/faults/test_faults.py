@@ -11,9 +11,9 @@ from sqlalchemy.exc import OperationalError
 
 from app.storage.database import Database
 from jobs.counting.run import run_rollup
-from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns
 from tests.faults.ledger import Drift, Ledger, drift, make_events
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
 
 
@@ -106,6 +106,7 @@ def test_a_connection_lost_after_any_statement_costs_nothing(cluster_url, idp, h
     database.dispose()
 
 
+@pytest.mark.quick
 def test_the_recount_of_a_ledger_sees_what_is_missing_and_what_is_too_much(cluster_url, idp):
     database, sent = Database(make_url(cluster_url)), Ledger()
     events = make_events(random.Random(2), "e", 10)

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.conftest import conninfo, migrate
 from tests.faults.jobs import count_the_rest
 from tests.faults.ledger import Drift, drift_at
 from tests.faults.service import READS, Forwarder, Service, eventually
+from tests.support.databases import conninfo, migrate
 from tests.support.postgresql import Server
 
 MEGABYTE = 1024 * 1024

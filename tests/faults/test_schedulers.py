@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.conftest import conninfo
 from tests.faults.inserts import INSERT, columns
 from tests.faults.jobs import count_the_rest
 from tests.faults.ledger import Drift, Ledger, drift_at, make_events
 from tests.faults.service import eventually
+from tests.support.databases import conninfo
 
 PROCESSES = 3
 INTERVAL_SECONDS = 1

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.conftest import conninfo
 from tests.faults.jobs import Victims, count_the_rest
 from tests.faults.ledger import Drift, Ledger, drift_at, make_events
 from tests.faults.service import READS, Forwarder, Service, eventually
 from tests.faults.writers import Http
+from tests.support.databases import conninfo
 from tests.support.postgresql import Server
 
 WORKERS = 2  # as gunicorn.conf.py has it

@@ -14,10 +14,11 @@ from subprocess import TimeoutExpired
 import psycopg
 
 from app.intake.events import Event
-from tests.conftest import bearer, conninfo
 from tests.faults.inserts import Direct
 from tests.faults.ledger import Ledger, make_events, ndjson
 from tests.faults.processes import PATIENCE_SECONDS, Workshop
+from tests.support.databases import conninfo
+from tests.support.tokens import bearer
 
 REDELIVERED = 0.1
 ROLLED_BACK = 0.1

@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 from hypothesis import HealthCheck, settings
 
 from app.factory import create_app
-from tests.conftest import NOW, make_settings
+from tests.support.settings import NOW, make_settings
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 MINIMUM = int(os.environ.get("FUZZ_MINIMUM", "0"))

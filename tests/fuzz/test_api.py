@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
 from werkzeug.test import TestResponse
 
 from app.errors import CODES
-from tests.conftest import bearer, token
 from tests.fuzz.conftest import fuzzing
+from tests.support.tokens import bearer, token
 
 # Acceptance and refusal of data are held elsewhere, case by case: a schema cannot say "at most
 # five minutes ahead" or "no NUL anywhere".

@@ -11,9 +11,9 @@ from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
 from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
 from app.web.api.bodies import split_json
-from tests.conftest import NOW
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS
+from tests.support.settings import NOW
 
 GOOD = {"id": "good", "agentId": "a", "issuedAt": "2026-04-01T09:00:00Z"}
 TEXT_OF_GOOD = json.dumps(GOOD).encode()

@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import select, text, update
 
 from app.storage.tables import daily_issuance, issuance_events, rollup_runs
-from tests.conftest import Flasks, child_environ, conninfo
+from tests.support.command_line import Runner
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
+from tests.support.settings import child_environ
 
 
 def spoil(database):
@@ -67,7 +69,7 @@ def test_verify_rebuild_verify(issue, roll_up, database, flask):
     ids=" ".join,
 )
 def test_months_that_are_none_are_refused(sqlite_url, arguments):
-    refused = Flasks(child_environ(sqlite_url))("rollup", *arguments)
+    refused = Runner(child_environ(sqlite_url))("rollup", *arguments)
     assert refused.returncode != 0
     assert refused.stdout == ""
     assert "Traceback" not in refused.stderr
@@ -122,7 +124,7 @@ def test_a_killed_runs_windows_stay_in_the_history(issue, roll_up, database, mon
 
 
 def test_status_names_the_writer_that_holds_things_up(postgresql_url):
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
     with psycopg.connect(conninfo(postgresql_url), application_name="slow idp") as writer:
         writer.execute(
             "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

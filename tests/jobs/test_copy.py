@@ -46,15 +46,17 @@ from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
 from jobs.scheduler import claim_tick
-from tests.conftest import Flasks, child_environ, conninfo, environment
 from tests.support.command_line import (
     PASSWORD,
+    Runner,
     assert_one_clear_error,
     interrupt,
     result,
     started,
     wait_until,
 )
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ, environment
 
 KINDS = ["sqlite", "postgresql"]
 AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
@@ -731,11 +733,11 @@ def test_the_command_copies_and_the_service_goes_on(new):
     source, target = new("sqlite"), new("postgresql")
     fill(source)
     events = len(HOSTILE) + 22
-    flask = Flasks(child_environ(url_of(source)))
+    flask = Runner(child_environ(url_of(source)))
     assert result(flask("db", "copy", "--to", url_of(target), "--json")) == {
         "events": events, "watermark": events - 18, "changed": [], "writers": [], "verified": True,
     }  # fmt: skip
-    verified = result(Flasks(child_environ(url_of(target)))("rollup", "verify", "--json"))
+    verified = result(Runner(child_environ(url_of(target)))("rollup", "verify", "--json"))
     assert (verified["watermark"], verified["drift"]) == (events - 18, [])
 
 

@@ -15,7 +15,7 @@ from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from jobs import metrics
 from jobs.scheduler import purge_tick, tick
-from tests.conftest import make_settings
+from tests.support.settings import make_settings
 
 INSERT = text(
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

@@ -10,8 +10,8 @@ from sqlalchemy import select, text, update
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from jobs.scheduler import claim_tick, purge_tick, tick
-from tests.conftest import make_settings
 from tests.support.recount import assert_exact
+from tests.support.settings import make_settings
 
 
 def claim(database, interval=3600):

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from tests.conftest import PostgreSQL, token
 from tests.faults.harness import tracebacks
 from tests.faults.jobs import count_the_rest
 from tests.faults.ledger import drift
@@ -26,7 +25,9 @@ from tests.load.measures import Window, rate, window_of
 from tests.load.report import Report
 from tests.load.samples import Sampler, Samples
 from tests.load.traffic import Orders, Promised, Scale
+from tests.support.databases import PostgreSQL
 from tests.support.postgresql import SETTINGS, Server
+from tests.support.tokens import token
 
 # A worker of gunicorn takes 1,000 connections.
 MOST_CLIENTS = 500

@@ -2,9 +2,13 @@
 
 import sys
 
+import pytest
+
 from tests.load.report import KINDS
 from tests.load.run import Plan, measure
 from tests.load.traffic import Scale
+
+pytestmark = pytest.mark.slow
 
 SMALL = Plan(
     seconds=10,

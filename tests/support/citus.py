@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from app.config.parsing import database_url
 from app.storage.citus import distribute
 from app.storage.database import Database
-from tests.conftest import conninfo, migrate
+from tests.support.databases import conninfo, migrate
 from tests.support.postgresql import SETTINGS, Server
 
 SHARDS = 4

@@ -1,25 +1,35 @@
 """What the tests of the command line share."""
 
+import io
 import json
+import logging
 import os
 import pty
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import click
+from click.testing import CliRunner
 from flask import Flask
+from flask.cli import FlaskGroup
 
 from app.config.settings import ROOT
 from jobs.__main__ import main
+from tests.support.processes import PATIENCE_SECONDS
 
 MORNING = "2024-04-01T09:00:00Z"
 PASSWORD = "hunter2-of-the-operator"
+# Commands silence these for the rest of their process.
+QUIET_LOGGERS = ("sqlalchemy.pool", "psycopg")
 
 
 def event(event_id: str = "e1", **members: Any) -> dict[str, Any]:
@@ -48,6 +58,79 @@ def result(done: Any) -> Any:
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
     return json.loads(done.stdout)
+
+
+@dataclass
+class ProcessRunner:
+    """Runs ``flask …`` in a process of its own: for what only a real one shows."""
+
+    environ: dict[str, str]
+
+    def __call__(
+        self, *arguments: str, stdin: bytes = b"", **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=ROOT,
+            env=self.environ | variables,
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+
+@dataclass
+class Runner:
+    """Runs ``flask …`` in this process through click's runner; the same calls and results."""
+
+    environ: dict[str, str]
+
+    def __call__(
+        self, *arguments: str, stdin: bytes = b"", **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        group = FlaskGroup(create_app=self._load, load_dotenv=False, set_debug_flag=False)
+        self._app: Flask | None = None
+        standard_input = io.BufferedReader(_Stdin(stdin))
+        before = dict(os.environ)
+        interrupts = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGALRM)}
+        levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
+        os.environ.clear()
+        os.environ.update(self.environ | variables)
+        try:
+            done = CliRunner().invoke(group, arguments, input=standard_input, prog_name="flask")
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            for one, handler in interrupts.items():
+                signal.signal(one, handler)
+            if self._app is not None:
+                self._app.extensions["analytics"].database.dispose()
+        stderr = done.stderr
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            stderr += "".join(traceback.format_exception(done.exception))
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, stderr)
+
+    def _load(self) -> Flask:
+        """The composed application, as ``flask`` finds it; reads the environment each time."""
+        try:
+            self._app = runpy.run_path(str(ROOT / "wsgi.py"))["app"]
+        except SystemExit as refusal:
+            # The interpreter prints it on stderr; click's runner would on stdout.
+            click.echo(refusal.code, err=True)
+            sys.exit(1)
+        return self._app
+
+
+class _Stdin(io.BytesIO):
+    """Standard input, with the name that a real one has."""
+
+    name = "<stdin>"
 
 
 def commands(service: Flask) -> dict[str, click.Command]:
@@ -112,18 +195,12 @@ def started(environ: dict[str, str], *command: str) -> "Iterator[subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Whoever starts the tests may have told their children to ignore it.
-        preexec_fn=_let_interrupt,  # noqa: PLW1509 - needs no lock that a thread may hold
     )
     try:
         yield child
     finally:
         child.kill()
         child.communicate()
-
-
-def _let_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(child: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
@@ -135,7 +212,7 @@ def interrupt(child: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)

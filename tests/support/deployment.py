@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from app.config.settings import ROOT
 from app.storage.database import Database
-from tests.conftest import PostgreSQL, conninfo, migrate
+from tests.support.databases import PostgreSQL, conninfo, migrate
 
 PAGE = ROOT / "docs" / "operate" / "postgresql.md"
 PASSWORD = "only-for-tests"

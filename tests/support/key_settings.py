@@ -6,7 +6,7 @@ import pytest
 
 from app.config.settings import Settings
 from app.errors import SettingsError
-from tests.conftest import KEY
+from tests.support.settings import KEY
 
 MODES = {
     "development": {"DATABASE_URL": "sqlite:////nowhere/analytics.db"},

@@ -10,7 +10,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.conftest import payload
+from tests.support.tokens import payload
 
 MAKERS = {
     "RS256": lambda: rsa.generate_private_key(65537, 2048),
@@ -43,7 +43,7 @@ class Signer:
     def token(self, *arguments: Any, header: Any = None, signed: str = "", **claims: Any) -> str:
         """A token; ``header`` changes members, ``...`` leaves one out; ``signed`` is the truth.
 
-        Other arguments are those of :func:`tests.conftest.payload`.
+        Other arguments are those of :func:`tests.support.tokens.payload`.
         """
         usual = {"alg": self.algorithm, "typ": "at+jwt", "kid": self.kid or ...}
         members = {name: value for name, value in (usual | (header or {})).items() if value != ...}

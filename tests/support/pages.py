@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.conftest import token
+from tests.support.tokens import token
 
 COOKIE = "analytics_session"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

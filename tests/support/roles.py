@@ -11,8 +11,9 @@ from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
 from jobs.retention import Purged, purge_events
 from jobs.scheduler import claim_tick
-from tests.conftest import NOW, TENANT, bearer, make_settings
 from tests.support.deployment import Deployment
+from tests.support.settings import NOW, TENANT, make_settings
+from tests.support.tokens import bearer
 
 APRIL = date(2026, 4, 1)
 READS = ("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5")

@@ -13,9 +13,10 @@ from app.intake.events import Event
 from app.intake.store import record_events
 from app.storage.database import Database
 from jobs.counting.run import run_rollup
-from tests.conftest import conninfo, make_settings
+from tests.support.databases import conninfo
 from tests.support.postgresql import Server
 from tests.support.recount import assert_exact
+from tests.support.settings import make_settings
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 

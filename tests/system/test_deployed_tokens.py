@@ -11,9 +11,11 @@ from contextlib import contextmanager
 import psycopg
 
 from app.config.settings import ROOT
-from tests.conftest import bearer, child_environ, conninfo, token
+from tests.support.databases import conninfo
 from tests.support.keys import signer
-from tests.system.test_end_to_end import PATIENCE_SECONDS, free_port, poll, process
+from tests.support.processes import PATIENCE_SECONDS, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens"
 

@@ -4,79 +4,24 @@ import http.client
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 import pytest
 
 from app.config.settings import ROOT
-from tests.conftest import bearer, child_environ
-
-PATIENCE_SECONDS = 60
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer
 
 
-@contextmanager
-def process(*command, environ, python=sys.executable, cwd=ROOT):
-    """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
-
-    A file, since a pipe that nobody reads holds up whoever writes to it.
-    """
-    with tempfile.NamedTemporaryFile("w") as log:
-        child = subprocess.Popen(
-            [python, "-m", *command],
-            cwd=cwd,
-            env=environ,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        child.log = Path(log.name)
-        try:
-            yield child
-            child.send_signal(signal.SIGTERM)
-            child.wait(PATIENCE_SECONDS)
-            output = child.log.read_text()
-            assert child.returncode == 0, output
-            assert "Traceback" not in output
-        finally:
-            child.kill()
-            child.wait()
-
-
-def call(url, headers=None, body=None):
-    request = urllib.request.Request(url, body, headers or {})
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
-        return response.status, json.load(response)
-
-
-def poll(attempt, wanted):
-    """Repeat until ``wanted(result)``; an absent server is waited for, too."""
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            result = attempt()
-        except (urllib.error.URLError, ConnectionError):
-            result = None
-        if result is not None and wanted(result):
-            return result
-        assert time.monotonic() < give_up, result
-        time.sleep(0.1)
-
-
+@pytest.mark.quick
 def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url):
     port = free_port()
     environ = child_environ(database_url, PORT=str(port), ROLLUP_INTERVAL_SECONDS="1")

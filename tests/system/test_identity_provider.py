@@ -17,9 +17,9 @@ from app.auth import jwks as keys
 from app.auth import token_cache
 from app.config.settings import ROOT, Settings
 from app.factory import create_app
-from tests.conftest import NOW, child_environ, make_settings
 from tests.support.idp import Issuer, client_credentials
-from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import NOW, child_environ, make_settings
 from tests.test_idp import sign_in
 
 READ = "/api/v1/analytics/tokens?days=1"

@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from app.config.settings import ROOT
-from tests.conftest import Flasks, bearer, child_environ
-from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.command_line import Runner
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer
 
 ALERTS = ROOT / "docs" / "operate" / "alerts.yml"
 DASHBOARD = ROOT / "docs" / "operate" / "grafana.json"
@@ -116,12 +118,14 @@ def values_shown(samples):
     }
 
 
+@pytest.mark.quick
 def test_each_alert_has_its_section_in_the_runbook():
     page = (ROOT / "docs" / "operate" / "runbook.md").read_text()
     assert [rule["alert"] for rule in RULES if f"### {rule['alert']}\n" not in page] == []
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool")
+@pytest.mark.quick
 def test_prometheus_understands_alerts_and_queries(tmp_path):
     queries = [
         {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "1m")}
@@ -185,7 +189,7 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(sqlite_url, tmp_path):
 def test_the_folder_is_the_webs_though_everybody_is_told_of_it(sqlite_url, tmp_path):
     folder = tmp_path / "shared"
     ports = Ports(sqlite_url, PROMETHEUS_MULTIPROC_DIR=str(folder))
-    status = Flasks(ports.environ)("rollup", "status")
+    status = Runner(ports.environ)("rollup", "status")
     assert (status.returncode, status.stderr) == (0, "")
     with process("jobs", environ=ports.environ):
         runs = ("analytics_rollup_runs_total", 'outcome="done"')

@@ -17,7 +17,7 @@ import pytest
 
 from app import __version__
 from app.config.settings import ROOT
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.processes import call, free_port, poll, process
 
 # What a build reads, or must not be bothered by.
 SOURCES = ("app", "jobs", "migrations", "wsgi.py", "setup.cfg", "pyproject.toml", "README.md")

@@ -14,8 +14,9 @@ from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.conftest import bearer, child_environ
-from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer
 
 CLIENTS = 8
 

@@ -7,12 +7,12 @@ from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, Request, bu
 
 import pytest
 
-from tests.conftest import child_environ
 from tests.support.code_flow import CALLBACK, OIDC, consent, parameters, provided
 from tests.support.idp import Issuer, client_credentials
 from tests.support.idp_grants import AccessTokens
 from tests.support.pages import DASHBOARD, SIGNIN, csrf_token
-from tests.system.test_end_to_end import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
+from tests.support.settings import child_environ
 
 
 class NoRedirects(HTTPRedirectHandler):

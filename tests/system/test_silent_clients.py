@@ -7,8 +7,9 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-from tests.conftest import bearer, child_environ
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import child_environ
+from tests.support.tokens import bearer
 
 THREADS = 4
 SECONDS = 1

@@ -5,24 +5,28 @@ import time
 
 import pytest
 
-from tests.conftest import make_settings, token
 from tests.support.keys import signer
+from tests.support.services import service_of
+from tests.support.settings import make_settings
+from tests.support.tokens import token
 
 READ = "/api/v1/analytics/tokens"
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 OURS = {"JWT_SECRET_KEY": None, "JWT_PUBLIC_KEY": signer("ES256")}
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(scope="module", params=OURS)
 def ours(request):
     """The holder of the key, ``None`` for the secret, by the variable that names it."""
     return OURS[request.param]
 
 
-@pytest.fixture
-def settings(sqlite_url, ours):
-    """No database has a part in these rules."""
-    return make_settings(sqlite_url, **({"JWT_PUBLIC_KEY": ours.pem} if ours else {}))
+@pytest.fixture(scope="module")
+def app(shared_sqlite_url, ours):
+    """One service for a whole kind of key: nothing is ever stored."""
+    keys = {"JWT_PUBLIC_KEY": ours.pem} if ours else {}
+    with service_of(make_settings(shared_sqlite_url, **keys)) as app:
+        yield app
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 
 from app.factory import create_app
-from tests.conftest import KEY, NOW, make_settings, payload
 from tests.support.jwks_server import serving
 from tests.support.keys import Signer, encode, sign, signer
+from tests.support.settings import KEY, NOW, make_settings
+from tests.support.tokens import payload
 
 READ = "/api/v1/analytics/tokens"
 RSA, RSA_TOO = signer("RS256", "rsa"), signer("RS256", "rsa-too")
@@ -27,12 +28,12 @@ def provider():
 
 
 @pytest.fixture(scope="module")
-def trust(shared_database_url):
+def trust(shared_sqlite_url):
     """Make clients of services, each with the key set of a provider."""
     apps = []
 
     def trust(provider):
-        settings = make_settings(shared_database_url, JWT_JWKS_URL=provider.url)
+        settings = make_settings(shared_sqlite_url, JWT_JWKS_URL=provider.url)
         apps.append(create_app(settings, clock=lambda: NOW))
         return apps[-1].test_client()
 
@@ -63,12 +64,12 @@ def test_a_token_with_the_kid_of_its_key_is_let_in(client, ours):
 
 
 @every_key
-@pytest.mark.parametrize("other", [*OURS, STRANGER], ids=lambda other: other.kid)
-def test_a_token_with_the_kid_of_another_key_is_401(client, ours, other):
-    if other.kid != ours.kid:
-        assert status(client, ours.token(header={"kid": other.kid})) == 401
-        header = {"kid": other.kid, "alg": other.algorithm}
-        assert status(client, ours.token(header=header)) == 401
+def test_a_token_with_the_kid_of_another_key_is_401(client, ours):
+    for other in (*OURS, STRANGER):
+        if other.kid != ours.kid:
+            assert status(client, ours.token(header={"kid": other.kid})) == 401
+            header = {"kid": other.kid, "alg": other.algorithm}
+            assert status(client, ours.token(header=header)) == 401
 
 
 BAD_KIDS = {
@@ -96,10 +97,11 @@ BAD_KIDS = {
 }
 
 
-@every_key
 @pytest.mark.parametrize("kid", BAD_KIDS.values(), ids=BAD_KIDS)
-def test_a_kid_that_is_not_in_the_set_is_401_even_when_the_signature_is_right(client, ours, kid):
-    assert status(client, ours.token(header={"kid": kid})) == 401
+def test_a_kid_that_is_not_in_the_set_is_401(client, kid):
+    """Even when the signature is right."""
+    for ours in OURS:
+        assert (ours.kid, status(client, ours.token(header={"kid": kid}))) == (ours.kid, 401)
 
 
 # A token brings no key and no rules of its own
@@ -137,11 +139,11 @@ def test_a_header_with_a_key_or_rules_of_its_own_is_401_even_when_the_signature_
 
 
 @pytest.mark.parametrize("kid", [STRANGER.kid, RSA.kid])
-@pytest.mark.parametrize("make", list(OWN_KEYS.values())[:7], ids=list(OWN_KEYS)[:7])
-def test_a_stranger_s_token_is_401_and_nothing_is_fetched_from_where_it_points(client, make, kid):
+def test_nothing_is_fetched_from_where_a_token_points(client, kid):
     with serving(STRANGER.jwk(), STRANGER.jwk(kid=RSA.kid)) as strangers:
-        forged = STRANGER.token(header=make(strangers) | {"kid": kid})
-        assert status(client, forged) == 401
+        for name, make in list(OWN_KEYS.items())[:7]:
+            forged = STRANGER.token(header=make(strangers) | {"kid": kid})
+            assert (name, status(client, forged)) == (name, 401)
         assert strangers.fetches == 0
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from app.auth import jwks as keys
 from app.factory import create_app
-from tests.conftest import NOW, make_settings
 from tests.support.jwks_server import FAILING, HANGING, body, serving, silent
 from tests.support.keys import signer
-from tests.system.test_end_to_end import poll
+from tests.support.processes import poll
+from tests.support.settings import NOW, make_settings
 
 READ = "/api/v1/analytics/tokens"
 RSA, NEW, STRANGER = (signer("RS256", kid) for kid in ("rsa", "new", "stranger"))

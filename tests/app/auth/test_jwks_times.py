@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.factory import create_app
-from tests.conftest import NOW, make_settings
 from tests.support.jwks_server import serving, silent, trickle_body
 from tests.support.keys import signer
+from tests.support.settings import NOW, make_settings
 
 READ = "/api/v1/analytics/tokens"
 OLD, NEW = signer("RS256", "old"), signer("RS256", "new")

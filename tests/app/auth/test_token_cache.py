@@ -7,7 +7,7 @@ import pytest
 
 from app.auth import token_cache, tokens
 from app.auth.token_cache import TokenCache
-from tests.conftest import bearer, token
+from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens?days=1"
 EVENTS = "/api/v1/events"

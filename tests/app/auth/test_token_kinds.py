@@ -5,10 +5,11 @@ import time
 import jwt
 import pytest
 
-from app.factory import create_app
-from tests.conftest import KEY, NOW, TENANT, Flasks, bearer, child_environ, make_settings, payload
-from tests.support.command_line import assert_one_clear_error
+from tests.support.command_line import Runner, assert_one_clear_error
 from tests.support.keys import sign, signer
+from tests.support.services import service_of
+from tests.support.settings import KEY, NOW, TENANT, child_environ, make_settings
+from tests.support.tokens import bearer, payload
 
 READ, EVENTS = "/api/v1/analytics/tokens", "/api/v1/events"
 WRITE, WRITE_ANY = "events:write", "events:write:any"
@@ -16,18 +17,18 @@ OURS = signer("RS256", "rsa")
 CUSTOM = {"JWT_ORGANIZATION_CLAIM": "https://a.example/org", "JWT_SCOPE_CLAIM": "roles"}
 
 
-@pytest.fixture
-def settings(sqlite_url):
-    """No database has a part in these rules."""
-    return make_settings(sqlite_url)
+@pytest.fixture(scope="module")
+def app(shared_sqlite_url):
+    """One service for the whole file: whether an event is new does not matter."""
+    with service_of(make_settings(shared_sqlite_url)) as app:
+        yield app
 
 
-@pytest.fixture
-def custom_client(sqlite_url):
+@pytest.fixture(scope="module")
+def custom_client(shared_sqlite_url):
     """A service with claims of its provider's choice."""
-    app = create_app(make_settings(sqlite_url, **CUSTOM), clock=lambda: NOW)
-    yield app.test_client()
-    app.extensions["analytics"].database.dispose()
+    with service_of(make_settings(shared_sqlite_url, **CUSTOM)) as app:
+        yield app.test_client()
 
 
 def check_unauthorized(answer):
@@ -81,12 +82,10 @@ def test_another_type_in_the_header_is_401(client, name):
 
 
 @pytest.mark.parametrize("claim", ["token_use", "typ", "type"])
-@pytest.mark.parametrize(
-    "kind", ["id", "ID", "Id", "refresh", "Refresh", "REFRESH", "offline", "Offline"]
-)
-def test_a_token_that_says_it_is_for_something_else_is_401(client, claim, kind):
-    check_unauthorized(client.get(READ, headers=bearer(**{claim: kind})))
-    check_unauthorized(write(client, scope=WRITE, **{claim: kind}))
+def test_a_token_that_says_it_is_for_something_else_is_401(client, claim):
+    for kind in ["id", "ID", "Id", "refresh", "Refresh", "REFRESH", "offline", "Offline"]:
+        check_unauthorized(client.get(READ, headers=bearer(**{claim: kind})))
+        check_unauthorized(write(client, scope=WRITE, **{claim: kind}))
 
 
 @pytest.mark.parametrize(
@@ -237,13 +236,13 @@ def test_the_usual_scope_claims_are_nothing_when_another_is_configured(custom_cl
     ids=["mint", "calls"],
 )
 def test_no_token_is_minted_where_the_provider_s_count(sqlite_url, command, source):
-    done = Flasks(child_environ(sqlite_url, **source))(*command)
+    done = Runner(child_environ(sqlite_url, **source))(*command)
     assert "JWT_SECRET_KEY" in assert_one_clear_error(done)
     assert done.returncode == 1
 
 
 def test_a_minted_token_has_the_claims_that_are_configured(sqlite_url, custom_client):
-    flask = Flasks(child_environ(sqlite_url, **CUSTOM))
+    flask = Runner(child_environ(sqlite_url, **CUSTOM))
     done = flask("tokens", "mint", "--organization", "org-c", "--scope", WRITE)
     assert (done.returncode, done.stderr) == (0, "")
     token = done.stdout.strip()

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import jwt
 import pytest
 
-from app.factory import create_app
-from tests.conftest import KEY, NOW, TENANT, bearer, make_settings, token
+from tests.support.services import service_of
+from tests.support.settings import KEY, NOW, TENANT, make_settings
+from tests.support.tokens import bearer, token
 
 READ = "/api/v1/analytics/tokens"
 HOUR = 3600
@@ -20,10 +21,11 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 ISSUER, AUDIENCE = "https://idp.example", "analytics"
 
 
-@pytest.fixture
-def database_url(shared_database_url):
-    """Nothing here is ever stored."""
-    return shared_database_url
+@pytest.fixture(scope="module")
+def app(shared_sqlite_url):
+    """One service for the whole file: nothing is ever stored."""
+    with service_of(make_settings(shared_sqlite_url)) as app:
+        yield app
 
 
 def present():
@@ -282,13 +284,12 @@ def test_an_organization_is_any_id_and_is_answered_as_it_stands(client, organiza
     assert answer.json["tenantId"] == organization
 
 
-@pytest.fixture
-def strict_client(database_url):
+@pytest.fixture(scope="module")
+def strict_client(shared_sqlite_url):
     """A service that checks issuer and audience."""
-    settings = make_settings(database_url, JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)
-    app = create_app(settings, clock=lambda: NOW)
-    yield app.test_client()
-    app.extensions["analytics"].database.dispose()
+    settings = make_settings(shared_sqlite_url, JWT_ISSUER=ISSUER, JWT_AUDIENCE=AUDIENCE)
+    with service_of(settings) as app:
+        yield app.test_client()
 
 
 @pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["other", AUDIENCE]], ids=str)

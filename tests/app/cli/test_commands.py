@@ -9,14 +9,22 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import KEY, Flasks, PostgreSQL, child_environ, conninfo
-from tests.support.command_line import PASSWORD, assert_one_clear_error, event, line, result
+from tests.support.command_line import (
+    PASSWORD,
+    Runner,
+    assert_one_clear_error,
+    event,
+    line,
+    result,
+)
+from tests.support.databases import PostgreSQL, conninfo
+from tests.support.settings import KEY, child_environ
 
 
 @pytest.fixture
-def sqlite_flask(sqlite_url: str) -> Flasks:
+def sqlite_flask(sqlite_url: str) -> Runner:
     """For rules that no database has a part in."""
-    return Flasks(child_environ(sqlite_url))
+    return Runner(child_environ(sqlite_url))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -43,7 +51,7 @@ def closed_port() -> int:
 
 
 def test_mint_prints_one_token_that_the_service_accepts(
-    sqlite_flask: Flasks, client: FlaskClient
+    sqlite_flask: Runner, client: FlaskClient
 ) -> None:
     arguments = ("--organization", "org-a", "--scope", "events:write", "--scope", "x:y")
     done = sqlite_flask("tokens", "mint", *arguments, "--expires", "90")
@@ -61,7 +69,7 @@ def test_mint_prints_one_token_that_the_service_accepts(
     assert (written.status_code, written.get_json()["accepted"]) == (202, 1)
 
 
-def test_mint_grants_no_scope_unasked(sqlite_flask: Flasks, client: FlaskClient) -> None:
+def test_mint_grants_no_scope_unasked(sqlite_flask: Runner, client: FlaskClient) -> None:
     token = sqlite_flask("tokens", "mint", "--organization", "org-a").stdout.strip()
     headers = {"Authorization": f"Bearer {token}"}
     assert client.get("/api/v1/analytics/agents", headers=headers).status_code == 200
@@ -81,7 +89,7 @@ def test_mint_grants_no_scope_unasked(sqlite_flask: Flasks, client: FlaskClient)
         pytest.param(["--organization", "org-a", "--expires", "9" * 30], id="expires never"),
     ],
 )
-def test_mint_refuses_bad_arguments_in_one_line(sqlite_flask: Flasks, arguments: list[str]) -> None:
+def test_mint_refuses_bad_arguments_in_one_line(sqlite_flask: Runner, arguments: list[str]) -> None:
     assert_one_clear_error(sqlite_flask("tokens", "mint", *arguments))
 
 
@@ -89,7 +97,7 @@ def test_mint_refuses_bad_arguments_in_one_line(sqlite_flask: Flasks, arguments:
 
 
 def test_schema_goes_up_down_and_up(empty_url: str) -> None:
-    flask = Flasks(child_environ(empty_url))
+    flask = Runner(child_environ(empty_url))
     assert_one_clear_error(flask("db", "check"))
     assert flask("db", "upgrade").returncode == 0
     current = flask("db", "current")
@@ -101,7 +109,7 @@ def test_schema_goes_up_down_and_up(empty_url: str) -> None:
     assert flask("rollup", "run").returncode == 0
 
 
-def test_an_unknown_revision_is_refused_in_one_line(flask: Flasks) -> None:
+def test_an_unknown_revision_is_refused_in_one_line(flask: Runner) -> None:
     assert "no-such" in assert_one_clear_error(flask("db", "upgrade", "no-such"))
     assert "no-such" in assert_one_clear_error(flask("db", "downgrade", "no-such"))
 
@@ -124,14 +132,14 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", list(COMMANDS.values())[:4], ids=list(COMMANDS)[:4])
 def test_a_database_without_tables_is_named_in_one_line(empty_url: str, command: list[str]) -> None:
-    error = assert_one_clear_error(Flasks(child_environ(empty_url))(*command, stdin=line()))
+    error = assert_one_clear_error(Runner(child_environ(empty_url))(*command, stdin=line()))
     assert error.endswith(SCHEMA)
 
 
 SCHEMA = " (the schema may be out of date; check it with `flask db current`)"
 
 
-def test_a_column_that_is_not_there_yet_is_a_matter_of_the_schema(flask: Flasks) -> None:
+def test_a_column_that_is_not_there_yet_is_a_matter_of_the_schema(flask: Runner) -> None:
     assert flask("db", "downgrade", "0001").returncode == 0
     assert assert_one_clear_error(flask("rollup", "run")).endswith(SCHEMA)
 
@@ -141,7 +149,7 @@ def test_an_unreachable_database_is_named_in_one_line_without_its_password(
     closed_port: int, command: list[str]
 ) -> None:
     url = f"postgresql://operator:{PASSWORD}@127.0.0.1:{closed_port}/analytics"
-    error = assert_one_clear_error(Flasks(child_environ(url))(*command, stdin=line()))
+    error = assert_one_clear_error(Runner(child_environ(url))(*command, stdin=line()))
     assert PASSWORD not in error
 
 
@@ -159,14 +167,14 @@ def test_an_unreachable_database_is_named_in_one_line_without_its_password(
     ],
 )
 def test_a_bad_database_url_is_refused_in_one_line_without_its_password(url: str) -> None:
-    error = assert_one_clear_error(Flasks(child_environ(url))("rollup", "status"))
+    error = assert_one_clear_error(Runner(child_environ(url))("rollup", "status"))
     assert PASSWORD not in error
 
 
 # rollup
 
 
-def test_rollup_counts_once_and_status_tells(flask: Flasks) -> None:
+def test_rollup_counts_once_and_status_tells(flask: Runner) -> None:
     assert flask("events", "import", "-", stdin=line("e1") + line("e2")).returncode == 0
     before = result(flask("rollup", "status", "--json"))
     assert before["pending"] == 2
@@ -183,7 +191,7 @@ def test_rollup_counts_once_and_status_tells(flask: Flasks) -> None:
     assert all(word in human.stdout for word in ("watermark", "pending", "lag", "last"))
 
 
-def test_status_lists_the_last_runs(flask: Flasks) -> None:
+def test_status_lists_the_last_runs(flask: Runner) -> None:
     assert flask("events", "import", "-", stdin=line()).returncode == 0
     assert flask("rollup", "run").returncode == 0
     (run,) = result(flask("rollup", "status", "--json"))["runs"]
@@ -194,7 +202,7 @@ def test_status_lists_the_last_runs(flask: Flasks) -> None:
 def test_a_run_held_up_by_an_open_transaction_exits_75_and_the_next_resumes(
     postgresql_url: str,
 ) -> None:
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="1"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="1"))
     with psycopg.connect(conninfo(postgresql_url)) as writer:
         writer.execute(
             "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at) "
@@ -212,6 +220,6 @@ def test_a_run_held_up_by_an_open_transaction_exits_75_and_the_next_resumes(
     ids=" ".join,
 )
 def test_whatever_prints_a_result_prints_it_as_json_too(
-    sqlite_flask: Flasks, command: list[str]
+    sqlite_flask: Runner, command: list[str]
 ) -> None:
     assert result(sqlite_flask(*command, "--json"))

@@ -20,7 +20,9 @@ from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.storage.database import Database
 from app.storage.tables import agents, issuance_events
-from tests.conftest import Flasks, child_environ, migrate
+from tests.support.command_line import Runner
+from tests.support.databases import migrate
+from tests.support.settings import child_environ
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
 LATER = NOW + timedelta(days=1, hours=3)
@@ -112,6 +114,7 @@ def test_the_demo_covers_90_days_up_to_now(fresh: list[Row]) -> None:
     assert NOW - timedelta(hours=1) < max(instants) <= NOW
 
 
+@pytest.mark.slow
 def test_any_90_days_show_one_silent_day_and_one_spike(tmp_path: Path) -> None:
     database = fresh_database(tmp_path)
     for step in range(4):
@@ -151,6 +154,7 @@ def test_every_agent_of_the_demo_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert len({row.name for row in named}) == len(named) == len(NAMES)
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_same_for_everybody(fresh: list[Row], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'demo.db'}"
     script = (
@@ -180,6 +184,7 @@ def digest(rows: list[Row]) -> str:
 # Topping up
 
 
+@pytest.mark.slow
 def test_loading_again_only_tops_up(
     demo: Callable[[datetime], list[Row]], fresh: list[Row]
 ) -> None:
@@ -198,6 +203,7 @@ def test_loading_again_only_tops_up(
 
 
 @pytest.mark.parametrize("kept_days", [None, 10], ids=["all", "all but the last days"])
+@pytest.mark.slow
 def test_nothing_counts_twice_when_counted_events_are_gone(
     demo: Callable[[datetime], list[Row]],
     roll_up: Callable[[], object],
@@ -227,6 +233,7 @@ def test_nothing_counts_twice_when_counted_events_are_gone(
     )
 
 
+@pytest.mark.slow
 def test_a_day_delivered_in_parts_counts_once_when_the_first_part_is_gone(
     demo: Callable[[datetime], list[Row]],
     forget: Callable[..., None],
@@ -285,6 +292,7 @@ def test_the_organizations_own_events_refuse_the_demo(
     assert stored(database) == before
 
 
+@pytest.mark.slow
 def test_a_demo_that_others_joined_is_not_topped_up(
     database: Database, issue: Callable[..., object]
 ) -> None:
@@ -296,7 +304,7 @@ def test_a_demo_that_others_joined_is_not_topped_up(
     assert stored(database) == before
 
 
-def test_the_command_refuses_in_one_line(flask: Flasks, issue: Callable[..., object]) -> None:
+def test_the_command_refuses_in_one_line(flask: Runner, issue: Callable[..., object]) -> None:
     issue("2024-04-01T09:00:00Z")
     done = flask("demo", "load")
     assert done.returncode not in (0, 75)
@@ -305,7 +313,7 @@ def test_the_command_refuses_in_one_line(flask: Flasks, issue: Callable[..., obj
     assert "Traceback" not in done.stderr
 
 
-def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
+def test_the_calls_are_ready_to_paste(flask: Runner) -> None:
     done = flask("demo", "calls", PORT="3456")
     assert (done.returncode, done.stderr) == (0, "")
     assert "TOKEN=" in done.stdout
@@ -316,7 +324,9 @@ def test_the_calls_are_ready_to_paste(flask: Flasks) -> None:
     assert line in done.stdout
 
 
-def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(flask: Flasks) -> None:
+def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(
+    flask: Runner,
+) -> None:
     done = flask("demo", "calls", DASHBOARD_TOKEN_LOGIN="0")
     assert "# the dashboard: http://127.0.0.1:3000/dashboard\n" in done.stdout
     as_json = json.loads(flask("demo", "calls", "--json").stdout)

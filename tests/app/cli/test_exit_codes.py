@@ -15,28 +15,29 @@ from app import __version__
 from app.config.settings import ROOT
 from app.storage.database import Database
 from app.storage.tables import daily_issuance
-from tests.conftest import Flasks, child_environ, conninfo
-from tests.support.command_line import assert_one_clear_error, line, result
+from tests.support.command_line import Runner, assert_one_clear_error, line, result
+from tests.support.databases import conninfo
+from tests.support.settings import child_environ
 
 
 @pytest.fixture
-def sqlite_flask(sqlite_url: str) -> Flasks:
-    return Flasks(child_environ(sqlite_url))
+def sqlite_flask(sqlite_url: str) -> Runner:
+    return Runner(child_environ(sqlite_url))
 
 
-def test_0_is_done(sqlite_flask: Flasks) -> None:
+def test_0_is_done(sqlite_flask: Runner) -> None:
     done = sqlite_flask("version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
     assert result(sqlite_flask("version", "--json")) == {"version": __version__}
 
 
-def test_1_is_an_error(sqlite_flask: Flasks) -> None:
+def test_1_is_an_error(sqlite_flask: Runner) -> None:
     done = sqlite_flask("db", "upgrade", "no-such")
     assert done.returncode == 1
     assert_one_clear_error(done)
 
 
-def test_1_is_what_a_command_looks_for(sqlite_flask: Flasks, sqlite_url: str) -> None:
+def test_1_is_what_a_command_looks_for(sqlite_flask: Runner, sqlite_url: str) -> None:
     refused = sqlite_flask("events", "import", "-", stdin=line() + b"nonsense\n")
     assert (refused.returncode, refused.stdout[:18]) == (1, "2 events: 1 stored")
     assert sqlite_flask("rollup", "run").returncode == 0
@@ -104,7 +105,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG)
-def test_2_is_wrong_usage(sqlite_flask: Flasks, arguments: str) -> None:
+def test_2_is_wrong_usage(sqlite_flask: Runner, arguments: str) -> None:
     done = sqlite_flask(*arguments.split())
     assert done.returncode == 2
     assert_one_clear_error(done)
@@ -138,7 +139,7 @@ def scheduler(url: str, argument: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_73_is_other_data_where_a_demonstration_should_be(sqlite_flask: Flasks) -> None:
+def test_73_is_other_data_where_a_demonstration_should_be(sqlite_flask: Runner) -> None:
     assert sqlite_flask("events", "import", "-", stdin=line()).returncode == 0
     done = sqlite_flask("demo", "load")
     assert done.returncode == 73
@@ -146,7 +147,7 @@ def test_73_is_other_data_where_a_demonstration_should_be(sqlite_flask: Flasks) 
 
 
 def test_75_is_held_up(postgresql_url: str) -> None:
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
     with psycopg.connect(conninfo(postgresql_url)) as writer:
         writer.execute(
             "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

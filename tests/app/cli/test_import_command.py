@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Flasks, child_environ
-from tests.support.command_line import MORNING, assert_one_clear_error, line, result
+from tests.support.command_line import MORNING, Runner, assert_one_clear_error, line, result
+from tests.support.settings import child_environ
 
 
 @pytest.fixture
-def sqlite_flask(sqlite_url: str) -> Flasks:
+def sqlite_flask(sqlite_url: str) -> Runner:
     """For rules that no database has a part in."""
-    return Flasks(child_environ(sqlite_url))
+    return Runner(child_environ(sqlite_url))
 
 
-def test_import_takes_several_files_gzip_and_standard_input(flask: Flasks, tmp_path: Path) -> None:
+def test_import_takes_several_files_gzip_and_standard_input(flask: Runner, tmp_path: Path) -> None:
     plain, packed = tmp_path / "a.ndjson", tmp_path / "b.ndjson.gz"
     plain.write_bytes(line("e1") + line("e2"))
     packed.write_bytes(gzip.compress(line("e2") + line("e3")))
@@ -30,14 +30,14 @@ def test_import_takes_several_files_gzip_and_standard_input(flask: Flasks, tmp_p
     assert result(flask("rollup", "run", "--json"))["events"] == 4
 
 
-def test_import_reads_csv_for_an_organization(flask: Flasks) -> None:
+def test_import_reads_csv_for_an_organization(flask: Runner) -> None:
     data = f"issuedAt,id,agentId\r\n{MORNING},e1,a1\r\n{MORNING},e2,a1\r\n".encode()
     options = ("--format", "csv", "--organization", "org-a", "--json")
     assert result(flask("events", "import", "-", *options, stdin=data))["accepted"] == 2
 
 
 def test_import_names_file_and_line_of_what_it_refuses_and_stores_the_rest(
-    flask: Flasks, tmp_path: Path
+    flask: Runner, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
     first.write_bytes(line("e1") + b"nonsense\n" + line("e2"))
@@ -135,7 +135,7 @@ BAD |= {
 }
 
 
-def test_import_names_every_line_that_is_no_event(flask: Flasks, tmp_path: Path) -> None:
+def test_import_names_every_line_that_is_no_event(flask: Runner, tmp_path: Path) -> None:
     file = tmp_path / "bad.ndjson"
     file.write_bytes(b"".join(bad + line(f"good-{n}") for n, (bad, _) in enumerate(BAD.values())))
     done = flask("events", "import", str(file), "--json")
@@ -157,7 +157,7 @@ def test_import_names_every_line_that_is_no_event(flask: Flasks, tmp_path: Path)
 
 
 def test_import_of_a_truncated_gzip_fails_clearly_and_the_whole_file_mends_it(
-    flask: Flasks, tmp_path: Path
+    flask: Runner, tmp_path: Path
 ) -> None:
     whole = gzip.compress(b"".join(line(f"e{number}") for number in range(500)))
     file = tmp_path / "events.ndjson.gz"
@@ -186,7 +186,7 @@ def test_import_of_a_truncated_gzip_fails_clearly_and_the_whole_file_mends_it(
     ],
 )
 def test_import_refuses_bad_arguments_in_one_line(
-    sqlite_flask: Flasks, tmp_path: Path, arguments: list[str]
+    sqlite_flask: Runner, tmp_path: Path, arguments: list[str]
 ) -> None:
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     error = assert_one_clear_error(sqlite_flask("events", "import", *given, stdin=line()))

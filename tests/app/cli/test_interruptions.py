@@ -14,9 +14,12 @@ from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
 from jobs.counting.tables import SUMMARY_TABLES
 from jobs.retention import BATCH_EVENTS
-from tests.conftest import Flasks, child_environ, conninfo
-from tests.support.command_line import commands, interrupt, line, started, wait_until
+from tests.support.command_line import Runner, commands, interrupt, line, started, wait_until
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact, stored
+from tests.support.settings import child_environ
+
+pytestmark = pytest.mark.slow
 
 # Every command that works on a database, and what it has to be told.
 ARGUMENTS = {
@@ -65,6 +68,7 @@ def test_every_command_ends_with_a_line_on_the_state(
     assert ended == (130, "", f"Interrupted: {state}\n")
 
 
+@pytest.mark.quick
 def test_no_command_is_left_out(service: Flask) -> None:
     assert commands(service).keys() == ARGUMENTS.keys() | SHORT
 
@@ -81,8 +85,9 @@ def events_in(database: Database) -> int:
 IMPORT = ("flask", "events", "import", "-")
 
 
+@pytest.mark.quick
 def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
-    database: Database, database_url: str, tmp_path: Path, flask: Flasks
+    database: Database, database_url: str, tmp_path: Path, flask: Runner
 ) -> None:
     """Two chunks were committed; of the third the import has read a part from its pipe."""
     chunk = CHUNK_EVENTS if database.is_postgresql else SQLITE_CHUNK_EVENTS
@@ -104,7 +109,7 @@ def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
 
 
 def test_a_run_of_many_windows_keeps_those_that_it_has_counted(
-    issue: Callable[..., object], database: Database, database_url: str, flask: Flasks
+    issue: Callable[..., object], database: Database, database_url: str, flask: Runner
 ) -> None:
     issue("2026-04-01T00:00:00Z", times=500)
     for statement in SLOW_WINDOW[database.engine.dialect.name]:
@@ -139,7 +144,7 @@ COUNTED = "the events counted so far stay counted; run it again for the rest"
 
 
 def test_a_run_that_is_held_up_need_not_be_waited_for(postgresql_url: str) -> None:
-    flask = Flasks(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="600"))
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="600"))
     assert flask("events", "import", "-", stdin=line()).returncode == 0
     with psycopg.connect(conninfo(postgresql_url)) as writer:
         writer.execute(
@@ -183,7 +188,7 @@ def test_a_purge_records_exactly_what_it_has_deleted(
     roll_up: Callable[..., object],
     database: Database,
     database_url: str,
-    flask: Flasks,
+    flask: Runner,
 ) -> None:
     issue("2026-04-01T00:00:00Z", times=4 * BATCH_EVENTS)
     roll_up()

@@ -9,9 +9,12 @@ import sqlalchemy as sa
 
 from app.storage.database import Database
 from jobs.counting.tables import ROLLUPS
-from tests.conftest import Flasks, child_environ, conninfo
-from tests.support.command_line import interrupt, started, wait_until
+from tests.support.command_line import Runner, interrupt, started, wait_until
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact, stored
+from tests.support.settings import child_environ
+
+pytestmark = pytest.mark.slow
 
 WAITS = """
     SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
@@ -42,7 +45,7 @@ def test_a_rebuild_corrects_all_tables_or_none(
     roll_up: Callable[..., object],
     database: Database,
     database_url: str,
-    flask: Flasks,
+    flask: Runner,
 ) -> None:
     issue("2026-04-01T00:00:00Z", times=3)
     roll_up()

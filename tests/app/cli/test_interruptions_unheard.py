@@ -18,7 +18,7 @@ from app.cli.base import Command, open_database
 from app.config.settings import Settings
 from app.intake.importer import Importer
 from app.storage.database import Database
-from tests.conftest import NOW
+from tests.support.settings import NOW
 
 
 @pytest.fixture

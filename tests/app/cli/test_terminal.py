@@ -14,8 +14,8 @@ from app.config.settings import colours_wanted
 from app.intake.importer import SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, issuance_events, rollup_runs
-from tests.conftest import Flasks, child_environ
-from tests.support.command_line import line, on_terminal
+from tests.support.command_line import Runner, line, on_terminal
+from tests.support.settings import child_environ
 
 RED, YELLOW, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -64,6 +64,7 @@ def arguments_of(label: str, file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("label", LONG_WORK)
+@pytest.mark.slow
 def test_long_work_draws_a_bar_where_stderr_is_a_terminal(
     environ: dict[str, str], some_events: Path, roll_up: Callable[..., object], label: str
 ) -> None:
@@ -83,7 +84,7 @@ def test_long_work_draws_a_bar_where_stderr_is_a_terminal(
 def test_without_a_terminal_there_is_nothing_on_stderr(
     environ: dict[str, str], some_events: Path, label: str
 ) -> None:
-    done = Flasks(environ)(*arguments_of(label, some_events))
+    done = Runner(environ)(*arguments_of(label, some_events))
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)
@@ -97,6 +98,7 @@ def test_a_terminal_for_stdout_alone_gets_no_bar(
     assert shown.stderr == ""
 
 
+@pytest.mark.slow
 def test_events_from_a_pipe_are_counted_in_place_of_bytes(
     environ: dict[str, str], some_events: Path
 ) -> None:
@@ -135,6 +137,7 @@ def drifted(
 
 @pytest.mark.usefixtures("drifted")
 class TestColours:
+    @pytest.mark.slow
     def test_status_shows_an_outcome_other_than_done(self, environ: dict[str, str]) -> None:
         screen = on_terminal(environ, "rollup", "status", streams=["stdout"]).screen
         assert f"  {RED}failed  {PLAIN}  1 events" in screen
@@ -151,12 +154,14 @@ class TestColours:
         assert drift.endswith(f"stored 7, recounted 1{PLAIN}")
         assert summary == "1 buckets differ, events up to 1"
 
+    @pytest.mark.slow
     def test_drift_has_lines_of_its_own_beside_the_bar(self, environ: dict[str, str]) -> None:
         screen = on_terminal(environ, "rollup", "verify", streams=["stdout", "stderr"]).screen
         assert f"\r\x1b[K{RED}daily_issuance" in screen
         assert screen.endswith("\r\x1b[K1 buckets differ, events up to 1\r\n")
 
     @pytest.mark.parametrize("command", ["status", "verify"])
+    @pytest.mark.slow
     def test_no_color_switches_them_off(self, environ: dict[str, str], command: str) -> None:
         for value, wanted in (("", True), ("1", False), ("0", False)):
             colourful = environ | {"NO_COLOR": value}
@@ -164,8 +169,9 @@ class TestColours:
             assert ("\x1b[3" in shown.screen) == wanted, value
 
     @pytest.mark.parametrize("command", ["status", "verify"])
+    @pytest.mark.slow
     def test_there_are_none_without_a_terminal(self, environ: dict[str, str], command: str) -> None:
-        done = Flasks(environ)("rollup", command)
+        done = Runner(environ)("rollup", command)
         assert "\x1b" not in done.stdout + done.stderr
         beside = on_terminal(environ, "rollup", command, streams=["stderr"])
         assert "\x1b" not in beside.stdout

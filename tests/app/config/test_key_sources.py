@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 import app.config.settings
-from tests.conftest import KEY
 from tests.support.key_settings import every_mode, names, refusal, settings, write
 from tests.support.keys import signer
+from tests.support.settings import KEY
 
 PUBLIC = {
     "JWT_PUBLIC_KEY": lambda _: signer("ES256").pem,

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from app.config.settings import ROOT
-from tests.conftest import KEY, child_environ
 from tests.support.key_settings import MODES, every_mode, names, refusal, settings, write
 from tests.support.keys import MAKERS, signer
+from tests.support.settings import KEY, child_environ
 
 
 @every_mode

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.config.settings import KEY_SOURCES, ROOT, Settings
 from app.errors import SettingsError
 from app.storage.schema import refuse_other_schema
-from tests.conftest import child_environ, conninfo, migrate
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.databases import conninfo, migrate
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import child_environ
 
 SECRET = "7b1f6a0e5d9c4b3a8f2e1d0c9b8a7f6e5d4c3b2a"
 PUBLIC_KEY = (
@@ -182,6 +183,7 @@ def good_url(postgresql):
 
 @every_process
 @pytest.mark.parametrize("name", IN_PROCESSES)
+@pytest.mark.slow
 def test_an_unsafe_process_ends_with_one_line_that_names_the_variable(good_url, command, name):
     variable, change = UNSAFE[name]
     check_refused(start(command, production(**({"url": good_url} | renamed(change)))), variable)
@@ -218,6 +220,7 @@ def test_a_schema_that_is_not_current_is_refused_in_production_alone(empty_url, 
     refuse_other_schema(Settings.from_environ(unsafe(**changes)))
 
 
+@pytest.mark.slow
 def test_another_schema_stops_the_servers_and_not_the_upgrade(empty_url):
     if "postgresql" in empty_url:
         migrate(empty_url, "0001")
@@ -243,6 +246,7 @@ def test_keys_may_come_without_tls_from_this_host(host):
     assert Settings.from_environ(variables).jwt_jwks_url == url
 
 
+@pytest.mark.slow
 def test_a_reload_after_a_migration_does_not_end_the_service(postgresql_url):
     variables = production(postgresql_url)
     health = f"http://127.0.0.1:{variables['PORT']}/health"

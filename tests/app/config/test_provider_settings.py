@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import KEY
 from tests.support.key_settings import every_mode, refusal, settings
+from tests.support.settings import KEY
 
 PROVIDER = {"OIDC_ISSUER": "https://idp.example/realms/a", "OIDC_CLIENT_ID": "analytics"}
 SECRET = "hunter2-of-the-dashboard"

@@ -8,16 +8,10 @@ import pytest
 
 from app.factory import create_app
 from app.reports import trend
-from tests.conftest import (
-    KEY,
-    NOW,
-    Flasks,
-    bearer,
-    child_environ,
-    conninfo,
-    make_settings,
-    token,
-)
+from tests.support.command_line import Runner
+from tests.support.databases import conninfo
+from tests.support.settings import KEY, NOW, child_environ, make_settings
+from tests.support.tokens import bearer, token
 
 EVENTS = "/api/v1/events"
 READ = "/api/v1/analytics/tokens"
@@ -96,7 +90,7 @@ def test_a_database_that_is_away_shows_no_password(url, caplog):
 
 
 def test_status_shows_no_password_when_the_server_refuses_it(postgresql_url):
-    flask = Flasks(child_environ(postgresql_url))
+    flask = Runner(child_environ(postgresql_url))
     wrong = postgresql_url.replace("postgres@", f"nobody-here:{PASSWORD}@")
     assert wrong != postgresql_url
     for command in (("rollup", "status"), ("rollup", "status", "--json"), ("db", "current")):
@@ -107,7 +101,7 @@ def test_status_shows_no_password_when_the_server_refuses_it(postgresql_url):
 
 
 def test_the_names_of_writers_break_no_line_of_the_status(postgresql_url):
-    flask = Flasks(child_environ(postgresql_url))
+    flask = Runner(child_environ(postgresql_url))
     with psycopg.connect(conninfo(postgresql_url), autocommit=True) as connection:
         connection.execute("BEGIN")
         connection.execute(

@@ -13,7 +13,7 @@ import pytest
 import app.config.settings
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
-from tests.conftest import KEY, child_environ
+from tests.support.settings import KEY, child_environ
 
 OTHER_KEY = "another key for the tests, longer than 32 bytes"
 PASSWORD = "hunter2-of-the-operator"
@@ -217,7 +217,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-@pytest.mark.parametrize(("variable", "value"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.quick if name == "bad PORT" else ())
+        for name, case in WRONG.items()
+    ],
+)
+@pytest.mark.slow
 def test_a_process_refuses_to_start_in_one_line(
     process: list[str], variable: str, value: str
 ) -> None:
@@ -239,6 +246,7 @@ def test_a_process_refuses_to_start_in_one_line(
     assert KEY not in message
 
 
+@pytest.mark.slow
 def test_gunicorn_binds_where_the_settings_say_and_nowhere_else(sqlite_url: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -17,7 +17,7 @@ from app.intake.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
 from app.intake.store import Recorded
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.conftest import NOW
+from tests.support.settings import NOW
 
 MORNING = "2026-04-01T09:00:00Z"
 HEADER = "id,organizationId,agentId,issuedAt"

@@ -7,7 +7,9 @@ import pytest
 
 from app.config.settings import ROOT
 from app.intake.importer import SQLITE_CHUNK_EVENTS
-from tests.conftest import child_environ
+from tests.support.settings import child_environ
+
+pytestmark = pytest.mark.slow
 
 MEASURE = """
 import gzip, io, resource, sys, zlib

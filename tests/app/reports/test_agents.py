@@ -14,7 +14,7 @@ from app.reports import usage
 from app.reports.usage import NamedUsage
 from app.storage import database as db
 from app.storage.tables import agents, issuance_events
-from tests.conftest import TENANT
+from tests.support.settings import TENANT
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

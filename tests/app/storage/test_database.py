@@ -15,8 +15,10 @@ from app.storage import engines as pool
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from jobs.counting.run import run_rollup
-from tests.conftest import NOW, bearer, conninfo, make_settings
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
+from tests.support.settings import NOW, make_settings
+from tests.support.tokens import bearer
 
 READS = "/api/v1/analytics/tokens"
 

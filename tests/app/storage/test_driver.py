@@ -13,7 +13,7 @@ from app.storage.driver import fetch
 from app.storage.failures import is_unavailable
 from app.storage.tables import daily_issuance
 from app.storage.tenant_guard import TenantGuardError
-from tests.conftest import TENANT, make_settings
+from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
 
 APRIL = {"tenant_id": TENANT, "first": date(2026, 4, 1), "last": date(2026, 4, 30)}

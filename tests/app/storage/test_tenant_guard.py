@@ -13,7 +13,8 @@ from app.reports.agents import agents_page
 from app.storage import tenant_guard
 from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
 from app.storage.tenant_guard import TenantGuardError
-from tests.conftest import NOW, TENANT, bearer
+from tests.support.settings import NOW, TENANT
+from tests.support.tokens import bearer
 
 THEIRS = "org-of-somebody-else"
 TABLES = [table for table in metadata.sorted_tables if "tenant_id" in table.c]

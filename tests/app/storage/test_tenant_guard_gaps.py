@@ -10,7 +10,7 @@ from app.config.settings import ROOT
 from app.storage import tenant_guard
 from app.storage.tables import daily_issuance, issuance_events, monthly_agent_issuance, rollup_state
 from app.storage.tenant_guard import TenantGuardError
-from tests.conftest import NOW, TENANT
+from tests.support.settings import NOW, TENANT
 
 DAY = daily_issuance.c
 OURS = DAY.tenant_id == TENANT

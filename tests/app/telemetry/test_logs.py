@@ -13,7 +13,7 @@ import pytest
 
 from app.config.settings import ROOT
 from app.telemetry import logs
-from tests.conftest import child_environ, make_settings
+from tests.support.settings import child_environ, make_settings
 
 
 @pytest.fixture
@@ -157,11 +157,13 @@ def test_a_terminal_gets_text(sqlite_url):
         ({"LOG_LEVEL": "ERROR"}, []),
     ],
 )
+@pytest.mark.slow
 def test_the_level_is_a_setting(sqlite_url, variables, messages):
     lines = output(sqlite_url, **variables)
     assert [json.loads(line)["message"] for line in lines] == messages
 
 
+@pytest.mark.slow
 def test_the_format_is_a_setting(sqlite_url):
     assert [line.split()[-1] for line in output(sqlite_url, LOG_FORMAT="text")] == [
         "spoken",

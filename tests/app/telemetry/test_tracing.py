@@ -15,8 +15,9 @@ from app.errors import SettingsError
 from app.factory import create_app
 from app.telemetry import tracing
 from jobs.scheduler import tick
-from tests.conftest import NOW, bearer, child_environ, make_settings
-from tests.system.test_end_to_end import call, free_port, poll, process
+from tests.support.processes import call, free_port, poll, process
+from tests.support.settings import NOW, child_environ, make_settings
+from tests.support.tokens import bearer
 
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 PARENT = f"00-{TRACE:032x}-00f067aa0ba902b7-01"
@@ -149,6 +150,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
         """Not on the test's output."""
 
 
+@pytest.mark.slow
 def test_both_processes_send_their_spans_before_they_end(sqlite_url):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         collector.received = []

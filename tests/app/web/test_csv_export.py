@@ -6,7 +6,7 @@ import io
 import pytest
 
 from app.web.csv_export import csv_text
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 API = "/api/v1/analytics"
 REPORTS = {

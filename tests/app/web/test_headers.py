@@ -14,8 +14,9 @@ from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from app.reports import trend
-from tests.conftest import NOW, bearer, child_environ, environment, make_settings
-from tests.system.test_end_to_end import free_port
+from tests.support.processes import free_port
+from tests.support.settings import NOW, child_environ, environment, make_settings
+from tests.support.tokens import bearer
 
 TOKENS, AGENTS = "/api/v1/analytics/tokens", "/api/v1/analytics/agents"
 NAMES = "/api/v1/agents"
@@ -268,6 +269,7 @@ def gunicorn(sqlite_url, tmp_path):
         server.wait(60)
 
 
+@pytest.mark.slow
 def test_gunicorn_takes_no_scheme_or_path_from_a_client(gunicorn):
     plain = fetch(gunicorn, {})
     assert plain == {"url": f"http://127.0.0.1:{gunicorn}/probe", "client": "127.0.0.1"}

@@ -3,7 +3,8 @@
 import pytest
 
 from app.factory import create_app
-from tests.conftest import NOW, bearer, make_settings
+from tests.support.settings import NOW, make_settings
+from tests.support.tokens import bearer
 
 READ = "/api/v1/analytics/tokens"
 PAGE, OTHER_PAGE = "https://app.example.com", "https://other.example.com"

@@ -10,8 +10,9 @@ import pytest
 from app.config.settings import Settings
 from app.errors import SettingsError
 from app.factory import create_app
-from tests.conftest import NOW, bearer, environment, make_settings
-from tests.system.test_end_to_end import free_port
+from tests.support.processes import free_port
+from tests.support.settings import NOW, environment, make_settings
+from tests.support.tokens import bearer
 
 READS = [f"/api/v1/analytics/{name}" for name in ("tokens", "agents", "agents/activity")]
 EVENTS = "/api/v1/events"

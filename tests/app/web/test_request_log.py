@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY
 from app.factory import create_app
 from app.storage import engines as pool
 from app.telemetry import logs
-from tests.conftest import NOW, bearer, make_settings
+from tests.support.settings import NOW, make_settings
+from tests.support.tokens import bearer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

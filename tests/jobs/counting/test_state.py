@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import delete
 
 from app.storage.tables import rollup_state
-from tests.conftest import bearer
 from tests.support.command_line import assert_one_clear_error
+from tests.support.tokens import bearer
 
 READS = ["tokens", "agents/activity", "agents"]
 

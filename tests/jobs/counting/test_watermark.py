@@ -18,7 +18,7 @@ from app.storage.tables import issuance_events, rollup_state
 from jobs.counting import run as rollup
 from jobs.counting.run import add_next_window, run_rollup
 from jobs.counting.watermark import Writer
-from tests.conftest import conninfo, migrate
+from tests.support.databases import conninfo, migrate
 from tests.support.postgresql import Server
 from tests.support.recount import assert_exact
 

@@ -9,7 +9,8 @@ from sqlalchemy import insert
 
 from app.intake.agent_names import set_names
 from app.storage.tables import monthly_agent_issuance
-from tests.conftest import TENANT, bearer
+from tests.support.settings import TENANT
+from tests.support.tokens import bearer
 
 AGENTS = "/api/v1/agents"
 AT = datetime(2026, 4, 1, tzinfo=UTC)
@@ -164,14 +165,14 @@ def test_a_cursor_that_no_page_has_given_is_400(get, cursor):
     check_refused(get(cursor=cursor), "cursor")
 
 
-@pytest.mark.parametrize("limit", NO_LIMITS)
-def test_a_limit_is_1_to_1000(get, limit):
-    check_refused(get(limit=limit), "limit")
+def test_a_limit_is_1_to_1000(get):
+    for limit in NO_LIMITS:
+        check_refused(get(limit=limit), "limit")
 
 
-@pytest.mark.parametrize("text", ["", "x" * 256, "a\tb", "\0", "a\n", "\x7f", "\x85"], ids=repr)
-def test_what_is_looked_for_is_text_that_can_be_there(get, text):
-    check_refused(get(q=text), "q")
+def test_what_is_looked_for_is_text_that_can_be_there(get):
+    for text in ["", "x" * 256, "a\tb", "\0", "a\n", "\x7f", "\x85"]:
+        check_refused(get(q=text), "q")
 
 
 @pytest.mark.parametrize("parameter", ["limit", "cursor", "q"])
@@ -201,10 +202,12 @@ def test_q_ignores_the_case_of_ascii_letters_alone(get, name):
     assert ids(get(q="II")) == []
 
 
-@pytest.mark.parametrize("text", ["%", "_", "\\", "\\%", "a_c", "%%", "[a]", "*", "?", "/", "'"])
-def test_no_character_of_q_is_a_wildcard(get, name, text):
-    name({"abc": "abc", "with it": f"before {text} after", f"id {text}": "z"})
-    assert ids(get(q=text)) == sorted(["with it", f"id {text}"])
+def test_no_character_of_q_is_a_wildcard(get, name):
+    texts = ["%", "_", "\\", "\\%", "a_c", "%%", "[a]", "*", "?", "/", "'"]
+    for text in texts:
+        tenant = f"org of {text}"
+        name({"abc": "abc", "with it": f"before {text} after", f"id {text}": "z"}, tenant)
+        assert ids(get(tenant, q=text)) == sorted(["with it", f"id {text}"])
 
 
 def test_q_is_paged_too(get, name):

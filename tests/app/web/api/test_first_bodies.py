@@ -35,15 +35,26 @@ EVENT = f'{{"id": "e", "agentId": "a", "issuedAt": "{INSTANT}"%s}}'
 NAMED = EVENT % ', "agentName": "é"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reading", "found"),
     [
-        (f"read_members('{EVENT % ''}'.encode())", f"('e', 'a', '{INSTANT}', None, None)"),
-        (f"read_members('{NAMED}'.encode())", f"('e', 'a', '{INSTANT}', None, 'é')"),
-        ("""parse_name(b'{"name": "n"}')""", "n"),
-        ("""parse_names([b'{"agentId": "a", "name": "n"}'])""", "{'a': 'n'}"),
+        pytest.param(
+            f"read_members('{EVENT % ''}'.encode())",
+            f"('e', 'a', '{INSTANT}', None, None)",
+            id="plain event",
+            marks=pytest.mark.quick,
+        ),
+        pytest.param(
+            f"read_members('{NAMED}'.encode())",
+            f"('e', 'a', '{INSTANT}', None, 'é')",
+            id="any event",
+        ),
+        pytest.param("""parse_name(b'{"name": "n"}')""", "n", id="name"),
+        pytest.param(
+            """parse_names([b'{"agentId": "a", "name": "n"}'])""", "{'a': 'n'}", id="names"
+        ),
     ],
-    ids=["plain event", "any event", "name", "names"],
 )
 def test_threads_that_are_the_first_to_read_a_body(reading, found):
     done = subprocess.run(

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from app.storage.tables import issuance_events
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -82,9 +82,9 @@ def test_a_content_type_may_say_utf_8(post, content_type):
     check_accepted(post(PLAIN, content_type))
 
 
-@pytest.mark.parametrize("content_type", BAD_TYPES)
-def test_another_content_type_is_415(post, stored, content_type):
-    check_refusal(post(PLAIN, content_type), 415, "UNSUPPORTED_MEDIA_TYPE")
+def test_another_content_type_is_415(post, stored):
+    for content_type in BAD_TYPES:
+        check_refusal(post(PLAIN, content_type), 415, "UNSUPPORTED_MEDIA_TYPE")
     assert stored() == 0
 
 
@@ -101,10 +101,11 @@ BAD_ENCODINGS += ["gzip, gzip", "gzip,", "gzip, identity", "identity, gzip", "id
 BAD_ENCODINGS += ["br, gzip", "gzip, br", "gzip gzip", '"gzip"']
 
 
-@pytest.mark.parametrize("encoding", BAD_ENCODINGS)
-def test_another_content_encoding_or_a_list_of_them_is_415(post, stored, encoding):
-    for body in (PACKED, PLAIN, gzip.compress(PACKED)):
-        check_refusal(post(body, encoding=encoding), 415, "UNSUPPORTED_MEDIA_TYPE")
+def test_another_content_encoding_is_415(post, stored):
+    """So is a list of encodings."""
+    for encoding in BAD_ENCODINGS:
+        for body in (PACKED, PLAIN, gzip.compress(PACKED)):
+            check_refusal(post(body, encoding=encoding), 415, "UNSUPPORTED_MEDIA_TYPE")
     assert stored() == 0
 
 
@@ -146,10 +147,11 @@ BAD_GZIP = {
 
 
 @every_form
-@pytest.mark.parametrize("body", BAD_GZIP.values(), ids=BAD_GZIP)
-def test_broken_gzip_is_400(post, stored, content_type, body):
-    answer = post(body, content_type, encoding="gzip")
-    check_refusal(answer, 400, "VALIDATION_ERROR")
+def test_broken_gzip_is_400(post, stored, content_type):
+    for name, body in BAD_GZIP.items():
+        answer = post(body, content_type, encoding="gzip")
+        assert (name, answer.status_code) == (name, 400)
+        check_refusal(answer, 400, "VALIDATION_ERROR")
     assert stored() == 0
 
 

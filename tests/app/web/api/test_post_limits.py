@@ -10,7 +10,8 @@ import pytest
 
 from app.config.settings import ROOT
 from app.factory import create_app
-from tests.conftest import NOW, bearer, child_environ, make_settings
+from tests.support.settings import NOW, child_environ, make_settings
+from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
 NDJSON = "application/x-ndjson"
@@ -69,7 +70,7 @@ import sys, zlib
 from pathlib import Path
 from app.config.settings import Settings
 from app.factory import create_app
-from tests.conftest import bearer
+from tests.support.tokens import bearer
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -104,7 +105,14 @@ HOSTILE = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is missing")
-@pytest.mark.parametrize(("body", "megabytes"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "megabytes"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.quick if name == "millions of items" else ())
+        for name, case in HOSTILE.items()
+    ],
+)
 def test_a_hostile_body_is_refused_in_little_memory(sqlite_url, body, megabytes):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, body],

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import insert
 
 from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
-from tests.conftest import TENANT, bearer
+from tests.support.settings import TENANT
+from tests.support.tokens import bearer
 
 TREND = "/api/v1/analytics/tokens"
 HEATMAP = "/api/v1/analytics/agents/activity"

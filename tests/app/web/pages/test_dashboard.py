@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from app.intake.agent_names import set_names
 from app.storage.tables import rollup_state
-from tests.conftest import NOW, TENANT, bearer
 from tests.support.pages import DASHBOARD, SIGNIN, Browser, place
+from tests.support.settings import NOW, TENANT
 from tests.support.statements import statements
+from tests.support.tokens import bearer
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 MOST_BYTES, MOST_QUERIES = 40_000, 3

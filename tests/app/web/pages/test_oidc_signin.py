@@ -22,7 +22,7 @@ from tests.support.code_flow import (
 from tests.support.idp_grants import BROWSER, AccessTokens, OpenID
 from tests.support.idp_grants import DASHBOARD as CONFIDENTIAL
 from tests.support.pages import DASHBOARD, SIGNIN, SIGNOUT, heading, place
-from tests.system.test_end_to_end import PATIENCE_SECONDS
+from tests.support.processes import PATIENCE_SECONDS
 
 SIGNED_BY = "id_token_signing_alg_values_supported"
 

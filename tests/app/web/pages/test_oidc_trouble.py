@@ -14,10 +14,10 @@ import pytest
 from app.auth import jwks as keys
 from app.config.settings import ROOT
 from app.web.pages import oidc
-from tests.conftest import child_environ
 from tests.support.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
 from tests.support.pages import DASHBOARD, place
-from tests.system.test_end_to_end import PATIENCE_SECONDS, free_port
+from tests.support.processes import PATIENCE_SECONDS, free_port
+from tests.support.settings import child_environ
 
 AWAY = "The identity provider is unavailable or its response is invalid; try again later."
 REFUSED = "The identity provider refused the sign-in; try again or ask its administrator."

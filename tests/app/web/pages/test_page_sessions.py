@@ -6,7 +6,6 @@ import pytest
 from flask import Flask
 
 from app.web.pages import sessions, signin
-from tests.conftest import token
 from tests.support.pages import (
     COOKIE,
     DASHBOARD,
@@ -18,6 +17,7 @@ from tests.support.pages import (
     place,
     set_cookies,
 )
+from tests.support.tokens import token
 
 # Pages for everybody, and the callback, which asks for what only who began has.
 OPEN = {"/", SIGNIN, "/signin/oidc", "/signin/callback", "/docs"}

@@ -12,8 +12,9 @@ import pytest
 from itsdangerous import URLSafeTimedSerializer
 
 from app.web.responses import PAGE_POLICY
-from tests.conftest import KEY, bearer, token
 from tests.support.pages import COOKIE, DASHBOARD, HTML, SIGNIN, SIGNOUT, place, set_cookies
+from tests.support.settings import KEY
+from tests.support.tokens import bearer, token
 
 UNUSABLE = {
     "another key": lambda: token(key="k" * 40),

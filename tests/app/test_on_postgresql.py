@@ -1,0 +1,121 @@
+"""Each route on PostgreSQL once. The rules of a route are tested on SQLite, in tests/app/web."""
+
+import pytest
+
+from tests.support.pages import Browser
+from tests.support.settings import TENANT
+from tests.support.tokens import bearer
+
+API = "/api/v1/analytics"
+AGENT, OTHER = "Agent Z", "agent a"
+EVENTS = [
+    {"id": f"e{number}", "agentId": agent, "issuedAt": f"2026-04-14T{9 + number:02}:00:00.5Z"}
+    for number, agent in enumerate([AGENT, AGENT, OTHER])
+]
+HEADERS = bearer(scope="events:write agents:write")
+
+
+@pytest.fixture
+def database_url(postgresql_url):
+    return postgresql_url
+
+
+@pytest.fixture
+def filled(client, roll_up):
+    """Three counted events of two agents, one of them named."""
+    answer = client.post("/api/v1/events", json=[*EVENTS, EVENTS[0]], headers=HEADERS)
+    assert answer.json == {"received": 4, "accepted": 3, "duplicates": 1}
+    named = client.put(f"/api/v1/agents/{AGENT}", json={"name": "billing"}, headers=HEADERS)
+    assert named.status_code == 200
+    roll_up()
+    return client
+
+
+def get(client, path):
+    answer = client.get(path, headers=HEADERS)
+    assert answer.status_code == 200, answer.data
+    return answer
+
+
+def test_a_redelivered_event_is_a_duplicate(filled):
+    answer = filled.post("/api/v1/events", json=EVENTS[2], headers=HEADERS)
+    assert (answer.status_code, answer.json["duplicates"]) == (202, 1)
+
+
+def test_the_trend_counts_days(filled):
+    answer = get(filled, "/api/v1/analytics/tokens?days=2").json
+    assert [(point["date"], point["count"]) for point in answer["data"]] == [
+        ("2026-04-14", 3),
+        ("2026-04-15", 0),
+    ]
+
+
+def test_the_activity_counts_hours_of_the_week(filled):
+    answer = get(filled, "/api/v1/analytics/agents/activity?months=1").json
+    assert [(cell["dow"], cell["hour"], cell["count"]) for cell in answer["data"]] == [
+        (2, 9, 1),
+        (2, 10, 1),
+        (2, 11, 1),
+    ]
+
+
+def test_the_usage_is_ordered_by_count(filled):
+    answer = get(filled, "/api/v1/analytics/agents?month=2026-04").json
+    assert [(row["agentId"], row["tokenCount"]) for row in answer["data"]] == [
+        (AGENT, 2),
+        (OTHER, 1),
+    ]
+
+
+@pytest.mark.parametrize("path", ["tokens", "agents/activity", "agents"])
+def test_a_report_is_a_csv_file(filled, path):
+    counts = [
+        line.rpartition(",")[2] for line in get(filled, f"{API}/{path}.csv").text.splitlines()
+    ]
+    assert sum(map(int, counts[1:])) == 3
+
+
+def test_agents_are_listed_by_code_point_and_found_by_name(filled):
+    names = [{"agentId": OTHER, "name": "%_\\"}, {"agentId": "\xe9", "name": "\U0001f600"}]
+    assert filled.put("/api/v1/agents", json=names, headers=HEADERS).json == {"received": 2}
+    listed = get(filled, "/api/v1/agents").json["data"]
+    assert [(row["agentId"], row["name"], row["tokenCount"]) for row in listed] == [
+        (AGENT, "billing", 2),
+        (OTHER, "%_\\", 1),
+        ("\xe9", "\U0001f600", 0),
+    ]
+    for found in ("_\\", "%_"):
+        rows = filled.get("/api/v1/agents", query_string={"q": found}, headers=HEADERS).json
+        assert [row["agentId"] for row in rows["data"]] == [OTHER]
+
+
+def test_the_service_is_ready(client):
+    assert get(client, "/ready").status_code == 200
+
+
+def test_the_dashboard_and_its_files_show_the_numbers(filled):
+    browser = Browser(filled)
+    browser.sign_in()
+    page = browser.get("/dashboard").text
+    assert f'<p class="tenant">{TENANT}</p>' in page
+    assert "billing" in page
+    for name in ("tokens", "activity", "agents"):
+        answer = browser.get(f"/dashboard/{name}.csv")
+        assert (answer.status_code, answer.mimetype) == (200, "text/csv")
+
+
+HERE = {
+    "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
+    "analytics.token_trend", "dashboard.agents_file", "dashboard.cells_file",
+    "dashboard.days_file", "dashboard.page", "events.post_events", "health.ready",
+    "naming.name_agent", "naming.name_agents",
+}  # fmt: skip
+WITHOUT_DATABASE = {
+    "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",
+    "signin.page", "signin.paste", "signin.sign_out", "signin.start", "static",
+}  # fmt: skip
+
+
+def test_a_new_route_is_tested_here_or_needs_no_database(app):
+    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
+    assert endpoints == HERE | WITHOUT_DATABASE
