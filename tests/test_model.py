@@ -20,7 +20,7 @@ from app.storage.database import Database
 from app.storage.tables import agents as named_agents
 from app.storage.tables import daily_issuance, issuance_events
 from jobs.counting.run import run_rollup
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
@@ -145,7 +145,7 @@ class Model(RuleBasedStateMachine):
             return
         for table, expected in recount(self.counted.elements()).items():
             assert stored(self.database, table) == expected, table.name
-        assert len(ROLLUPS) == len(recount([]))
+        assert len(SUMMARY_TABLES) == len(recount([]))
 
 
 def run_model(machine):

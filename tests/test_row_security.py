@@ -8,7 +8,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from app.factory import create_app
 from jobs.counting.run import run_rollup
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.command_line import Runner, line, result
 from tests.support.deployment import ROW_SECURITY, deployed
 from tests.support.recount import assert_exact
@@ -65,7 +65,7 @@ def name_tenant(connection, tenant):
     connection.execute("SELECT set_config('analytics.tenant_id', %s, false)", [tenant])
 
 
-@pytest.mark.parametrize("table", [rollup.table.name for rollup in ROLLUPS])
+@pytest.mark.parametrize("table", [rollup.table.name for rollup in SUMMARY_TABLES])
 def test_the_web_role_sees_the_rows_of_the_named_tenant_alone(deployment, table):
     web = deployment.connect("web")
     assert seen(web, table) == {}
@@ -79,7 +79,7 @@ def test_the_web_role_sees_the_rows_of_the_named_tenant_alone(deployment, table)
     assert seen(web, table) == {}
 
 
-@pytest.mark.parametrize("table", [rollup.table.name for rollup in ROLLUPS])
+@pytest.mark.parametrize("table", [rollup.table.name for rollup in SUMMARY_TABLES])
 def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
     for role in ("job", "owner"):
         assert seen(deployment.connect(role), table) == {"org-a": 2, "org-b": 3}
@@ -91,7 +91,7 @@ def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
 def test_the_service_answers_each_tenant_as_without_row_security(deployment, read):
     named = read(DATABASE_ROW_SECURITY="1")
     under_policies = {tenant: named(tenant) for tenant in EVENTS}
-    for rollup in ROLLUPS:
+    for rollup in SUMMARY_TABLES:
         deployment.connect("owner").execute(
             f"ALTER TABLE {rollup.table.name} DISABLE ROW LEVEL SECURITY"
         )

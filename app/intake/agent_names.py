@@ -113,7 +113,8 @@ def _parse(item: bytes, kind: type[B]) -> B:
 def _refusal(refused: Batch, received: int) -> ValidationError:
     return ValidationError(
         f"{refused.rejected} of {received} names are invalid, so none was stored; correct those in"
-        " details.errors", {"errors": refused.errors}
+        " details.errors",
+        {"errors": refused.errors},
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.storage.database import Database
-from jobs.counting.tables import ROLLUPS
+from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.command_line import Runner, interrupt, started, wait_until
 from tests.support.databases import conninfo
 from tests.support.recount import assert_exact, stored
@@ -49,12 +49,12 @@ def test_a_rebuild_corrects_all_tables_or_none(
 ) -> None:
     issue("2026-04-01T00:00:00Z", times=3)
     roll_up()
-    for rollup in ROLLUPS:
+    for rollup in SUMMARY_TABLES:
         wrong = sa.update(rollup.table).values(issued=7)
         database.write(lambda connection, one=wrong: connection.execute(one))
-    spoilt = {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS}
+    spoilt = {rollup.table: stored(database, rollup.table) for rollup in SUMMARY_TABLES}
     months = ("--from", "2026-04", "--to", "2026-04")
-    last = ROLLUPS[-1].table.name
+    last = SUMMARY_TABLES[-1].table.name
     with (
         locked(database_url, last, "SHARE") as waited_for,
         started(child_environ(database_url), "flask", "rollup", "rebuild", *months) as child,
@@ -63,7 +63,7 @@ def test_a_rebuild_corrects_all_tables_or_none(
         ended = interrupt(child)
     state = "the months were corrected completely or not at all; run it again"
     assert ended == (130, "", f"Interrupted: {state}\n")
-    assert {rollup.table: stored(database, rollup.table) for rollup in ROLLUPS} == spoilt
+    assert {rollup.table: stored(database, rollup.table) for rollup in SUMMARY_TABLES} == spoilt
     assert flask("rollup", "rebuild", *months).returncode == 0
     assert assert_exact(database) == 3
 
@@ -80,7 +80,7 @@ def test_a_verification_says_nothing_of_what_it_has_not_seen(
     # The driver's cursor, torn out of its work, warns that nobody closes it; users see no such.
     environ = child_environ(database_url) | {"PYTHONWARNINGS": "error,ignore::ResourceWarning"}
     with (
-        locked(database_url, ROLLUPS[-1].table.name, "ACCESS EXCLUSIVE") as waited_for,
+        locked(database_url, SUMMARY_TABLES[-1].table.name, "ACCESS EXCLUSIVE") as waited_for,
         started(environ, "flask", "rollup", "verify", *as_json) as child,
     ):
         wait_until(waited_for)
