@@ -11,18 +11,23 @@ from sqlalchemy import event as hooks
 def watched(database, note):
     """Call ``note`` with the driver's connection, text and values before each statement."""
 
-    def by_sqlalchemy(connection, _cursor, text, values, *_):
+    noted = []
+
+    def by_sqlalchemy(connection, cursor, text, values, *_):
+        noted.append(cursor)
         note(connection.connection.driver_connection, text, values)
 
-    def by_itself(driver, text, values=None, **options):
-        if values is not None:  # a session's preparation has none
-            note(driver, text, values)
-        return execute(driver, text, values, **options)
+    def by_itself(cursor, text, values=None, **options):
+        if cursor in noted:
+            noted.remove(cursor)
+        elif values:  # the dialect prepares its sessions without any
+            note(cursor.connection, text, values)
+        return execute(cursor, text, values, **options)
 
-    execute = psycopg.Connection.execute
+    execute = psycopg.Cursor.execute
     hooks.listen(database.engine, "before_cursor_execute", by_sqlalchemy)
     try:
-        with patch.object(psycopg.Connection, "execute", by_itself):
+        with patch.object(psycopg.Cursor, "execute", by_itself):
             yield
     finally:
         hooks.remove(database.engine, "before_cursor_execute", by_sqlalchemy)
