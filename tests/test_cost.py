@@ -190,7 +190,7 @@ def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_ur
     run(database, events.format(TENANT, history + 300))
     run(database, "ANALYZE")
     window = Window(history, history + 300)
-    one_by_one = [add_window(rollup, pg.Insert, window) for rollup in SUMMARY_TABLES]
+    one_by_one = [add_window(summary, pg.Insert, window) for summary in SUMMARY_TABLES]
     for statement in (add_window_to_all(window), *one_by_one):
         assert rows_read(explained(database, statement, {})) == 300
     database.dispose()
@@ -200,7 +200,7 @@ def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
     database = Database(make_settings(sqlite_url).database_url)
     reads = [trend._TREND, activity._ACTIVITY, activity._RECENT_ACTIVITY, usage._USAGE]
     pages = [usage._TOP_USAGE, usage._NAMED_USAGE, directory._PAGE, directory._SEARCH]
-    runs = [add_window(rollup, sqlite.Insert, Window(5, 9)) for rollup in SUMMARY_TABLES]
+    runs = [add_window(summary, sqlite.Insert, Window(5, 9)) for summary in SUMMARY_TABLES]
     with database.reading() as connection:
         for statement in (*reads, *pages, *runs):
             compiled = statement.compile(dialect=sqlite.dialect())

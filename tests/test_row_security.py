@@ -65,7 +65,7 @@ def name_tenant(connection, tenant):
     connection.execute("SELECT set_config('analytics.tenant_id', %s, false)", [tenant])
 
 
-@pytest.mark.parametrize("table", [rollup.table.name for rollup in SUMMARY_TABLES])
+@pytest.mark.parametrize("table", [summary.table.name for summary in SUMMARY_TABLES])
 def test_the_web_role_sees_the_rows_of_the_named_tenant_alone(deployment, table):
     web = deployment.connect("web")
     assert seen(web, table) == {}
@@ -79,7 +79,7 @@ def test_the_web_role_sees_the_rows_of_the_named_tenant_alone(deployment, table)
     assert seen(web, table) == {}
 
 
-@pytest.mark.parametrize("table", [rollup.table.name for rollup in SUMMARY_TABLES])
+@pytest.mark.parametrize("table", [summary.table.name for summary in SUMMARY_TABLES])
 def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
     for role in ("job", "owner"):
         assert seen(deployment.connect(role), table) == {"org-a": 2, "org-b": 3}
@@ -91,9 +91,9 @@ def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
 def test_the_service_answers_each_tenant_as_without_row_security(deployment, read):
     named = read(DATABASE_ROW_SECURITY="1")
     under_policies = {tenant: named(tenant) for tenant in EVENTS}
-    for rollup in SUMMARY_TABLES:
+    for summary in SUMMARY_TABLES:
         deployment.connect("owner").execute(
-            f"ALTER TABLE {rollup.table.name} DISABLE ROW LEVEL SECURITY"
+            f"ALTER TABLE {summary.table.name} DISABLE ROW LEVEL SECURITY"
         )
     plain = read()
     assert under_policies == {tenant: plain(tenant) for tenant in EVENTS}

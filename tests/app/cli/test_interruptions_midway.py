@@ -49,10 +49,10 @@ def test_a_rebuild_corrects_all_tables_or_none(
 ) -> None:
     issue("2026-04-01T00:00:00Z", times=3)
     roll_up()
-    for rollup in SUMMARY_TABLES:
-        wrong = sa.update(rollup.table).values(issued=7)
+    for summary in SUMMARY_TABLES:
+        wrong = sa.update(summary.table).values(issued=7)
         database.write(lambda connection, one=wrong: connection.execute(one))
-    spoilt = {rollup.table: stored(database, rollup.table) for rollup in SUMMARY_TABLES}
+    spoilt = {summary.table: stored(database, summary.table) for summary in SUMMARY_TABLES}
     months = ("--from", "2026-04", "--to", "2026-04")
     last = SUMMARY_TABLES[-1].table.name
     with (
@@ -63,7 +63,7 @@ def test_a_rebuild_corrects_all_tables_or_none(
         ended = interrupt(child)
     state = "the months were corrected completely or not at all; run it again"
     assert ended == (130, "", f"Interrupted: {state}\n")
-    assert {rollup.table: stored(database, rollup.table) for rollup in SUMMARY_TABLES} == spoilt
+    assert {summary.table: stored(database, summary.table) for summary in SUMMARY_TABLES} == spoilt
     assert flask("rollup", "rebuild", *months).returncode == 0
     assert assert_exact(database) == 3
 
