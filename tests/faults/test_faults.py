@@ -17,6 +17,14 @@ from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
 
 
+@pytest.mark.quick
+def test_nothing_is_lost_or_doubled_in_a_few_seconds_of_kills(rage):
+    """The test below in small."""
+    report = rage(events=600, batch=60, kills=5, restarts=1)
+    assert report.exact, report.explain()
+    assert report.kills >= 3
+
+
 def test_nothing_is_lost_or_doubled_while_jobs_are_killed_and_postgresql_restarts(rage):
     report = rage(events=5_000, batch=120, kills=21, restarts=2)
     assert report.exact, report.explain()

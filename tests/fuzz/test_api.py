@@ -131,6 +131,7 @@ def schema(description):
     return schemathesis.openapi.from_dict(description)
 
 
+@pytest.mark.quick
 def test_every_operation_of_the_description_is_fuzzed(description):
     described = {
         (path, method.upper()) for path, item in description["paths"].items() for method in item
@@ -138,7 +139,10 @@ def test_every_operation_of_the_description_is_fuzzed(description):
     assert described == set(OPERATIONS)
 
 
-@pytest.mark.parametrize(("path", "method", "mode"), CASES)
+@pytest.mark.parametrize(
+    ("path", "method", "mode"),
+    [pytest.param(*case, marks=pytest.mark.quick if case[0] == EVENTS else ()) for case in CASES],
+)
 def test_any_request_is_answered_as_described(service, schema, path, method, mode):
     cases = schema[path][method].as_strategy(generation_mode=mode)
 
@@ -153,6 +157,7 @@ def test_any_request_is_answered_as_described(service, schema, path, method, mod
     send()
 
 
+@pytest.mark.quick
 @fuzzing
 @given(
     body=BODIES,
@@ -192,6 +197,7 @@ def test_any_body_names_or_is_refused(service, body, content_type, packing, agen
     check_envelope(answer)
 
 
+@pytest.mark.quick
 @fuzzing
 @given(
     path=st.sampled_from([path for path, _ in OPERATIONS])

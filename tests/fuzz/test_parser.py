@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ from app.web.api.bodies import split_json
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS
 from tests.support.settings import NOW
+
+# Functions are fuzzed in seconds.
+pytestmark = pytest.mark.quick
 
 GOOD = {"id": "good", "agentId": "a", "issuedAt": "2026-04-01T09:00:00Z"}
 TEXT_OF_GOOD = json.dumps(GOOD).encode()
