@@ -20,7 +20,7 @@ def watched(database, note):
     def by_itself(cursor, text, values=None, **options):
         if cursor in noted:
             noted.remove(cursor)
-        elif values:  # the dialect prepares its sessions without any
+        elif values and isinstance(text, str):  # not what prepares a session or a test
             note(cursor.connection, text, values)
         return execute(cursor, text, values, **options)
 
