@@ -105,7 +105,7 @@ def dying(database, statement):
 
     def die(_connection, _cursor, _text, _parameters, context, _many):
         nonlocal seen
-        seen += context.execution_options["begin"] == database._begin.writing
+        seen += context.execution_options["begin"] == "write"
         if seen == statement:
             raise ConnectionError("the process died")
 
