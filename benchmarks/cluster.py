@@ -78,12 +78,12 @@ class Cluster:
         """A copy of a database that is not in use, for a time."""
         copied = self.keep_copy(name)
         yield copied
-        self.administer(f"DROP DATABASE {copied} WITH (FORCE)")
+        self._administer(f"DROP DATABASE {copied} WITH (FORCE)")
 
     def keep_copy(self, name: str) -> str:
         """A copy of a database that is not in use."""
         copied = next(self._names)
-        self.administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
+        self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
         return copied
 
     def administer(self, statement: str) -> None:

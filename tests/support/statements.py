@@ -10,27 +10,47 @@ from sqlalchemy import event as hooks
 @contextmanager
 def watched(database, note):
     """Call ``note`` with the driver's connection, text and values before each statement."""
+    ours = set()  # the connections of this database
+    busy = set()  # those on which SQLAlchemy runs a statement, which is noted already
 
-    noted = []
-
-    def by_sqlalchemy(connection, cursor, text, values, *_):
-        noted.append(cursor)
+    def by_sqlalchemy(connection, _cursor, text, values, *_):
+        busy.add(connection.connection.driver_connection)
         note(connection.connection.driver_connection, text, values)
 
+    def done(connection, *_):
+        busy.discard(connection.connection.driver_connection)
+
+    def failed(context):
+        if context.connection is not None:
+            done(context.connection)
+
     def by_itself(cursor, text, values=None, **options):
-        if cursor in noted:
-            noted.remove(cursor)
-        elif values and isinstance(text, str):  # not what prepares a session or a test
+        # A session's preparation has no values.
+        if values is not None and cursor.connection in ours - busy:
             note(cursor.connection, text, values)
         return execute(cursor, text, values, **options)
 
     execute = psycopg.Cursor.execute
-    hooks.listen(database.engine, "before_cursor_execute", by_sqlalchemy)
+    listeners = {
+        "checkout": lambda driver, *_: ours.add(driver),
+        "before_cursor_execute": by_sqlalchemy,
+        "after_cursor_execute": done,
+        "handle_error": failed,
+    }
+    with listening(database.engine, listeners), patch.object(psycopg.Cursor, "execute", by_itself):
+        yield
+
+
+@contextmanager
+def listening(engine, listeners):
+    """Have functions called at SQLAlchemy's events."""
+    for name, listener in listeners.items():
+        hooks.listen(engine, name, listener)
     try:
-        with patch.object(psycopg.Cursor, "execute", by_itself):
-            yield
+        yield
     finally:
-        hooks.remove(database.engine, "before_cursor_execute", by_sqlalchemy)
+        for name, listener in listeners.items():
+            hooks.remove(engine, name, listener)
 
 
 @contextmanager

@@ -71,9 +71,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[datetime, list[Row]
     return rows
 
 
-@pytest.fixture
-def fresh(loaded: dict[datetime, list[Row]]) -> list[Row]:
-    return loaded[NOW]
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The events of a demonstration loaded NOW into an empty database."""
+    database = fresh_database(tmp_path_factory.mktemp("demo"))
+    load_demo(database, NOW)
+    rows = stored(database)
+    database.dispose()
+    return rows
 
 
 @pytest.fixture
@@ -142,6 +147,7 @@ def test_one_agent_has_most_of_the_months_tokens(fresh: list[Row]) -> None:
     assert agents.most_common(1)[0][1] > agents.total() / 2
 
 
+@pytest.mark.slow
 def test_every_agent_of_the_demo_has_a_name_of_its_own(tmp_path: Path) -> None:
     database = fresh_database(tmp_path)
     load_demo(database, NOW)
