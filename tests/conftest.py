@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 
 from app.config.settings import Settings
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.reports.trend import token_trend
 from app.storage.database import Database
 from jobs.counting.run import Run, run_rollup
@@ -155,7 +155,7 @@ def issue(database: Database) -> Callable[..., list[Event]]:
         events = [
             Event(tenant, event_id or f"event-{next(numbers)}", agent, when) for _ in range(times)
         ]
-        record_events(database, events)
+        store_events(database, events)
         return events
 
     return issue

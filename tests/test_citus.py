@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.citus import distribute
@@ -58,7 +58,7 @@ def issue(database, prefix):
         for tenant in TENANTS
         for number, at in enumerate([datetime(2026, 4, day, day, tzinfo=UTC) for day in (1, 2, 9)])
     ]
-    return record_events(database, events)
+    return store_events(database, events)
 
 
 def roll_up(database):

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.tables import agents as named_agents
 from app.storage.tables import daily_issuance, issuance_events
@@ -62,7 +62,7 @@ class Model(RuleBasedStateMachine):
                 accepted += 1
                 self.raw[key] = event
                 self.uncounted.add(key)
-        assert record_events(self.database, events).accepted == accepted
+        assert store_events(self.database, events).accepted == accepted
         self.last = events
         for event in events:
             key = (event.tenant_id, event.agent_id)
@@ -72,7 +72,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def redeliver(self):
-        assert record_events(self.database, self.last[::-1]).accepted == len(
+        assert store_events(self.database, self.last[::-1]).accepted == len(
             {event[:2] for event in self.last} - self.raw.keys()
         )
         for event in self.last[::-1]:

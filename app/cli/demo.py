@@ -21,7 +21,7 @@ from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now
 from app.errors import RefusedError
 from app.intake.events import Event
-from app.intake.store import Recorded, record_events
+from app.intake.store import Stored, store_events
 from app.storage.database import Database
 from app.storage.tables import agents, daily_issuance, issuance_events
 
@@ -50,7 +50,7 @@ _OFFICE_HOURS = range(8, 18)
 _GREEDY, _FRUGAL = 150.0, (0.2, 0.5, 0.8, 1.6)
 
 
-def load_demo(database: Database, now: datetime) -> Recorded:
+def load_demo(database: Database, now: datetime) -> Stored:
     """Store the demonstration's events up to ``now``; stored ones stay as they are.
 
     Raises:
@@ -63,11 +63,11 @@ def load_demo(database: Database, now: datetime) -> Recorded:
             )
         after = _delivered_until(connection)
     first = max(after.date(), now.date() - timedelta(days=DAYS - 1))
-    total = Recorded(0, 0, 0)
+    total = Stored(0, 0, 0)
     for day in days_until(now.date(), (now.date() - first).days + 1):
         events = [event for event in _day(day) if after < event.issued_at <= now]
-        recorded = record_events(database, events)
-        total = Recorded(*map(sum, zip(total, recorded, strict=True)))
+        recorded = store_events(database, events)
+        total = Stored(*map(sum, zip(total, recorded, strict=True)))
     return total
 
 

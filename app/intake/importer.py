@@ -28,7 +28,7 @@ from app.intake.events import (
 )
 from app.intake.formats import FORMATS
 from app.intake.formats.base import bounded_lines
-from app.intake.store import Recorded, prepare_recording
+from app.intake.store import Stored, prepare_storing
 from app.storage.database import Database
 
 CHUNK_EVENTS = 10_000
@@ -96,7 +96,7 @@ class Importer:
     on_refused: Callable[[Refused], None]
     on_chunk: Callable[[], None]
     totals: Imported = field(default_factory=Imported)
-    _pending: "Future[Recorded] | None" = field(default=None, init=False)
+    _pending: "Future[Stored] | None" = field(default=None, init=False)
 
     @_tuned_interpreter()
     def load(self, source: str, file: io.BufferedReader) -> None:
@@ -138,7 +138,7 @@ class Importer:
         # Emptied first, so that a chunk that fails or is interrupted is not stored again.
         events = chunk.copy()
         chunk.clear()
-        store = prepare_recording(self.database, events)
+        store = prepare_storing(self.database, events)
         self._settle()
         if events:
             # SQLite's driver takes the interpreter's lock for each row. In a thread of its own it
@@ -157,19 +157,19 @@ class Importer:
             self.on_chunk()
 
 
-def _done(store: Callable[[], Recorded]) -> "Future[Recorded]":
-    future = Future[Recorded]()
+def _done(store: Callable[[], Stored]) -> "Future[Stored]":
+    future = Future[Stored]()
     future.set_result(store())
     return future
 
 
-def _in_thread(store: Callable[[], Recorded]) -> "Future[Recorded]":
+def _in_thread(store: Callable[[], Stored]) -> "Future[Stored]":
     """Store in a thread while the next chunk is read.
 
     Ctrl-C reaches the main thread only and need not wait for this one: a commit happens as a
     whole or not at all.
     """
-    future = Future[Recorded]()
+    future = Future[Stored]()
 
     def run() -> None:
         try:

@@ -25,7 +25,7 @@ _ARRAYS = dict.fromkeys(_COLUMNS[:3], _TEXTS) | {"issued_at": _INSTANTS}
 Insert = Callable[[Connection], int]
 
 
-class Recorded(NamedTuple):
+class Stored(NamedTuple):
     """The outcome of a batch: ``received == accepted + duplicates``."""
 
     received: int
@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
     duplicates: int
 
 
-def record_events(database: Database, events: Sequence[Event]) -> Recorded:
+def store_events(database: Database, events: Sequence[Event]) -> Stored:
     """Store a batch as a whole or not at all, and commit.
 
     An id that is already stored, or stands twice in the batch, is a duplicate: the first delivery
@@ -41,16 +41,16 @@ def record_events(database: Database, events: Sequence[Event]) -> Recorded:
     in different order wait for each other instead of deadlocking. The agent names of the events
     are stored with them (see ``app.intake.agent_names``).
     """
-    return prepare_recording(database, events)()
+    return prepare_storing(database, events)()
 
 
-def prepare_recording(database: Database, events: Sequence[Event]) -> Callable[[], Recorded]:
-    """Prepare a batch; the returned function stores it, as :func:`record_events` does.
+def prepare_storing(database: Database, events: Sequence[Event]) -> Callable[[], Stored]:
+    """Prepare a batch; the returned function stores it, as :func:`store_events` does.
 
     That function mostly waits for the database, so another thread may call it.
     """
     if not events:
-        return partial(Recorded, 0, 0, 0)
+        return partial(Stored, 0, 0, 0)
     first: dict[tuple[str, str], Event] = {}
     for event in events:
         first.setdefault(event[:2], event)
@@ -63,9 +63,9 @@ def prepare_recording(database: Database, events: Sequence[Event]) -> Callable[[
         add_names(database, connection, names)
         return accepted
 
-    def record() -> Recorded:
+    def record() -> Stored:
         accepted = database.write(store)
-        return Recorded(len(events), accepted, len(events) - accepted)
+        return Stored(len(events), accepted, len(events) - accepted)
 
     return record
 

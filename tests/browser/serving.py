@@ -14,7 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.factory import create_app
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.tables import rollup_state
 from jobs.counting.run import run_rollup
@@ -59,7 +59,7 @@ class Site:
 
     def issue(self, *arguments: Any, **options: Any) -> None:
         """Store events; arguments as for :meth:`events`."""
-        record_events(self.database, self.events(*arguments, **options))
+        store_events(self.database, self.events(*arguments, **options))
 
     def events(
         self,
@@ -106,5 +106,5 @@ def fill(site: Site) -> None:
         if days != SILENT:
             events += site.events(ago, SPIKE.get(days, usual), agent="batch", name="Batch")
             events += site.events(ago - timedelta(hours=days % 3), days % 4, agent="mailer")
-    record_events(site.database, events)
+    store_events(site.database, events)
     site.roll_up()

@@ -25,7 +25,7 @@ from app.config.settings import ROOT
 from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from app.storage.tables import (
@@ -114,7 +114,7 @@ def execute(database, statement):
 
 def issue(database, *names, at=AT, tenant="org-a", agent="agent-1"):
     events = [Event(tenant, name, agent, at) for name in names]
-    assert record_events(database, events).accepted == len(names)
+    assert store_events(database, events).accepted == len(names)
 
 
 def roll_up(database):
@@ -138,7 +138,7 @@ def fill(database):
     """Something in every table: hostile ids and names, exact times, a correction, a purged month,
     events that are not counted yet, and a candidate that a run has left."""
     last = datetime(2026, 4, 30, 23, 59, 59, 999999, UTC)
-    record_events(database, [Event(text, text, text, last, text) for text in HOSTILE])
+    store_events(database, [Event(text, text, text, last, text) for text in HOSTILE])
     set_names(database, "org-a", {"nobody": None}, datetime(1970, 1, 1, tzinfo=UTC))
     issue(database, "first", at=datetime(1970, 1, 1, tzinfo=UTC))
     issue(database, "micro", at=datetime(2026, 2, 28, 23, 59, 59, 1, UTC))
@@ -197,7 +197,7 @@ def test_every_table_arrives_and_the_target_goes_on(new, kind, to):
     assert copy(source, target) == Copied(events, events - 18)
     assert contents(target) == expected
     again = Event("org-a", "pending 0", "agent-1", AT)
-    assert record_events(target, [again]).duplicates == 1
+    assert store_events(target, [again]).duplicates == 1
     issue(target, "new")
     with target.reading() as connection:
         newest = sa.select(issuance_events.c.event_id).order_by(issuance_events.c.id.desc())

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.storage.database import Database
 from jobs.counting.run import run_rollup
 from tests.support.databases import conninfo
@@ -22,7 +22,7 @@ AT = datetime(2026, 4, 1, tzinfo=UTC)
 
 
 def issue_on(database, names):
-    return record_events(database, [Event("org-a", name, "agent-1", AT) for name in names])
+    return store_events(database, [Event("org-a", name, "agent-1", AT) for name in names])
 
 
 def run(database):

@@ -5,7 +5,7 @@ from flask import Blueprint, Response, g, request
 
 from app.errors import ValidationError
 from app.intake.events import parse_batch
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.telemetry import metrics
 from app.web import params, rate_limit, request_log
 from app.web.api import access
@@ -35,7 +35,7 @@ def post_events() -> Response:
             " correct those in details.errors",
             {"errors": batch.errors},
         )
-    recorded = record_events(services().database, batch.events)
+    recorded = store_events(services().database, batch.events)
     _count_events(recorded.accepted, recorded.duplicates, batch.rejected)
     rejected = batch.errors if skip else msgspec.UNSET
     receipt = Receipt(batch.received, recorded.accepted, recorded.duplicates, rejected)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from app.errors import ValidationError
 from app.intake.events import Event
 from app.intake.importer import SQLITE_CHUNK_EVENTS, Imported, Importer, Refused
-from app.intake.store import Recorded
+from app.intake.store import Stored
 from app.storage.database import Database
 from app.storage.tables import issuance_events
 from tests.support.settings import NOW
@@ -335,14 +335,14 @@ def test_what_was_interrupted_on_its_way_in_is_not_tried_once_more(
     """SQLite's connection may still hold the lock that a second try would wait for."""
     tried = []
 
-    def prepare(_: Database, events: list[Event]) -> Callable[[], Recorded]:
-        def interrupt() -> Recorded:
+    def prepare(_: Database, events: list[Event]) -> Callable[[], Stored]:
+        def interrupt() -> Stored:
             tried.append(len(events))
             raise KeyboardInterrupt
 
         return interrupt
 
-    monkeypatch.setattr("app.intake.importer.prepare_recording", prepare)
+    monkeypatch.setattr("app.intake.importer.prepare_storing", prepare)
     with pytest.raises(KeyboardInterrupt):
         load(TWO)
     assert tried == [2]

@@ -9,7 +9,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import OperationalError
 
 from app.intake.events import Event
-from app.intake.store import Recorded, record_events
+from app.intake.store import Stored, store_events
 from app.storage.tables import issuance_events
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ def count(database):
 def test_the_same_batch_twice_at_once_in_different_order_is_stored_once(database):
     orders = [BATCH, BATCH[::-1], BATCH[1000:] + BATCH[:1000], BATCH[::-1]] * 3
     with ThreadPoolExecutor(len(orders)) as pool:
-        recorded = list(pool.map(lambda order: record_events(database, order), orders))
+        recorded = list(pool.map(lambda order: store_events(database, order), orders))
     assert sum(result.accepted for result in recorded) == len(BATCH)
     assert sum(result.duplicates for result in recorded) == 11 * len(BATCH)
     assert count(database) == len(BATCH)
@@ -33,17 +33,17 @@ def test_the_same_batch_twice_at_once_in_different_order_is_stored_once(database
 def test_a_batch_that_fails_half_way_leaves_nothing(database):
     poison = Event("org-a", "zzz", "agent\x01", AT)  # refused by the database's own check
     with pytest.raises(sa.exc.IntegrityError):
-        record_events(database, [*BATCH, poison])
+        store_events(database, [*BATCH, poison])
     assert count(database) == 0
 
 
 def test_no_events_are_no_transaction(database):
-    assert record_events(database, []) == Recorded(0, 0, 0)
+    assert store_events(database, []) == Stored(0, 0, 0)
 
 
 def test_within_a_batch_the_first_of_an_id_wins(database):
     events = [Event("org-a", "one", agent, AT) for agent in ("z", "a", "m")]
-    assert record_events(database, events) == Recorded(3, 1, 2)
+    assert store_events(database, events) == Stored(3, 1, 2)
     with database.reading() as connection:
         assert connection.scalars(sa.select(issuance_events.c.agent_id)).all() == ["z"]
 
@@ -65,10 +65,10 @@ def test_a_deadlocks_victim_is_run_again_but_not_for_ever(database, conflicts, s
     hooks.listen(database.engine, "after_cursor_execute", conflict)
     try:
         if stored:
-            assert record_events(database, BATCH).accepted == len(BATCH)
+            assert store_events(database, BATCH).accepted == len(BATCH)
         else:
             with pytest.raises(OperationalError):
-                record_events(database, BATCH)
+                store_events(database, BATCH)
     finally:
         hooks.remove(database.engine, "after_cursor_execute", conflict)
     assert count(database) == (len(BATCH) if stored else 0)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.intake.agent_names import Named, newest_names, set_names
 from app.intake.events import Event
-from app.intake.store import Recorded, record_events
+from app.intake.store import Stored, store_events
 from app.reports import usage
 from app.reports.usage import NamedUsage
 from app.storage import database as db
@@ -40,7 +40,7 @@ def names(database):
 
 
 def test_a_name_is_stored_with_the_instant_it_was_said_for(database):
-    record_events(database, [said("billing", AT + TICK)])
+    store_events(database, [said("billing", AT + TICK)])
     with database.reading() as connection:
         rows = connection.execute(sa.select(agents)).all()
     assert rows == [(TENANT, "agent-1", "billing", AT + TICK)]
@@ -53,88 +53,88 @@ def test_the_newest_name_wins_in_whatever_order_it_arrives(database, names, toge
         agent = f"agent-{number}"
         batch = [event._replace(agent_id=agent, event_id=agent + event[1]) for event in order]
         for part in [batch] if together else [[event] for event in batch]:
-            record_events(database, part)
+            store_events(database, part)
     assert names() == {f"agent-{number}": "c" for number in range(6)}
 
 
 def test_of_two_names_for_one_instant_the_first_stays(database, names):
-    record_events(database, [said("first"), said("second")])
-    record_events(database, [said("third")])
+    store_events(database, [said("first"), said("second")])
+    store_events(database, [said("third")])
     assert names() == {"agent-1": "first"}
 
 
 def test_an_old_name_that_is_redelivered_stays_old(database, names):
     old = said("old")
-    record_events(database, [old])
-    record_events(database, [said("new", AT + TICK)])
-    assert record_events(database, [old, old]) == Recorded(2, 0, 2)
+    store_events(database, [old])
+    store_events(database, [said("new", AT + TICK)])
+    assert store_events(database, [old, old]) == Stored(2, 0, 2)
     assert names() == {"agent-1": "new"}
 
 
 def test_a_name_that_is_said_again_holds_against_what_came_between(database, names):
     for name, ticks in (("a", 0), ("a", 2), ("b", 1)):
-        record_events(database, [said(name, AT + ticks * TICK)])
+        store_events(database, [said(name, AT + ticks * TICK)])
     assert names() == {"agent-1": "a"}
 
 
 def test_events_without_names_change_none(database, names):
-    record_events(database, [said("billing")])
-    record_events(database, [said(None, AT + TICK), said(None, AT + TICK, agent="agent-2")])
+    store_events(database, [said("billing")])
+    store_events(database, [said(None, AT + TICK), said(None, AT + TICK, agent="agent-2")])
     assert names() == {"agent-1": "billing"}
 
 
 def test_instants_are_compared_whatever_their_offset_and_fraction(database, names):
-    record_events(database, [said("new", AT + timedelta(hours=1))])
+    store_events(database, [said("new", AT + timedelta(hours=1))])
     east = datetime.fromisoformat("2026-04-01T02:30:00+02:00")
-    record_events(database, [said("old", east)])
+    store_events(database, [said("old", east)])
     assert names() == {"agent-1": "new"}
-    record_events(database, [said("newest", AT + timedelta(hours=1, microseconds=5))])
+    store_events(database, [said("newest", AT + timedelta(hours=1, microseconds=5))])
     assert names() == {"agent-1": "newest"}
 
 
 def test_one_agent_of_two_tenants_has_a_name_at_each(database, names):
-    record_events(database, [said("a"), said("b", tenant="org-b"), said("old", AT - TICK)])
+    store_events(database, [said("a"), said("b", tenant="org-b"), said("old", AT - TICK)])
     assert names() == {(TENANT, "agent-1"): "a", ("org-b", "agent-1"): "b"}
 
 
 def test_a_batch_that_fails_leaves_no_name(database, names):
     with pytest.raises(sa.exc.IntegrityError):
-        record_events(database, [said("good"), said("bad\x01", agent="agent-2")])
+        store_events(database, [said("good"), said("bad\x01", agent="agent-2")])
     assert names() == {}
     with database.reading() as connection:
         assert connection.execute(sa.select(issuance_events)).all() == []
 
 
 def test_a_name_that_is_set_wins_over_all_that_was_said_before(database, names):
-    record_events(database, [said("said", AT)])
+    store_events(database, [said("said", AT)])
     set_names(database, TENANT, {"agent-1": "set", "agent-2": "new"}, AT + 2 * TICK)
-    record_events(database, [said("late", AT + TICK), said("same", AT + 2 * TICK)])
+    store_events(database, [said("late", AT + TICK), said("same", AT + 2 * TICK)])
     assert names() == {"agent-1": "set", "agent-2": "new"}
-    record_events(database, [said("newer", AT + 3 * TICK)])
+    store_events(database, [said("newer", AT + 3 * TICK)])
     assert names() == {"agent-1": "newer", "agent-2": "new"}
 
 
 def test_a_name_that_is_set_wins_over_one_that_was_said_ahead_of_time(database, names):
     ahead = AT + timedelta(minutes=5)
-    record_events(database, [said("ahead", ahead)])
+    store_events(database, [said("ahead", ahead)])
     set_names(database, TENANT, {"agent-1": "set"}, AT)
-    record_events(database, [said("between", ahead - TICK), said("same", ahead)])
+    store_events(database, [said("between", ahead - TICK), said("same", ahead)])
     assert names() == {"agent-1": "set"}
-    record_events(database, [said("later", ahead + TICK)])
+    store_events(database, [said("later", ahead + TICK)])
     assert names() == {"agent-1": "later"}
 
 
 def test_a_name_that_was_taken_back_is_not_brought_back_by_late_events(database, names):
-    record_events(database, [said("said")])
+    store_events(database, [said("said")])
     set_names(database, TENANT, {"agent-1": None}, AT + 2 * TICK)
-    record_events(database, [said("late", AT + TICK)])
+    store_events(database, [said("late", AT + TICK)])
     assert names() == {"agent-1": None}
-    record_events(database, [said("new", AT + 3 * TICK)])
+    store_events(database, [said("new", AT + 3 * TICK)])
     assert names() == {"agent-1": "new"}
 
 
 def test_names_are_set_for_one_tenant_alone(database, names):
-    record_events(database, [said("a"), said("b", tenant="org-b")])
+    store_events(database, [said("a"), said("b", tenant="org-b")])
     set_names(database, TENANT, {"agent-1": None}, AT)
     assert names() == {(TENANT, "agent-1"): None, ("org-b", "agent-1"): "b"}
     set_names(database, TENANT, {}, AT)
@@ -159,7 +159,7 @@ def test_batches_that_name_the_same_agents_in_opposite_order_do_not_deadlock(
         order = numbers if turn % 2 else reversed(numbers)
         at = AT + turn * TICK
         events = [said(f"{turn}", at, f"agent-{n:03}", f"{turn}-{n}") for n in order]
-        return record_events(database, events).accepted
+        return store_events(database, events).accepted
 
     def rename(turn):
         order = reversed(numbers) if turn % 2 else numbers

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import RefusedError
 from app.factory import create_app
 from app.intake.events import Event
-from app.intake.store import record_events
+from app.intake.store import store_events
 from app.storage import engines as pool
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
@@ -64,7 +64,7 @@ def test_no_default_of_the_database_changes_a_number(postgresql_url, administer,
     administer(f'ALTER DATABASE "{{}}" SET {setting}')
     database = Database(make_settings(postgresql_url).database_url)
     at = datetime(2026, 4, 1, 23, 59, 59, 999_999, UTC)
-    record_events(database, [Event("órg\U0001f600", f"e{n}", "agent", at) for n in range(3)])
+    store_events(database, [Event("órg\U0001f600", f"e{n}", "agent", at) for n in range(3)])
     assert run_rollup(database, window_ids=10, wait_seconds=5).events == 3
     assert assert_exact(database) == 3
     with database.reading() as connection:
