@@ -1,3 +1,3 @@
-"""The file that gunicorn looks for; app/server/gunicorn_config.py has the settings."""
+"""The configuration that gunicorn loads by default; see app/server/gunicorn_config.py."""
 
 from app.server.gunicorn_config import *  # noqa: F403 - gunicorn reads the names that it knows

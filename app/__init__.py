@@ -1,3 +1,3 @@
-"""The service: what HTTP and the command line see."""
+"""The service: its HTTP API, its pages and its commands."""
 
 __version__ = "0.1.0"

@@ -6,28 +6,28 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The first and the last month, both included, each by its first day.
+# The first and the last month, both included. Each month is given as its first day.
 MonthRange = tuple[date, date]
 
 _INSTANT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-# The usual form, which Python itself parses five times as fast. It cuts fractions as well.
+# The usual form. Python's own parser is five times as fast, and also cuts long fractions.
 _USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z")
 _MONTH = re.compile(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])")
 
 
 def utc_now() -> datetime:
-    """The current instant, aware, in UTC: the clock of production."""
+    """The current instant in UTC, with its time zone; tests replace this clock."""
     return datetime.now(UTC)
 
 
 def parse_instant(text: str) -> datetime:
-    """An RFC 3339 date-time with an explicit offset, in UTC, to the microsecond.
+    """An RFC 3339 date-time with an explicit offset, converted to UTC, with microseconds.
 
-    Digits past the sixth of a fraction are cut, never rounded: rounding would
-    move 23:59:59.9999999 into the next day. Leap seconds (``:60``) are refused.
+    A fraction is cut after six digits, not rounded, because rounding would move 23:59:59.9999999
+    into the next day. Leap seconds (``:60``) are refused.
 
     Raises:
         ValueError: not RFC 3339, no such date or time, or outside years 1..9999 in UTC.
@@ -65,7 +65,7 @@ def month_of(day: date) -> date:
 
 
 def months_back(month: date, count: int) -> date:
-    """The month ``count`` months before ``month``, both given by their first day.
+    """The month that is ``count`` months before ``month``, both given as their first day.
 
     The result is limited to the years 1 to 9999.
     """
@@ -74,7 +74,7 @@ def months_back(month: date, count: int) -> date:
 
 
 def last_day(month: date) -> date:
-    """The last day of a month given by its first."""
+    """The last day of a month, which is given as its first day."""
     return date(month.year, month.month, monthrange(month.year, month.month)[1])
 
 

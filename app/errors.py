@@ -1,13 +1,13 @@
 """Errors that callers see, each with its code and HTTP status.
 
-The web turns them into the envelope ``{"code", "message", "details"}``, a command into a line on
-stderr. This module imports no HTTP library.
+The web sends an error as the envelope ``{"code", "message", "details"}``. A command prints it as a
+line on stderr. This module imports no HTTP library.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# For each status its code, and the reason for an answer with it.
+# The code of each status, and the reason for a response with this status.
 CODES = {
     400: ("VALIDATION_ERROR", "a parameter or the body is wrong"),
     401: ("UNAUTHORIZED", "the access token is missing or invalid"),
@@ -52,7 +52,7 @@ class ValidationError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """A missing or invalid token; it is missing without ``invalid`` (RFC 6750, 3.1)."""
+    """A missing or invalid token; ``invalid=False`` means that it is missing (RFC 6750, 3.1)."""
 
     status = 401
 
@@ -91,7 +91,7 @@ class UnsupportedMediaTypeError(ServiceError):
 
 
 class RateLimitError(ServiceError):
-    """Too many requests of a tenant; the next one is allowed after ``seconds``."""
+    """A tenant sent too many requests; the next one is allowed after ``seconds``."""
 
     status = 429
 

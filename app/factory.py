@@ -32,16 +32,17 @@ def create_app(
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        # One byte more than the limit tells a body that is too large from one that just fits.
+        # One byte above the limit distinguishes a full body from one that is too large.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
     )
-    # A wrong path is 404: a redirect would be HTML, and some clients drop the token on it.
+    # A path with a wrong slash gets 404. A redirect would be HTML, and some clients follow it
+    # without the token.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     request_log.init_app(app)
     sessions.init_app(app)
-    # One connection a thread: a request takes one at most.
+    # One connection for each thread, because a request uses at most one.
     database = Database(
         settings.database_url,
         pool_size=settings.web_threads,
@@ -62,7 +63,7 @@ def create_app(
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
-    # mypy sees a method replaced by a callable object, here and below; Flask documents it so.
+    # Flask documents this assignment. mypy objects, here and below, because it replaces a method.
     app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         hops = settings.trusted_proxies

@@ -1,4 +1,4 @@
-"""How a setting is declared: variable, parser, default and help, beside its attribute."""
+"""Declaration of a setting: its environment variable, parser, default and help."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +13,7 @@ _KEY = "variable"
 
 
 class Computed(str):
-    """A default that is not a fixed text but found at run time, as the documents show it."""
+    """A default that is found at run time; the text describes it in the documents."""
 
     __slots__ = ()
 
@@ -23,8 +23,8 @@ class Variable:
     """The declaration of one environment variable.
 
     Attributes:
-        parse: text to value; raises ``ValueError`` with the problem, as "must be 1 or 0". The
-            problem must not repeat a text that may be secret.
+        parse: converts the text to a value. It raises ``ValueError`` with the problem, such as
+            "must be 1 or 0". The problem must not repeat the text, which may be secret.
         help: what the variable does, in Markdown, with links relative to ``docs/``.
         in_production: a stricter parser, for ``APP_ENV=production``.
     """

@@ -1,7 +1,7 @@
-"""Documents generated from the declared settings: a table, and the rest of an example.
+"""Generates documents from the declared settings: the table of settings and the example file.
 
-``python -m app.config.document`` writes them between the markers in docs/settings.md and in
-deploy/agentidp-analytics.env.example; ``make settings-docs`` runs it.
+``make settings-docs`` runs it. It replaces the text between the markers in docs/settings.md and
+in deploy/agentidp-analytics.env.example.
 """
 
 import re
@@ -13,7 +13,7 @@ from app.config.settings import ROOT, Settings
 PAGE = ROOT / "docs" / "settings.md"
 EXAMPLE = ROOT / "deploy" / "agentidp-analytics.env.example"
 
-# The files in deploy/ set the address, and the other two are for development.
+# Other files in deploy/ set HOST and PORT. ALLOW_SQLITE and FLASK_DEBUG are for development.
 _NOT_IN_EXAMPLE = ("HOST", "PORT", "ALLOW_SQLITE", "FLASK_DEBUG")
 
 _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
@@ -27,7 +27,10 @@ def page(text: str) -> str:
 
 
 def example(text: str) -> str:
-    """The text of the example with the settings that it does not mention above the marker."""
+    """The text of the example file with a current list of settings.
+
+    The list leaves out the settings that the text above the marker already mentions.
+    """
     begin, end = "# settings: begin", "# settings: end"
     mentioned = re.findall(r"^#?([A-Z_]+)=", text.partition(begin)[0], re.MULTILINE)
     lines = []
@@ -60,7 +63,7 @@ def _comment(one: Variable) -> list[str]:
 
 
 def _between(begin: str, end: str, text: str, lines: list[str]) -> str:
-    """The text with other lines between two markers."""
+    """The text with ``lines`` in place of the lines between two markers."""
     before, _, rest = text.partition(f"{begin}\n")
     after = rest.partition(f"{end}\n")[2]
     return "\n".join([f"{before}{begin}", *lines, f"{end}\n{after}"])

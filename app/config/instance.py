@@ -12,8 +12,8 @@ from app.errors import SettingsError
 def instance_folder(root: Path) -> Path:
     """The instance folder, created if it is missing.
 
-    It is beside the code in a checkout. For an installed package it is in the virtualenv's
-    ``var``, as Flask has it.
+    In a checkout it is beside the code. For an installed package it is in the virtualenv's
+    ``var``, which is also Flask's convention.
     """
     path = root / "instance"
     if root.name in ("site-packages", "dist-packages"):
@@ -35,7 +35,8 @@ def instance_secret(root: Path, name: str) -> str:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
             draft.write(secrets.token_urlsafe(48))
         try:
-            # A link appears complete or not at all. Of two processes one wins, and both read it.
+            # A link appears complete or not at all. When two processes create it, the first link
+            # stays, and both processes read that file.
             os.link(draft.name, path)
         except FileExistsError:
             pass

@@ -1,7 +1,7 @@
 """Parsers for settings: the text of an environment variable as a value.
 
-A parser raises ``ValueError`` with the problem, which reads on from the variable's name. The
-problem does not repeat the text, which may be a secret.
+A parser raises ``ValueError`` with the problem. The caller puts the variable's name in front of it,
+as in "PORT must be …". The problem does not repeat the text, which may be a secret.
 """
 
 import re
@@ -19,8 +19,8 @@ from app.config.keys import PublicKey, parse_public_key
 
 MIN_SECRET_BYTES = 32
 
-# Placeholders of templates, and the examples in the documentation of Flask, PyJWT and jwt.io
-# that are long enough for a key.
+# Production refuses these known texts: placeholders of templates, and examples from the
+# documentation of Flask, PyJWT and jwt.io that are long enough for a key.
 _KNOWN_SECRET = re.compile(
     r"change.?(me|this|it)|replace.?(me|this)|placeholder|insecure|your.{0,12}secret"
     r"|a-string-secret-at-least-256-bits-long|super.?secret"
@@ -74,12 +74,12 @@ def flag(text: str) -> bool:
 
 
 def flask_flag(text: str) -> bool:
-    """A flag as Flask reads its own ones."""
+    """A flag, read as Flask reads its own flags: false for ``0``, ``false`` and ``no``."""
     return text.lower() not in ("0", "false", "no")
 
 
 def no_flask_flag(text: str) -> bool:
-    """A flag of Flask's that must be off."""
+    """A flag of Flask that must be off in production."""
     if flask_flag(text):
         raise ValueError("must not be set in production")
     return False
@@ -109,7 +109,7 @@ def choice(*words: str) -> Callable[[str], str]:
 
 
 def unless_none(text: str) -> str | None:
-    """The text; ``None`` for the word ``none``, which says so explicitly."""
+    """The text; ``None`` for the word ``none``, with which an operator turns a check off."""
     return None if text == "none" else text
 
 
@@ -129,7 +129,7 @@ def folder(text: str) -> Path:
 
 
 def claim(text: str) -> str:
-    """The name of a claim; Auth0's are URLs."""
+    """The name of a claim. It may be a URL, as at Auth0."""
     if not _CLAIM.fullmatch(text):
         raise ValueError("must be a claim's name: printable ASCII without spaces")
     return text
@@ -151,7 +151,7 @@ def random_secret(text: str) -> str:
 
 def public_key(text: str) -> PublicKey:
     """A public key as PEM text."""
-    # Line breaks may be written as \n: many sources of variables cannot hold them.
+    # A line break may be written as \n, because many sources of variables allow no line breaks.
     return parse_public_key(text.replace("\\n", "\n"))
 
 
@@ -180,7 +180,7 @@ def web_url(text: str) -> str:
 
 
 def https_url(text: str) -> str:
-    """An ``https://`` URL; ``http://`` leads to this host only."""
+    """An ``https://`` URL. ``http://`` is allowed only for this host."""
     url = urlsplit(web_url(text))
     if url.scheme == "http" and not _is_this_host(url.hostname or ""):
         raise ValueError("must be an https:// URL: over http, others can replace its keys")
@@ -202,7 +202,7 @@ def issuer(text: str) -> str:
 
 
 def https_issuer(text: str) -> str:
-    """The URL of an OpenID Connect issuer, as :func:`https_url`."""
+    """The URL of an OpenID Connect issuer, by the rule of :func:`https_url`."""
     return https_url(issuer(text))
 
 
@@ -254,7 +254,7 @@ def database_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # The cause holds the URL, and with it a password.
+        # The cause is dropped, because it contains the URL and its password.
         raise ValueError(
             "is not a database URL; write postgresql://HOST/NAME or sqlite:////FILE"
         ) from None

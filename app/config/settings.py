@@ -1,8 +1,9 @@
 """Every setting, declared once: variable, parser, default and help.
 
-``Settings.from_environ`` reads them into one frozen object. An invalid value stops the start with a
-:class:`~app.errors.SettingsError` that names the variable. Only this package reads environment
-variables. ``python -m app.config.document`` writes the documents from the declarations.
+``Settings.from_environ`` reads them into one frozen object. An invalid value raises
+:class:`~app.errors.SettingsError`, which names the variable, and the process does not start. Only
+this package reads environment variables. ``python -m app.config.document`` writes the documents
+from the declarations.
 """
 
 import os
@@ -309,7 +310,7 @@ def colours_wanted(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str, str]:
-    """The texts that stand for unset variables whose default is :class:`Computed`."""
+    """The defaults that must be computed: token sign-in, database and secrets, if unset."""
     found = {"DASHBOARD_TOKEN_LOGIN": "0" if production else "1"}
     if "DATABASE_URL" not in env:
         found["DATABASE_URL"] = f"sqlite:///{instance_folder(ROOT) / 'analytics.db'}"
@@ -323,7 +324,10 @@ def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str,
 
 
 def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
-    """Two sources of keys would leave open which issuer is trusted."""
+    """Refuse two sources of keys, and in production none.
+
+    With two sources it would be unclear which issuer is trusted.
+    """
     given = [name for name in KEY_SOURCES if name in env]
     if len(given) > 1:
         raise SettingsError(" and ".join(given), "are set together; keep one source of keys")
@@ -332,7 +336,7 @@ def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
 
 
 def _check_together(env: Mapping[str, str], settings: Settings) -> None:
-    """Rules for more than one variable."""
+    """Check the rules that involve more than one variable."""
     given = [name for name in PROVIDER if name in env]
     if given and settings.provider is None:
         missing = next(name for name in PROVIDER if name not in env)
@@ -346,7 +350,8 @@ def _check_together(env: Mapping[str, str], settings: Settings) -> None:
         raise SettingsError(
             "DATABASE_URL", "must be PostgreSQL in production, unless ALLOW_SQLITE=1"
         )
-    # A provider signs tokens for other services with the same keys.
+    # With a public key both must be checked: a provider signs tokens for other services with the
+    # same keys.
     unchecked = [name for name in ("JWT_ISSUER", "JWT_AUDIENCE") if name not in env]
     if unchecked and settings.jwt_secret_key is None:
         raise SettingsError(

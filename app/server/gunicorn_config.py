@@ -1,4 +1,4 @@
-"""gunicorn's settings and hooks, from the same environment as the service's settings.
+"""gunicorn's settings and hooks; they follow from the service's settings.
 
 In a checkout ``gunicorn.conf.py`` imports them; an installed package is started with
 ``gunicorn --config python:app.server.gunicorn_config wsgi:app``.
@@ -19,7 +19,8 @@ from app.telemetry import logs, metrics_folder, tracing
 
 try:
     settings = Settings.from_environ()
-    # Python runs this module once: a reload after a migration does not end a service that works.
+    # A reload of gunicorn does not run this module again. So a reload after a migration does not
+    # stop a running service.
     refuse_other_schema(settings)
 except SettingsError as error:
     sys.exit(f"error: {error}")
@@ -30,35 +31,36 @@ workers = settings.web_workers
 threads = settings.web_threads
 timeout = 60
 graceful_timeout = 30
-# Load balancers keep an idle connection for a minute, mostly. This has to be longer: else gunicorn
-# closes a connection just when the balancer sends a request on it.
+# Most load balancers keep an idle connection for a minute. gunicorn has to keep it longer, or it
+# may close the connection at the moment when the balancer sends a request on it.
 keepalive = 75
 control_socket_disable = True
-# The application judges X-Forwarded-* (TRUSTED_PROXIES). By itself gunicorn would take the scheme
-# from any client on this host.
+# The application handles X-Forwarded-* (TRUSTED_PROXIES). By default, gunicorn would accept the
+# scheme from any client on this host.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
-# The access log that --access-logfile turns on has the path alone. The query may hold a sign-in's
-# code, the referrer anything.
+# The access log (--access-logfile) has the path only, because the query may hold a sign-in's code
+# and the referrer may hold any text.
 access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"'
 
-# How long a client may be silent in the middle of a request, or not take its answer. It holds a
-# thread meanwhile. By itself gunicorn waits forever for a client whose network is gone.
+# How long a client may send nothing in the middle of a request, or not read its response. It
+# occupies a thread for that time. By default, gunicorn waits without limit for a client whose
+# network is down.
 SILENT_SECONDS = 30
 # How long gunicorn's main process waits for the metrics server to end.
 METRICS_SERVER_SECONDS = 5
-# How long a thread may run while another one, whose answer has come from the database, waits
-# for the interpreter. Python's 5 ms are as long as several requests take.
+# How long a thread may run while another thread waits for the interpreter, for example because the
+# database has answered it. Python's default, 5 ms, is as long as several requests take.
 TURN_SECONDS = 1e-3
 
 
 class Log(Logger):  # type: ignore[misc]  # gunicorn ships no types
     """gunicorn's log lines, in the service's format.
 
-    Lines on a request that gunicorn could not read or handle leave out its text, which may hold
-    a token.
+    A line about a request that gunicorn could not read or handle omits the request's text, which
+    may hold a token.
     """
 
     def setup(self, cfg: Any) -> None:
@@ -83,10 +85,10 @@ logger_class = Log
 
 
 def when_ready(server: Any) -> None:
-    """Before the first worker: bound the wait for silent clients, and share metrics."""
+    """Before the first worker: limit the wait for silent clients, and share metrics."""
     if server.cfg.threads > settings.web_threads:
         server.log.warning("more threads than WEB_THREADS: some will wait for a connection")
-    # A connection inherits these from the socket that accepts it.
+    # A connection inherits these timeouts from the socket that accepts it.
     patience = struct.pack("ll", SILENT_SECONDS, 0)
     for listener in server.LISTENERS:
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
@@ -99,9 +101,9 @@ def when_ready(server: Any) -> None:
 
 
 def pre_fork(server: Any, _worker: Any) -> None:
-    """Before each worker: start the metrics server, unless it runs.
+    """Before each worker: start the metrics server, unless it is running.
 
-    So a metrics server that was killed comes back with the next worker, as after a reload.
+    So a metrics server that was killed is restarted with the next worker, for example at a reload.
     """
     running = getattr(server, "metrics_server", None)
     if settings.metrics_bind is None or (running and running.poll() is None):
@@ -109,7 +111,7 @@ def pre_fork(server: Any, _worker: Any) -> None:
     if running:
         running.stdin.close()
     words = [*map(str, settings.metrics_bind), str(server.metrics_folder)]
-    # S603: this program, and an address that was checked.
+    # S603: the program is this Python, and the address was checked.
     server.metrics_server = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "app.telemetry.metrics_server", *words],
         cwd=ROOT,
@@ -118,10 +120,11 @@ def pre_fork(server: Any, _worker: Any) -> None:
 
 
 def post_fork(server: Any, _worker: Any) -> None:
-    """In a new worker, before it loads the application."""
+    """In a new worker, before it loads the application: start tracing."""
     sys.setswitchinterval(TURN_SECONDS)
     if running := getattr(server, "metrics_server", None):
-        # The metrics server ends when its input is closed: only the main process may hold it.
+        # The metrics server ends when its input is closed, so only the main process may keep that
+        # pipe open.
         running.stdin.close()
         running.returncode = 0
     try:
@@ -131,7 +134,7 @@ def post_fork(server: Any, _worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """With the application loaded: tell it how to know that the worker is ending."""
+    """After the application is loaded: give it a function that reports the worker's shutdown."""
     from app.telemetry import metrics  # noqa: PLC0415 - not before metrics_folder.share()
 
     metrics.describe_process("web")
@@ -147,7 +150,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Take a worker that ended out of what is added up over living workers."""
+    """After a worker has ended: remove it from the metrics of living workers."""
     metrics_folder.remove_worker(worker.pid)
 
 

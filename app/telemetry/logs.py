@@ -1,7 +1,7 @@
-"""The log: one line for each unit of work, on stdout.
+"""Logging: one line for each unit of work, on stdout.
 
-A line has a short name and fields, as JSON for machines or as text for people. Fields of the work
-under way, such as a request's id, are added to every line that is written meanwhile.
+A line has a short name and fields, as JSON for machines or as text for people. Fields of the
+current work, such as a request's id, are added to each line that this work writes.
 """
 
 import json
@@ -25,7 +25,10 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 def configure(settings: Settings) -> None:
-    """Send all lines, of libraries too, to stdout by ``LOG_LEVEL`` and ``LOG_FORMAT``."""
+    """Configure logging: all lines, also of libraries, go to stdout.
+
+    ``LOG_LEVEL`` and ``LOG_FORMAT`` decide which lines, and their form.
+    """
     as_text = settings.log_format == "text" or (
         settings.log_format == "auto" and sys.stdout.isatty()
     )
@@ -46,7 +49,8 @@ def configure(settings: Settings) -> None:
             "loggers": {
                 "gunicorn.error": lines,
                 "gunicorn.access": lines,
-                # It warns of a skipped tick, which is normal while the last one waits for a writer.
+                # APScheduler warns of a skipped tick. This is normal while the previous tick waits
+                # for a writer.
                 "apscheduler": {"level": "ERROR"},
                 # At DEBUG it logs the secret half of a sign-in (PKCE).
                 "authlib": {"level": "INFO"},
@@ -72,13 +76,13 @@ def unbind(token: Token[Fields]) -> None:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """A line's fields: its own, then those of the work under way."""
+    """A line's fields: its own, then those of the current work."""
     own: Fields = getattr(record, "fields", {})
     return {name: value for name, value in {**own, **_context.get()}.items() if value is not None}
 
 
 class JsonLines(logging.Formatter):
-    """``{"time", "level", "logger", "message", …}``, and ``exception`` where there is one."""
+    """JSON lines: ``{"time", "level", "logger", "message", …}``, and ``exception`` if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -92,12 +96,12 @@ class JsonLines(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
-        except UnicodeEncodeError:  # a token may hold half of a surrogate pair, UTF-8 may not
+        except UnicodeEncodeError:  # a token may hold a lone surrogate, which UTF-8 cannot encode
             return json.dumps(msgspec.to_builtins(line, enc_hook=str))
 
 
 class TextLines(logging.Formatter):
-    """``time level message name=value …``; a value that looks like a further field is quoted."""
+    """Text lines: ``time level message name=value …``; a value is quoted if it is ambiguous."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)

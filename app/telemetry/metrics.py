@@ -1,6 +1,6 @@
-"""Metrics for Prometheus, of requests, events and database connections.
+"""Metrics for Prometheus: requests, events and database connections.
 
-No tenant, agent or path is ever a label: callers choose these, so their number has no bound. Every
+Tenants, agents and paths are never labels: callers choose them, so their number has no limit. Every
 name starts with ``analytics_``; docs/operate/monitoring.md lists them.
 
 Import this module before any other that imports prometheus_client: see ``metrics_folder``.
@@ -23,7 +23,7 @@ from prometheus_client import (  # noqa: E402 - it looks for a folder when it is
     disable_created_metrics,
 )
 
-# A table read is a millisecond, a large batch half a second.
+# Reading a summary table takes about a millisecond, and storing a large batch half a second.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset(HTTPMethod)
 
@@ -56,7 +56,7 @@ _build = Gauge(
     multiprocess_mode="livemax",
 )
 for _outcome in ("accepted", "duplicate", "refused"):
-    _events.labels(_outcome)  # a rate needs the zero before the first
+    _events.labels(_outcome)  # begins at 0, so that rate() includes the first event
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
@@ -78,7 +78,7 @@ def count_events(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) ->
 
 
 def count_timeout() -> None:
-    """Count a wait for a database connection that was in vain."""
+    """Count a timeout: no database connection became free in time."""
     _timeouts.inc()
 
 
@@ -95,7 +95,7 @@ def watch_pool(engine: sa.Engine, size: int) -> None:
 
     @sa.event.listens_for(engine, "checkin")
     def returned(_connection: Any, record: Any) -> None:
-        if record in held:  # a connection that could not be opened is checked in, too
+        if record in held:  # a connection that could not be opened is also checked in
             held.discard(record)
             _in_use.dec()
 

@@ -1,9 +1,9 @@
-"""The folder through which gunicorn's workers share their metrics.
+"""The metrics folder: gunicorn's workers share their metrics through its files.
 
-A scrape reaches one process only, so each worker writes its metrics into files, and
-``app.telemetry.metrics_server`` adds them up. prometheus_client looks for the folder in the
+A scrape reaches one process only. So each worker writes its metrics into files, and
+``app.telemetry.metrics_server`` adds them up. prometheus_client reads the folder's name from the
 environment when it is first imported. So gunicorn's main process calls :func:`share` before the
-first worker is forked, and imports nothing of the library before that.
+first worker is forked. It must not import the library before that call.
 """
 
 import os
@@ -20,13 +20,14 @@ _is_temporary = False
 
 
 def share(given: Path | None) -> Path:
-    """Share metrics through a folder from now on, in this process and those that it forks.
+    """Share metrics through a folder from now on, in this process and in its forks.
 
     Args:
-        given: the folder, of which files of an earlier process are deleted; a new one by default.
+        given: the folder; files that an earlier process left there are deleted. ``None``: a new
+            temporary folder.
 
     Raises:
-        SettingsError: names ``PROMETHEUS_MULTIPROC_DIR``, which cannot be used.
+        SettingsError: the folder cannot be used; the message names ``PROMETHEUS_MULTIPROC_DIR``.
     """
     global _folder, _is_temporary  # noqa: PLW0603 - one for each process
     try:
@@ -36,7 +37,7 @@ def share(given: Path | None) -> Path:
             given.mkdir(mode=0o700, parents=True, exist_ok=True)
             for file in given.glob("*.db"):
                 file.unlink(missing_ok=True)
-            tempfile.TemporaryFile(dir=given).close()  # the workers write there, too
+            tempfile.TemporaryFile(dir=given).close()  # fails now if workers could not write there
             _folder = given
     except OSError as error:
         raise SettingsError(VARIABLE, f"cannot be used: {error.strerror}") from None
@@ -47,14 +48,14 @@ def share(given: Path | None) -> Path:
 def keep_private() -> None:
     """Share no metrics unless :func:`share` was called, even if the environment names a folder.
 
-    Every process of the service may have the variable; the folder is for gunicorn's workers.
+    The variable may be set for every process of the service, but only gunicorn's workers use it.
     """
     if _folder is None:
         os.environ.pop(VARIABLE, None)
 
 
 def remove_worker(pid: int) -> None:
-    """Take a worker that ended out of what is added up over living workers."""
+    """Remove an ended worker from the metrics that are summed over living workers."""
     if _folder is not None:
         from prometheus_client import multiprocess  # noqa: PLC0415 - only after share()
 

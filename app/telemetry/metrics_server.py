@@ -1,8 +1,8 @@
-"""The metrics server: serves metrics to Prometheus on an address of their own.
+"""The metrics server: serves metrics to Prometheus on a separate address.
 
-``python -m app.telemetry.metrics_server HOST PORT FOLDER`` serves what gunicorn's workers share
-through a folder. It ends, and empties the folder, when its standard input is closed: that is when
-gunicorn ends, even if it is killed.
+``python -m app.telemetry.metrics_server HOST PORT FOLDER`` serves the metrics that gunicorn's
+workers share through a folder. When its standard input is closed, it empties the folder and ends.
+gunicorn holds the other end of that pipe, so this happens even if gunicorn is killed.
 """
 
 import itertools
@@ -31,7 +31,8 @@ def serve(
     """Serve a registry from a thread, as soon as the address is free.
 
     Args:
-        wait_for_end: waits so many seconds for the end of the measured process; whether it came.
+        wait_for_end: waits up to the given seconds for the measured process to end, and returns
+            whether it ended.
     """
     for attempt in itertools.count():
         try:
@@ -45,8 +46,9 @@ def serve(
 
 
 def main(host: str, port: str, folder: str) -> None:
-    """Serve what the workers share, until standard input is closed."""
-    # Ctrl-C reaches the whole process group. gunicorn's workers end first, and then this server.
+    """Serve the workers' shared metrics until standard input is closed."""
+    # Ctrl-C reaches the whole process group. It is ignored here, because gunicorn's workers have
+    # to end before this server.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(Settings.from_environ())
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Spans, made by OpenTelemetry's instrumentation: one a request, statement, run and purge.
+"""OpenTelemetry spans: one for each request, statement, run and purge.
 
 Only ``app.telemetry.tracing`` imports this module, and only with ``TRACING=1``: the libraries come
 with the extra ``tracing``. OpenTelemetry's own variables (``OTEL_…``) say where spans go.
@@ -35,7 +35,7 @@ SENT = frozenset(
         "db.query.text",
     }
 )
-# The attributes' stable names, which SENT lists, rather than those of earlier drafts.
+# The instrumentation has to use the stable names, which SENT lists, not those of earlier drafts.
 os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http,database"
 
 
@@ -49,7 +49,7 @@ class Tracing:
 
     def __init__(self, process: str, exporter: SpanExporter | None) -> None:
         own = {"service.name": f"{NAME}-{process}", "service.version": __version__}
-        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come before our own.
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override our own attributes.
         resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self.provider = TracerProvider(resource=resource)
         sender = Sender(exporter or OTLPSpanExporter())
@@ -61,11 +61,11 @@ class Tracing:
         return self._tracer.start_as_current_span(name)
 
     def around(self, application: Any) -> Any:
-        """A WSGI application with a span for each request, in the trace that its caller names."""
+        """A WSGI application with a span for each request, in the caller's trace if it has one."""
         return OpenTelemetryMiddleware(application, tracer_provider=self.provider)
 
     def follow(self, engine: sa.Engine) -> None:
-        """A span for each statement on the engine's connections, without its values."""
+        """Make a span for each statement on the engine's connections, without its values."""
 
         @sa.event.listens_for(engine, "do_connect")
         def connect(
@@ -80,18 +80,18 @@ class Tracing:
             )
 
     def set_route(self, route: str) -> None:
-        """Put a request's route to its span."""
+        """Set the route of the current request's span."""
         trace.get_current_span().set_attribute(ROUTE, route)
 
     def traceparent(self) -> str | None:
-        """The span under way, as W3C's header names it."""
+        """The current span, as a W3C ``traceparent`` header."""
         carrier: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(carrier)
         return carrier.get("traceparent")
 
 
 class Sender(SpanExporter):
-    """An exporter of spans that sends no attribute but ``SENT``, no event and no error's text."""
+    """A span exporter that sends only the attributes in ``SENT``, no events and no error texts."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -106,7 +106,7 @@ class Sender(SpanExporter):
 def _without_values(span: ReadableSpan) -> ReadableSpan:
     attributes = {name: value for name, value in (span.attributes or {}).items() if name in SENT}
     name = span.name
-    if span.kind is trace.SpanKind.SERVER:  # it is named by its path, which may hold a token
+    if span.kind is trace.SpanKind.SERVER:  # its name has the path, which may hold a token
         method = name.partition(" ")[0]
         name = f"{method} {attributes.get(ROUTE, '')}".strip()
     return ReadableSpan(

@@ -1,6 +1,7 @@
 """Tracing with OpenTelemetry, when ``TRACING=1`` and the extra ``tracing`` is installed.
 
-Without ``TRACING`` nothing of OpenTelemetry is imported. A caller's trace is passed on either way.
+Without ``TRACING`` nothing of OpenTelemetry is imported, but a response still repeats the caller's
+``traceparent``.
 """
 
 import re
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 HEADER = "traceparent"
 
-# W3C Trace Context, version 00. A later version may add fields after the flags, within reason.
+# W3C Trace Context, version 00. A later version may add up to 200 characters after the flags.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     r"((?<!^00.{53})-[!-~]{0,200})?"
@@ -29,7 +30,9 @@ _tracing: "Tracing | None" = None
 
 
 def start(settings: Settings, process: str, exporter: "SpanExporter | None" = None) -> None:
-    """Start tracing this process. Call it after the last fork: a thread sends the spans.
+    """Start tracing in this process.
+
+    Call it after the last fork: a thread sends the spans, and a fork does not copy threads.
 
     Args:
         process: ``web`` or ``jobs``, a part of ``service.name``.
@@ -51,7 +54,7 @@ def start(settings: Settings, process: str, exporter: "SpanExporter | None" = No
 
 
 def stop() -> None:
-    """Send the spans that are left, and stop tracing."""
+    """Send the remaining spans, and stop tracing."""
     global _tracing  # noqa: PLW0603 - see start()
     if _tracing is not None:
         _tracing.provider.shutdown()
@@ -59,7 +62,7 @@ def stop() -> None:
 
 
 def span(name: str) -> AbstractContextManager[object]:
-    """A span around a block; nothing without tracing."""
+    """A span around a block; without tracing, it does nothing."""
     return nullcontext() if _tracing is None else _tracing.span(name)
 
 
@@ -75,15 +78,15 @@ def follow_statements(engine: sa.Engine) -> None:
 
 
 def set_route(route: str | None) -> None:
-    """Put a request's route, the template of its path, to its span."""
+    """Set the route of the current request's span: the template of its path."""
     if _tracing is not None and route is not None:
         _tracing.set_route(route)
 
 
 def traceparent(given: str | None) -> str | None:
-    """The ``traceparent`` of the request under way: of its span, else the caller's own.
+    """The current request's ``traceparent``: that of its span, or else the caller's.
 
-    ``None`` without either, and for a malformed one.
+    ``None`` if there is neither, or if the caller's is malformed.
     """
     if _tracing is not None:
         return _tracing.traceparent()
