@@ -23,8 +23,8 @@ ALGORITHMS = (
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 FETCH_SECONDS = 3.0
-# An unknown kid may belong to a new key or be invented, so it starts a fetch, but no second one
-# within this time. It is below the 5 s in which a rotation must be noticed.
+# An unknown kid may belong to a new key, or it may be invented. So it starts a fetch, but at most
+# one within this time. The time is below 5 s, within which a rotation must be noticed.
 REFETCH_SECONDS = 4.0
 # A key that the provider has withdrawn may be accepted for this time.
 FRESH_SECONDS = 300.0

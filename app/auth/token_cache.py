@@ -1,4 +1,4 @@
-"""Token cache: tokens that were verified a moment ago, so that no signature is checked twice.
+"""Token cache: tokens that were verified within a minute, so that they are not verified again.
 
 An entry is found by the hash of the whole token. It is valid for at most a minute and never past
 the token's expiry. A fetch of the provider's keys empties the cache, so a withdrawn key stops

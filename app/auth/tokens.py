@@ -32,8 +32,8 @@ _EXTENSION = "analytics_token_cache"
 # 9999-12-31. A later expiry is a mistake, or an attempt to overflow a clock.
 _MAX_EXPIRY = 253_402_300_799
 
-# Header and claims are untrusted JSON: numbers out of range or deep nesting fail in the parser or
-# in arithmetic, with errors that are not the libraries' own.
+# Header and claims are untrusted JSON. Numbers out of range and deep nesting cause errors in the
+# parser or in arithmetic, which the libraries do not turn into their own errors.
 _VERIFICATION_ERRORS = (
     PyJWTError,
     JWTExtendedException,

@@ -1,9 +1,9 @@
 """Agent names: checked as JSON, stored by tenant and agent; the newest name wins.
 
-Events bring names, and callers set them. Of the names in events the newest by ``issuedAt`` wins,
-whenever it arrives: a late or redelivered event brings no old name back. A name that a caller sets
-wins over every name before it. A name is checked by the same rules of JSON as an event, and its
-errors have the same form.
+A name comes with an event, or a caller sets it. Among names from events the newest by ``issuedAt``
+wins, so a late or redelivered event does not restore an old name. A name that a caller sets
+replaces every earlier name. The JSON of a name is checked by the same rules as an event's JSON, and
+the errors have the same form.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,8 @@ from app.intake.events import (
 from app.storage.database import Database
 from app.storage.tables import agents
 
-# As ID_PATTERN, and not white space alone. The code checks that separately, for a clearer error.
+# ID_PATTERN, but with a character that is not white space. The code checks for white space
+# separately, for a clearer error.
 _SCHEMA_PATTERN = (
     r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
 )
@@ -124,7 +125,7 @@ Statements = Mapping[str, postgresql.Insert | sqlite.Insert]
 
 
 class Named(NamedTuple):
-    """The name of an agent at an instant. Tuples sort by key, the order of storing."""
+    """The name of an agent at an instant. Tuples sort by key, as they are stored."""
 
     tenant_id: str
     agent_id: str
@@ -162,10 +163,10 @@ def add_names(database: Database, connection: Connection, names: Sequence[Named]
 def set_names(
     database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime
 ) -> None:
-    """Set the names of a tenant's agents, all or none; ``None`` takes a name back.
+    """Set the names of a tenant's agents, all or none; ``None`` removes a name.
 
-    An agent need not exist elsewhere. The instant of a name never decreases, because an event may
-    have brought a name for a few minutes from now.
+    An agent may have no events yet. The stored instant never decreases, because the name of an
+    event may have an instant a few minutes in the future.
     """
     rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
     if rows:
@@ -188,7 +189,7 @@ def _store(
 
 
 def _unnested() -> postgresql.Insert:
-    """One statement for PostgreSQL over four arrays, whatever the number of rows."""
+    """PostgreSQL: one statement over four arrays, for any number of rows."""
     texts = postgresql.ARRAY(sa.Text())
     kinds: list[postgresql.ARRAY[Any]] = [texts] * 3
     kinds.append(postgresql.ARRAY(sa.DateTime(timezone=True)))
@@ -201,7 +202,7 @@ def _unnested() -> postgresql.Insert:
 
 
 def _newest(insert: Upsert) -> Upsert:
-    """A name replaces a name of an earlier instant."""
+    """An upsert in which a name replaces only a name of an earlier instant."""
     given = insert.excluded
     return insert.on_conflict_do_update(
         index_elements=list(agents.primary_key),
@@ -211,10 +212,10 @@ def _newest(insert: Upsert) -> Upsert:
 
 
 def _last(insert: Upsert, later: Callable[..., sa.ColumnElement[datetime]]) -> Upsert:
-    """A name replaces any name.
+    """An upsert in which a name replaces any name.
 
     Args:
-        later: the function of the later of two instants.
+        later: the SQL function that returns the later of two instants.
     """
     given = insert.excluded
     return insert.on_conflict_do_update(

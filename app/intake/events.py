@@ -1,4 +1,4 @@
-"""Issuance events: JSON in, checked :class:`Event` out. Nothing here stores them."""
+"""Issuance events: parses and checks their JSON, and returns :class:`Event`; stores nothing."""
 
 import json
 import re
@@ -22,8 +22,8 @@ _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 def prepared(struct: S) -> S:
     """Make msgspec build its description of a struct when the class is defined.
 
-    msgspec would build it at the first use, and would let another thread use an unfinished one.
-    With requests in several threads the process crashed.
+    By default, msgspec builds it at the first use, and another thread may then use an unfinished
+    description. That crashed the process when requests ran in several threads.
     """
     msgspec.json.Decoder(struct)
     return struct
@@ -153,14 +153,14 @@ def read_members(item: bytes) -> Members:
     Raises:
         InvalidEvent: the text is not JSON, or a member is missing or invalid.
     """
-    # The decoder refuses raw control characters except this one.
+    # The decoder refuses raw control characters except DEL, which is tested here.
     plain = item.isascii() and b"\\" not in item and b"\x7f" not in item
     return check_members(decode_event(item), plain=plain)
 
 
 @prepared
 class _PlainBody(EventBody):
-    """The same without patterns: matching them takes five times as long as all the rest."""
+    """EventBody without patterns, because matching them takes five times as long as the rest."""
 
     id: _Short
     agent_id: _Short
@@ -206,7 +206,7 @@ def _issued_at(text: str, now: datetime) -> datetime:
     return issued_at
 
 
-# An escaped NUL. An even number of backslashes before it escape each other.
+# An escaped NUL. Before it there may be pairs of backslashes, each an escaped backslash.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(EventBody))
@@ -219,7 +219,7 @@ def decode_event(item: bytes, members: Iterable[str] = _MEMBERS) -> Any:
     surrogates and integers that cannot be read back.
 
     Args:
-        members: those that an error can name where the decoder's message does not.
+        members: the names that an error may mention if the decoder's message names no member.
 
     Raises:
         InvalidEvent: the text is not JSON, or not JSON that can be stored.
@@ -244,7 +244,10 @@ def refuse_nul(item: bytes) -> None:
 def _undecodable(
     item: bytes, error: msgspec.MsgspecError, members: Iterable[str]
 ) -> "InvalidEvent":
-    """The decoder's message, or the member with a lone surrogate, which it does not name."""
+    """The error for text that cannot be decoded: usually the decoder's message.
+
+    The decoder does not name a member that has a lone surrogate, so it is found here.
+    """
     try:
         values = json.loads(item)
     except (ValueError, RecursionError):

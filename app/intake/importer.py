@@ -1,8 +1,8 @@
-"""Import: files of events, streamed and stored in chunks.
+"""Import: reads files of events as streams and stores them in chunks.
 
-Memory stays flat whatever the size of a file: while one chunk is stored, only the next one is read.
-Each chunk is one committed batch, and a stored event is a duplicate the second time. An
-interrupted import is therefore run again.
+Memory does not grow with the size of a file: while one chunk is stored, only the next one is read.
+Each chunk is committed as one batch. An interrupted import can be run again, because an event that
+is already stored counts as a duplicate.
 """
 
 import gc
@@ -63,9 +63,9 @@ class Imported:
 def _tuned_interpreter() -> Iterator[None]:
     """Tune the interpreter for an import.
 
-    Threads take turns every 10 µs. At the usual 5 ms the storing thread would wait that long for
-    the reading one, each time that the database has taken a part of its batch. The garbage
-    collector ignores the objects that exist already: it would scan them again for every chunk.
+    Threads take turns every 10 µs. With the default of 5 ms, the storing thread would wait 5 ms for
+    the reading thread each time that the database has received a part of the batch. The garbage
+    collector ignores existing objects, because it would scan them again for every chunk.
     """
     usual = sys.getswitchinterval()
     sys.setswitchinterval(TURN_SECONDS)
@@ -104,7 +104,7 @@ class Importer:
 
         Raises:
             ValidationError: the file ends early or cannot be read further. The events before
-                that point are stored, as they are if reading is interrupted.
+                that point are stored. They are also stored if reading is interrupted.
         """
         chunk: list[Event] = []
         enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
@@ -141,8 +141,8 @@ class Importer:
         store = prepare_storing(self.database, events)
         self._settle()
         if events:
-            # SQLite's driver takes the interpreter's lock for each row. In a thread of its own it
-            # would wait for the reading thread every time.
+            # SQLite's driver takes the interpreter's lock for each row. In a separate thread it
+            # would wait for the reading thread at each row.
             self._pending = _in_thread(store) if self.database.is_postgresql else _done(store)
             if self._pending.done():
                 self._settle()
@@ -166,8 +166,8 @@ def _done(store: Callable[[], Stored]) -> "Future[Stored]":
 def _in_thread(store: Callable[[], Stored]) -> "Future[Stored]":
     """Store in a thread while the next chunk is read.
 
-    Ctrl-C reaches the main thread only and need not wait for this one: a commit happens as a
-    whole or not at all.
+    Ctrl-C interrupts the main thread only. The main thread need not wait for this thread, because
+    the database commits a chunk as a whole or not at all.
     """
     future = Future[Stored]()
 
@@ -185,7 +185,7 @@ class _Interruptible(io.RawIOBase):
     """A file whose reads never block for long, so that Ctrl-C is handled at once.
 
     Ctrl-C ends a read that blocks, but not a read that begins just after Ctrl-C: the process would
-    wait for more data from the pipe. So this class waits by polling, and reads what is there.
+    wait for more data from the pipe. So this class polls, and reads only data that has arrived.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:
@@ -211,8 +211,8 @@ def _interruptible(file: io.BufferedReader) -> io.BufferedReader:
 
 
 def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
-    """The file, decompressed if it is gzip, whatever its name is."""
-    # One byte is enough: no text begins with it, and a slow pipe may have no second byte yet.
+    """The file, decompressed if its content is gzip; its name does not matter."""
+    # One byte is tested: no text begins with it, and a slow pipe may have no second byte yet.
     if file.peek(1)[:1] == _GZIP:
         return gzip.GzipFile(fileobj=file)
     return file

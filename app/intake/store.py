@@ -36,8 +36,8 @@ class Stored(NamedTuple):
 def store_events(database: Database, events: Sequence[Event]) -> Stored:
     """Store a batch as a whole or not at all, and commit.
 
-    An id that is already stored, or stands twice in the batch, is a duplicate: the first delivery
-    wins. Rows are inserted in the order of their key, so that two deliveries of the same events
+    An event whose id is stored already, or occurs earlier in the batch, is a duplicate: the first
+    delivery wins. Rows are inserted in the order of their key. So two deliveries of the same events
     in different order wait for each other instead of deadlocking. The agent names of the events
     are stored with them (see ``app.intake.agent_names``).
     """
@@ -47,7 +47,7 @@ def store_events(database: Database, events: Sequence[Event]) -> Stored:
 def prepare_storing(database: Database, events: Sequence[Event]) -> Callable[[], Stored]:
     """Prepare a batch; the returned function stores it, as :func:`store_events` does.
 
-    That function mostly waits for the database, so another thread may call it.
+    The returned function mostly waits for the database, so it can run in another thread.
     """
     if not events:
         return partial(Stored, 0, 0, 0)
@@ -77,15 +77,15 @@ def _each(events: list[Event]) -> Insert:
 
 
 def _sqlite_text(instant: datetime) -> str:
-    """An instant as ``UTCDateTime`` stores it; its conversion costs more than the insert."""
+    """The text that ``UTCDateTime`` stores. To convert by that type costs more than the insert."""
     return instant.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _unnested(events: list[Event]) -> Insert:
-    """PostgreSQL: one statement over four arrays, whatever the number of rows.
+    """PostgreSQL: one statement over four arrays, for any number of rows.
 
-    The statement names no conflict target, so it needs no right to read the table. The arrays are
-    written here, because the driver takes as long for them as the server takes for the rows.
+    The statement names no conflict target, so it needs no right to read the table. The text of the
+    arrays is written here: the driver would take as long for them as the server for the rows.
     """
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
@@ -104,8 +104,8 @@ def _store_unnested(connection: Connection, values: dict[str, str]) -> int:
 def _text_array(texts: Sequence[str]) -> str:
     """A ``text[]`` in PostgreSQL's notation.
 
-    No id has a control character, so one can separate the texts while quotes and backslashes are
-    escaped in all of them at once.
+    No id has a control character, so such a character can separate the ids. Quotes and backslashes
+    are then escaped in all ids with one call.
     """
     joined = _SEPARATOR.join(texts)
     if joined.count(_SEPARATOR) != len(texts) - 1:
@@ -125,7 +125,7 @@ def _unnested_insert() -> postgresql.Insert:
 
 
 _INSERT_UNNESTED = _unnested_insert()
-# A constant, because a column would need the right to read it.
+# It returns a constant, because to return a column needs the right to read it.
 _INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1", sa.Integer))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"

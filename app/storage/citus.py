@@ -1,8 +1,8 @@
-"""Citus: tables distributed over nodes, and transactions that a node still holds prepared.
+"""Citus: distributes tables over nodes, and finds transactions that a node still holds prepared.
 
-Without the extension there is nothing to do. All rows of a tenant, in every table, lie in one
-shard: a read asks one node, and a summary is counted beside its events. The job's state row is
-on every node. The run history and the purged months stay at the coordinator.
+Without the extension this module does nothing. All rows of a tenant, in every table, are on one
+node. So a read asks one node, and that node counts the tenant's summaries from its own events. The
+state row is on every node. The run history and the purged months stay at the coordinator.
 
 A transaction that has ended at the coordinator can still have prepared parts at other nodes: the
 connection to a node may break after all parts are prepared. The transaction is then committed and
@@ -30,7 +30,7 @@ def is_citus(connection: Connection) -> bool:
 TENANT = "tenant_id"
 
 _BY_TENANT = [table.name for table in metadata.sorted_tables if TENANT in table.c]
-# The lock makes two hosts that upgrade at once take turns.
+# An advisory lock, so that two hosts that upgrade at the same time take turns.
 _LOCK = 6_021_977_140_052
 _DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")
 
@@ -39,7 +39,7 @@ def distribute(connection: Connection, shard_count: int | None = None) -> None:
     """Distribute the tables that are still local, with their rows, in the caller's transaction.
 
     Args:
-        shard_count: of the first table; all others follow it. Default: ``citus.shard_count``.
+        shard_count: the number of shards of every table. Default: ``citus.shard_count``.
     """
     if not is_citus(connection):
         return

@@ -1,7 +1,7 @@
 """The database: one engine a process, and the only place that begins a transaction.
 
-Reads run on :meth:`Database.reading`, writes on :meth:`Database.write`. The two supported databases
-differ in connections and transactions; no module outside of this package has to know how.
+Reads run on :meth:`Database.reading`, writes on :meth:`Database.write`. PostgreSQL and SQLite
+differ in connections and transactions, and this package hides the difference.
 """
 
 import random
@@ -34,17 +34,18 @@ _POOLED = (
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
 )
-# For the transaction only; a character that no id contains separates the names.
+# Set for this transaction only. The names are separated by a character that no id contains.
 _NAME_WRITTEN = sa.select(
     sa.func.set_config("analytics.written", sa.bindparam("names", type_=sa.Text), True)
 )
 
 
-# The statement that begins a transaction of each kind. No driver begins or commits by itself.
-# A read on PostgreSQL is one statement, so it needs no BEGIN and ROLLBACK around it. The rollup's
-# argument needs a fresh snapshot for each statement, whatever the default of database or role is.
-# A writer on SQLite takes its lock at once: a transaction that begins as a reader fails when it
-# turns writer, or reads a watermark that another run is about to move.
+# The statement that begins a transaction of each kind. The drivers neither begin nor commit.
+# - A read on PostgreSQL is one statement, so it needs no BEGIN and ROLLBACK around it.
+# - Exact counting needs a fresh snapshot for each statement. So READ COMMITTED is requested
+#   explicitly, because the database or the role may have another default.
+# - A writer on SQLite takes its lock at once. A transaction that begins as a reader may fail at its
+#   first write, or may have read a watermark that another run then moves.
 _BEGIN: dict[str, dict[str, str | None]] = {
     "postgresql": {
         "read": None,
@@ -68,7 +69,7 @@ class Database:
         url: SQLite or PostgreSQL (psycopg 3), as the settings hold it.
         pool_size: connections that stay open; a web worker needs one for each of its threads.
         overflow: further connections, which are closed after use.
-        row_security: tell PostgreSQL the tenant of every read, for policies that check it.
+        row_security: send PostgreSQL the tenant of every read, for row-level security policies.
     """
 
     def __init__(
@@ -100,11 +101,11 @@ class Database:
         return self._reader.connect()
 
     def reading_for(self, tenant_id: str | None) -> Connection:
-        """A connection for the reads of one tenant; the caller closes it, as ``with`` does.
+        """A connection for the reads of one tenant; the caller must close it.
 
         A statement that could show another tenant's rows raises
-        :class:`~app.storage.tenant_guard.TenantGuardError`. Without a tenant, no table of tenants
-        can be read.
+        :class:`~app.storage.tenant_guard.TenantGuardError`. With ``None``, no table that has
+        tenants can be read.
         """
         connection = self._guarded.connect()
         tenant_guard.admit(connection, tenant_id)
@@ -120,15 +121,17 @@ class Database:
 
     @contextmanager
     def snapshot(self, *, current: bool = False) -> Iterator[Connection]:
-        """A read transaction whose statements all see the database as its first one does.
+        """A read transaction whose statements all see the same snapshot of the database.
 
         Args:
-            current: on PostgreSQL each statement sees the newest commits, and rows can be locked.
+            current: on PostgreSQL, each statement sees the newest commits instead, and rows can
+                be locked.
         """
         engine = self.engine.execution_options(begin="current" if current else "snapshot")
         with engine.begin() as connection:
             if self.is_postgresql:
-                # The transaction blocks no writer, and its reader may pause, as a pager does.
+                # The transaction blocks no writer, so it may be idle, for example while its rows
+                # wait in a pager.
                 connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield connection
 
@@ -137,7 +140,7 @@ class Database:
     ) -> T:
         """A long ``read`` and a short ``write``: two transactions on one connection.
 
-        ``write`` gets what ``read`` returned, and sees the temporary tables that it made.
+        ``write`` receives the result of ``read``, and can use the temporary tables of ``read``.
 
         Raises:
             RefusedError: a pooler in transaction mode used another session for ``write``.
@@ -162,8 +165,8 @@ class Database:
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.
 
-        A deadlock or a serialization conflict rolls the transaction back. It is then run again,
-        so ``work`` may be called more than once.
+        A deadlock or a serialization conflict rolls the transaction back. The transaction is then
+        run again, so ``work`` may be called more than once.
         """
         for attempt in range(1, ATTEMPTS):
             try:
@@ -176,7 +179,7 @@ class Database:
         return self._write_once(work)
 
     def name_tenants(self, connection: Connection, tenant_ids: Iterable[str]) -> None:
-        """Tell PostgreSQL the tenants of the rows to be written, for policies that check them."""
+        """Send PostgreSQL the tenants of the rows to be written, for row-level security."""
         if self._row_security:
             connection.execute(_NAME_WRITTEN, {"names": "\x1f".join(tenant_ids)})
 

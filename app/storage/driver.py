@@ -1,8 +1,8 @@
-"""Reads that go straight to PostgreSQL's driver, past SQLAlchemy.
+"""Reads that are sent straight to PostgreSQL's driver, without SQLAlchemy.
 
-A report is one small statement. SQLAlchemy needs longer to prepare it and to describe its rows than
-the driver needs to send it and to receive them (docs/performance.md). So the statement is compiled
-once, and then sent on the same connection, behind the same tenant guard.
+A report is one small statement. SQLAlchemy takes longer to prepare it and to describe its rows than
+the driver takes to send it and to receive the rows (docs/performance.md). So the statement is
+compiled once. It is then sent on the same connection, after the same tenant guard has checked it.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]
         statement: built once; its compiled text is cached.
 
     Raises:
-        DBAPIError: as SQLAlchemy raises it.
+        DBAPIError: the statement failed; the error is the same as from SQLAlchemy.
         TenantGuardError: the statement does not read the tenant of this connection.
     """
     if connection.dialect.name != "postgresql":
@@ -41,7 +41,7 @@ def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]
 
 @lru_cache(maxsize=256)
 def _compiled(statement: Reading, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """The text for the driver, and the values that the statement brings itself."""
+    """The SQL text for the driver, and the values that the statement itself contains."""
     compiled = statement.compile(dialect=dialect)
     binds = compiled.binds.items()
     return str(compiled), {name: bind.effective_value for name, bind in binds if not bind.required}

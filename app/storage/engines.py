@@ -1,10 +1,10 @@
 """Engines for SQLite and PostgreSQL: session settings, pools, checks of pooled connections.
 
-A pooled connection that may be dead is tested before it is used. A ping costs a round trip, as long
-as a read itself, so the socket is looked at first. A server that stopped, or ended the session, has
-closed the socket, and that shows at once: there is something to read where nothing should be. A
-connection that a network forgot does not show. Networks forget slowly, so a connection that rested
-for a second is pinged as well.
+A pooled connection may be dead, so it is tested before it is used. A ping costs a round trip, as
+long as a read itself, so the socket is checked first. A server that stopped, or ended the session,
+has closed the socket. Such a socket has something to read, although no answer is due. A connection
+that a network has dropped does not show this. Networks drop only connections that are idle for
+longer, so a connection that was idle for a second is pinged.
 """
 
 import select
@@ -41,7 +41,7 @@ def postgresql_engine(url: URL, pool: dict[str, Any]) -> sa.Engine:
         url,
         **pool,
         hide_parameters=True,  # logs must not contain data of tenants
-        isolation_level="AUTOCOMMIT",  # the driver's
+        isolation_level="AUTOCOMMIT",  # the driver must neither begin nor commit
         connect_args={
             "connect_timeout": 5,
             "client_encoding": "utf8",
@@ -80,7 +80,7 @@ _SINCE = "idle_since"
 
 
 def test_before_use(engine: sa.Engine) -> None:
-    """Make the pool test a connection to PostgreSQL before it hands it out."""
+    """Make the pool test each PostgreSQL connection before a caller gets it."""
 
     @sa.event.listens_for(engine, "checkin")
     def note_time(_connection: Any, record: Any) -> None:
@@ -96,12 +96,12 @@ def test_before_use(engine: sa.Engine) -> None:
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            # The other connections are as old, so the whole pool is replaced.
+            # The other connections are probably dead as well, so the whole pool is replaced.
             raise InvalidatePoolError from error
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Whether the server has sent nothing since its last answer, not even the end."""
+    """Whether the socket has nothing to read: neither data nor the end of the connection."""
     try:
         socket = select.poll()
         socket.register(connection.fileno(), select.POLLIN)

@@ -1,4 +1,4 @@
-"""Failures of the database: is it unavailable, or did two transactions conflict?"""
+"""Failures of the database: tells an unavailable database and a conflict from other errors."""
 
 from typing import Any
 
@@ -11,10 +11,11 @@ from app.errors import UnavailableError
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 _FROZEN_TOO_LONG = "25P03"
-# A standby before its promotion, a database before its migration, a session that the server ended
-# because its transaction was idle for too long.
+# In this order: a standby before its promotion, a database before its migration, and a session that
+# the server ended because its transaction was idle for too long.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
-# A cluster that lost a node, or just moved a shard, reports an internal error. Only its text tells.
+# A cluster that lost a node, or has just moved a shard, reports an internal error. Only the text
+# distinguishes it from other internal errors.
 _NODES_CHANGED = ("connection", "for shard")
 
 
@@ -24,7 +25,7 @@ def is_conflict(error: DBAPIError) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database is unreachable, full or busy, rather than the statement wrong."""
+    """Whether the database is unreachable, full or busy; false if the statement is wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
         return True
     if isinstance(error, sa.exc.InternalError):
@@ -34,7 +35,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def as_sqlalchemy_error(connection: Connection, statement: str, error: Any) -> Exception:
-    """A driver's error as SQLAlchemy raises it, for a statement that went past SQLAlchemy.
+    """A driver's error as SQLAlchemy's error, for a statement sent without SQLAlchemy.
 
     The error holds no values. A broken connection is invalidated.
     """

@@ -40,12 +40,12 @@ def is_current(connection: Connection) -> bool:
 
 
 def refuse_other_schema(settings: Settings) -> None:
-    """Stop the start of a server in production whose database is not migrated to this version.
+    """Refuse to start in production when the database has another schema version.
 
-    One that is away may come back: the service starts and says so at ``/ready``.
+    If the database is unavailable, the service starts, and ``/ready`` reports the failure.
 
     Raises:
-        SettingsError: names ``DATABASE_URL`` and what to do.
+        SettingsError: the version differs or cannot be read; the message says what to do.
     """
     if not settings.production:
         return

@@ -60,11 +60,11 @@ class MonthlyAgentIssuanceColumns(TypedColumns):
 
 
 class RollupStateColumns(TypedColumns):
-    """The job's only row: its lock, its watermark, and the state that a run left for the next one.
+    """The state row, the only row: the jobs' lock, the watermark, and state for the next run.
 
     ``watermark``: events with ``id <= watermark`` are counted, no others.
-    ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended
-    (named as in ``jobs.counting.watermark``, separated by spaces).
+    ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended.
+    ``writers``: names as in ``jobs.counting.watermark``, separated by spaces.
     ``corrections``: the number of rebuilds that have changed numbers.
     """
 
@@ -114,7 +114,7 @@ class PurgedMonthColumns(TypedColumns):
 
 
 class AgentColumns(TypedColumns):
-    """The name that a tenant gave an agent, and when; a null name was taken back then."""
+    """An agent's name, and the instant of that name; a null name was removed at that instant."""
 
     tenant_id: Named[str] = Column(Id, primary_key=True)
     agent_id: Named[str] = Column(Id, primary_key=True)

@@ -1,8 +1,8 @@
-"""The tenant guard: a statement that reads without its tenant is never sent.
+"""The tenant guard: refuses a statement that reads without its tenant, before it is sent.
 
 Every read takes its tenant as an argument. The guard checks each statement on a tenant's connection
-for that argument. It reads the structure of the statement, so it works on both databases and needs
-nothing from them.
+for that argument. It inspects the structure of the statement, so it works on both databases without
+their help.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,14 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
 COLUMN = "tenant_id"
-# Tables without tenants. Every other table is read by its tenant.
+# Tables without a tenant. A read of any other table must name its tenant.
 SHARED = ("rollup_state", "alembic_version")
 CATALOG = "pg_catalog"
 _GUARDED = "guarded"
 
 
 class TenantGuardError(AssertionError):
-    """A statement that might show one tenant the rows of another: a bug, and never sent."""
+    """A statement that might show one tenant another tenant's rows: a bug. It was not sent."""
 
 
 def guard(engine: Engine) -> Engine:
@@ -98,8 +98,8 @@ def check_text(statement: str) -> None:
 def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
     """The values that the tables of ``statement`` compare their tenant with.
 
-    Cached by the identity of the statement: reports are built once, and walking through one takes
-    longer than the rest of sending it.
+    The result is cached by the identity of the statement. Reports are built once, and inspecting
+    one takes longer than all other work to send it.
     """
     binds = []
     for element in visitors.iterate(statement):
@@ -129,7 +129,7 @@ def _tenant_tables(select: Select[Any]) -> Iterator[FromClause]:
 
 
 def _tables(source: FromClause) -> Iterator[FromClause]:
-    """The tables of a FROM clause, by their aliases. A subquery is a SELECT of its own."""
+    """The tables of a FROM clause, by their aliases. A subquery is checked as another SELECT."""
     inner: Any = source
     while isinstance(inner, AliasedReturnsRows | FromGrouping):
         inner = inner.element
@@ -156,7 +156,7 @@ def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:
 
 
 def _conjuncts(condition: ColumnElement[Any] | None) -> Iterator[ColumnElement[Any]]:
-    """The conditions that all have to hold."""
+    """The parts of a condition that are joined by AND."""
     if isinstance(condition, BooleanClauseList) and condition.operator is operators.and_:
         for part in condition.clauses:
             yield from _conjuncts(part)

@@ -38,7 +38,7 @@ def as_utc(value: datetime | str | None) -> datetime | None:
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL's now()
-    """The database's clock, to the millisecond or better. The clocks of hosts differ."""
+    """The database's clock, to the millisecond or better, because the clocks of hosts differ."""
 
     type = UTCDateTime()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Log formats: one file a format, and one line for each in the registry below."""
+"""Log formats: one file for each format, and one line for each in the registry below."""
 
 from collections.abc import Callable, Iterator
 

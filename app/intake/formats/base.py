@@ -1,4 +1,4 @@
-"""What formats share: lines of bounded length, and the record that a format yields."""
+"""The base of formats: lines of limited length, and the record that a format yields."""
 
 import io
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from app.intake.events import (
 
 MAX_LINE_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
-# The number of a line, and its members, or the reason why it cannot be read.
+# A line's number, and either its members or the reason why the line is refused.
 Record = tuple[int, Members | InvalidEvent]
 
 
