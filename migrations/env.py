@@ -9,15 +9,17 @@ from app.config.settings import Settings
 from app.storage.database import Database
 from app.storage.tables import metadata
 
-# A migration that cannot have its lock soon gives up; a queue behind it would stop the service.
+# A migration gives up when it waits longer for a lock: other statements queue behind it meanwhile.
 LOCK_TIMEOUT = "5s"
 ADVISORY_LOCK = 6_021_977_140_051
 
 
 def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
-    """Leave out what the two databases spell differently: SQLite's AUTOINCREMENT makes ``id``
-    the primary key, so the events' identity is a UNIQUE constraint there and ``id`` needs no
-    index. The tests compare both schemas with the models in full."""
+    """Leave out of a comparison what differs on SQLite by design.
+
+    SQLite's AUTOINCREMENT makes ``id`` the primary key. There the identity of an event is a UNIQUE
+    constraint, and ``id`` needs no index. The tests compare both schemas with the tables in full.
+    """
     if context.get_context().dialect.name != "sqlite":
         return True
     return name not in ("uq_issuance_events_tenant_id", "ix_issuance_events_id")
@@ -26,8 +28,8 @@ def include_object(item: Any, name: str | None, kind: str, reflected: bool, othe
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        # Two hosts that deploy at once: the second waits here, as long as for any lock, and
-        # then finds nothing to do.
+        # When two hosts deploy at the same time, the second one waits here, at most LOCK_TIMEOUT,
+        # and then finds nothing to do.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
     context.configure(
         connection=connection,

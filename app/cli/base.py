@@ -1,5 +1,8 @@
-"""The base of every command: help with examples, errors and Ctrl-C as one line on stderr, results
-as text or JSON, progress bars and colours on a terminal."""
+"""The base of every command: help, errors, results, progress bars and colours.
+
+Help ends with examples. An error or Ctrl-C is one line on stderr. A result is text or JSON.
+Progress bars and colours appear on a terminal only.
+"""
 
 import errno
 import logging
@@ -36,8 +39,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class Command(click.Command):
-    """A command that reports bad input, a full disk, an unavailable database and Ctrl-C in one
-    line, never as a traceback.
+    """A command that reports expected errors and Ctrl-C in one line, never as a traceback.
+
+    Expected errors are bad input, a full disk and an unavailable database.
 
     Python loses a Ctrl-C that arrives inside a destructor or a weak reference's callback, and
     prints it as ignored. The command then goes on, and the user has to press Ctrl-C again.
@@ -45,7 +49,7 @@ class Command(click.Command):
     Args:
         examples: complete lines that work, for the end of the help.
         interrupted: the state after Ctrl-C, and what to do.
-        exits: exit codes with another meaning than in ``EXITS``, or without one there.
+        exits: exit codes that ``EXITS`` lacks, or that have another meaning for this command.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Command(click.Command):
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if _is_interruption(error):
-                # Everything is rolled back by now. Another Ctrl-C could only break the exit.
+                # Everything is rolled back by now, so another Ctrl-C would only disturb the exit.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 warn(f"Interrupted: {self.interrupted}")
                 raise click.exceptions.Exit(EX_INTERRUPTED) from None
@@ -74,7 +78,7 @@ class Command(click.Command):
                 raise click.ClickException(error.message) from error
             if isinstance(error, DBAPIError) or is_unavailable(error):
                 raise click.ClickException(database_problem(error)) from error
-            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # the reader may stop
+            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # no reader: no error
                 raise click.ClickException(str(error)) from error
             raise
 
@@ -107,7 +111,7 @@ def _is_interruption(error: BaseException | None) -> bool:
 def open_database(settings: Settings) -> Database:
     """The configured database; it is closed when the running command ends."""
     for name in ("sqlalchemy.pool", "psycopg"):
-        # They log with a traceback what they raise as well.
+        # These loggers print a traceback of errors that are also raised, and reported below.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     database = Database(settings.database_url, pool_size=2, row_security=settings.row_security)
     click.get_current_context().call_on_close(database.dispose)
@@ -152,7 +156,7 @@ def progress() -> Iterator[OnProgress]:
                 bars.close()
                 shown[what] = bars.enter_context(_bar(what, total))
             bar = shown[what]
-            if done > bar.pos:  # work that starts again reports less than before
+            if done > bar.pos:  # a step that is repeated reports less than before
                 bar.update(done - bar.pos)
             if total is not None and done >= total:
                 bars.close()  # so that the next output starts on its own line

@@ -1,7 +1,7 @@
 """``flask demo``: demonstration data of one organization, the same on every machine.
 
-Each day's events follow from its date alone. Loading again therefore delivers the same events, and
-the store keeps each once.
+The events of a day depend only on its date. A second load therefore delivers the same events, and
+each event is stored once.
 """
 
 import random
@@ -42,11 +42,11 @@ NAMES = (
 AGENTS = len(NAMES)
 PREFIX = "demo-"
 
-# Any 90 days have one of each.
+# Every period of 90 days has one day of each kind.
 _SPIKE_DAY, _SILENT_DAY = 31, 49
 _SPIKE, _WEEKEND, _NIGHT = 4.0, 0.15, 0.06
 _OFFICE_HOURS = range(8, 18)
-# Tokens per office hour: of one agent that requests a token for every call, and of the others.
+# Tokens per office hour: of the one agent that requests a token for every call, and of all others.
 _GREEDY, _FRUGAL = 150.0, (0.2, 0.5, 0.8, 1.6)
 
 
@@ -106,7 +106,7 @@ def _day(day: date) -> Iterator[Event]:
     """All events of a day, future ones included."""
     if day.toordinal() % DAYS == _SILENT_DAY:
         return
-    # S311: every machine has to draw the same numbers.
+    # S311: the numbers must be the same on every machine, so they are not secret.
     dice = random.Random(day.isoformat())  # noqa: S311
     volume = _WEEKEND if day.isoweekday() >= 6 else 1.0
     if day.toordinal() % DAYS == _SPIKE_DAY:

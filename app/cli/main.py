@@ -5,7 +5,7 @@ from flask.cli import FlaskGroup
 
 
 def _application() -> Flask:
-    # By import, not by a path as Flask does: the current folder may have another wsgi.py.
+    # Imported by name. Flask would load a path, and the current folder may have another wsgi.py.
     from wsgi import app  # noqa: PLC0415 - it reads the settings, and errors belong to a command
 
     return app

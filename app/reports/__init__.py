@@ -1,1 +1,1 @@
-"""Reports: numbers out of the summary tables, one file a report."""
+"""Reports: numbers read from the summary tables; one file for each report."""

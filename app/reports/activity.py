@@ -1,6 +1,6 @@
 """Activity: tokens by hour of the week, with the busiest hours and the shades of the heatmap.
 
-Reads dow_hour_activity; the arithmetic below it has no SQL and no HTML.
+The first half reads dow_hour_activity. The second half is arithmetic, without SQL and HTML.
 """
 
 from collections.abc import Iterable
@@ -68,7 +68,7 @@ _RECENT_ACTIVITY = with_state(_recent_cells(), "dow", "hour")
 
 
 PEAKS = 5
-LEVELS = 10  # of heat, 0 for none
+LEVELS = 10  # shades of the heatmap; 0 is for cells without tokens
 _WEEK_HOURS = 7 * 24
 
 
@@ -84,7 +84,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Week:
-    """The 168 hours of the week, by day from Monday on, ``offset`` hours ahead of UTC."""
+    """The 168 hours of the week, from Monday on, in a zone ``offset`` hours ahead of UTC."""
 
     rows: list[list[Cell]]
     peaks: list[Cell]
@@ -124,5 +124,5 @@ def zone_minutes(zone: ZoneInfo | None, now: datetime) -> int:
 
 
 def whole_hours(minutes: int) -> int:
-    """Minutes as hours; 0 for a part of an hour, because counts of UTC hours cannot be divided."""
+    """Minutes as hours; 0 if they are not whole hours, because a UTC hour cannot be divided."""
     return 0 if minutes % 60 else minutes // 60

@@ -39,14 +39,14 @@ def agents_page(
 ) -> AgentsPage:
     """The agents that have a name or were issued tokens, by id; at most ``limit``.
 
-    Months and totals come from the monthly summary table. One statement; its cost follows the
-    number of the tenant's rows there, whatever the page.
+    Months and totals come from the monthly summary table. The report is one statement. Its cost
+    grows with the number of the tenant's rows there, and is the same for every page.
 
     Args:
         after: the id after which the page begins; empty for the first page.
         text: a part of the name or the id; ASCII letters match in any case.
     """
-    # One agent more than the page shows tells whether there is a next page.
+    # One agent more than the page shows: if it is found, there is a next page.
     parameters = {"tenant_id": tenant_id, "after": after, "limit": limit + 1}
     if text is None:
         found = read_report(connection, _PAGE, **parameters)
@@ -76,7 +76,7 @@ def _pattern(text: str) -> str:
 def _both() -> sa.Subquery:
     """Names and counted months, as one list of rows.
 
-    Grouped by agent they are the result of a FULL JOIN, which older versions of SQLite lack.
+    Grouped by agent, they equal the result of a FULL JOIN, which older versions of SQLite lack.
     """
     agent, usage = agents.c, monthly_agent_issuance.c
     after = sa.bindparam("after", type_=sa.Text)

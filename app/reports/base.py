@@ -1,4 +1,4 @@
-"""Reports: each one indexed statement on one summary table, for one tenant.
+"""The base of reports. A report is one indexed statement on one summary table, for one tenant.
 
 Every statement also selects when the last rollup run finished, so that numbers and their age come
 from one snapshot. Statements are built once. Points have the member names of the API.
@@ -36,7 +36,7 @@ class Report(Generic[P]):
     counted_at: datetime | None
 
 
-STALE_INTERVALS = 3  # without a finished run, numbers are stale
+STALE_INTERVALS = 3  # numbers are stale if no run has finished for so many intervals
 
 
 class Freshness(NamedTuple):
@@ -75,12 +75,12 @@ def read_report(connection: Connection, statement: Reading, **parameters: Any) -
 
 
 def with_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
-    """A first row with the job's state only, then ``rows`` with an empty column in front.
+    """A statement that returns the state row first, then ``rows`` with an empty column in front.
 
-    The state in a column of each row would be sent and read once for each row.
+    The state is in a row of its own, because a column would repeat it in each row.
 
     Args:
-        rows: their first column is never empty.
+        rows: a SELECT whose first column is never null; in the row of the state it is null.
         order: names of columns, with ``-`` in front for descending order. The first one puts the
             state's row before the others.
     """

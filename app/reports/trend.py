@@ -1,6 +1,6 @@
 """Trend: tokens a day, beside the usual count and the period before.
 
-Reads daily_issuance; the arithmetic below it has no SQL and no HTML.
+The first half reads daily_issuance. The second half is arithmetic, without SQL and HTML.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class DayCount(Point, frozen=True):
 def token_trend(
     connection: Connection, tenant_id: str, *, last: date, days: int
 ) -> Report[DayCount]:
-    """Tokens a UTC day for ``days`` days up to ``last``, oldest first; silent days are 0."""
+    """Tokens per UTC day for ``days`` days up to ``last``, oldest first; 0 on silent days."""
     wanted = days_until(last, days)
     found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
     issued = {day: count for _, day, count in found.points}
@@ -49,8 +49,8 @@ _TREND = with_state(_days(), "date")
 
 # A day is compared with the same kind of day, weekday or weekend, in the weeks before.
 USUAL_DAYS = 28
-USUAL_AT_LEAST = 3  # of them must be there
-SPIKE = 2.0  # times what is usual
+USUAL_AT_LEAST = 3  # days that must be known for a usual count
+SPIKE = 2.0  # times the usual count
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Trend:
 
     @property
     def change(self) -> float | None:
-        """The growth of the total as a share of the one before; ``None`` if that was zero."""
+        """The growth of the total as a share of ``before``; ``None`` if ``before`` is zero."""
         return (self.total - self.before) / self.before if self.before else None
 
     @property
@@ -135,7 +135,7 @@ def _state(day: date, counted_at: datetime | None) -> str:
 
 
 def _usual(earlier: Sequence[DayCount], day: date) -> float | None:
-    """The median since the first token; the days before it are no silence."""
+    """The usual count: the median since the first token, because earlier days are unknown."""
     alike = [
         point.count
         for point in earlier[-USUAL_DAYS:]

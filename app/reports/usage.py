@@ -1,6 +1,6 @@
 """Usage: tokens of a month by agent, and each agent's share.
 
-Reads monthly_agent_issuance; the arithmetic below it has no SQL and no HTML.
+The first half reads monthly_agent_issuance. The second half is arithmetic, without SQL and HTML.
 """
 
 from collections.abc import Iterable, Sequence
@@ -78,7 +78,7 @@ _TOP_USAGE = with_state(_top_agents(), "-issued", "agent_id")
 _NAMED_USAGE = with_state(_named_agents(), "-issued", "agent_id")
 
 
-HEAVY_SHARE = 0.8  # of a month's tokens: the guide's limit for one agent
+HEAVY_SHARE = 0.8  # of a month's tokens; above this share an agent is heavy
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def shares(points: Sequence[NamedUsage]) -> list[Share]:
 
 
 def found(agents: Iterable[Share], text: str) -> list[Share]:
-    """The agents whose name or id contains ``text``; upper and lower case are the same."""
+    """The agents whose name or id contains ``text``; the case of letters is ignored."""
     folded = text.casefold()
     return [
         agent

@@ -1,1 +1,4 @@
-"""Web: HTTP routes. A view parses, asks and shapes; access sits on the blueprint."""
+"""Web: HTTP routes. A view parses a request, calls a function and shapes the response.
+
+Blueprints check access, before any view runs.
+"""

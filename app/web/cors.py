@@ -1,4 +1,4 @@
-"""CORS: calls from pages of other origins, which ``CORS_ORIGINS`` must name."""
+"""CORS: lets pages of the origins in ``CORS_ORIGINS`` call the API."""
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -53,7 +53,10 @@ def _answer_preflight() -> Response | None:
 
 
 def _remove_without_origin(response: Response) -> Response:
-    """Flask-CORS sends a single allowed origin in every response; keep it for CORS requests."""
+    """Remove ``Access-Control-Allow-Origin`` from responses to requests without ``Origin``.
+
+    Flask-CORS sends it in every response when only one origin is allowed.
+    """
     response.vary.add("Origin")
     if not request.headers.get("Origin"):
         response.headers.pop("Access-Control-Allow-Origin", None)

@@ -10,7 +10,7 @@ import msgspec
 from flask import Response
 
 MIMETYPE = "text/csv"
-# A spreadsheet would run a cell that begins with one of these as a formula, even from a name.
+# A spreadsheet runs a cell that begins with one of these as a formula, even if it is a name.
 _FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 

@@ -1,7 +1,7 @@
 """Parameters of a request, from its query and its path, parsed strictly.
 
 Numbers are ASCII digits only, because Python's ``int()`` also accepts ``٣``, ``"30 "``, ``+7``
-and ``1_0``. Each known name is given at most once.
+and ``1_0``. A known parameter may be given only once.
 """
 
 import base64

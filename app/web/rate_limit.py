@@ -26,7 +26,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def count_request() -> None:
-    """Count the request. A blueprint's ``before_request``, after authentication.
+    """Count the request of a tenant. A blueprint calls it before a view, after authentication.
 
     Raises:
         RateLimitError: the tenant has sent too many requests.
@@ -58,8 +58,8 @@ class RateLimiter:
     def count(self, caller: str) -> None:
         """Count one request of ``caller`` against each rate and set ``g.rate_limit``.
 
-        While Redis is unavailable, each process counts alone. So requests still get responses,
-        and still have a limit.
+        While Redis is unavailable, each process counts alone. Requests are then still answered
+        and still limited.
 
         Raises:
             RateLimitError: the caller has sent too many requests.
@@ -84,7 +84,7 @@ class RateLimiter:
 
 
 def _counted_as() -> str:
-    """The name that a request is counted under: its tenant, or a client that has none."""
+    """The name that a request is counted under: its tenant, or without a tenant its client."""
     caller = g.caller
     return f"tenant {caller.tenant_id}" if caller.tenant_id else f"client {caller.client_id}"
 

@@ -1,7 +1,7 @@
 """Access to the API: the caller of a request and its scopes, from the Authorization header.
 
-A blueprint registers these functions as its ``before_request``, in this order. So no route can
-forget them.
+A blueprint registers these functions with ``before_request``, in this order. So they protect every
+route of the blueprint.
 """
 
 import re

@@ -25,7 +25,7 @@ from app.web import request_log
 from app.web.context import services
 
 TIMEOUT_SECONDS = 5.0
-# Sign-ins that one browser may have open, in several tabs: a cookie has no room for more.
+# The most sign-ins that one browser may have open in several tabs, because a cookie is small.
 MAX_OPEN_SIGN_INS = 3
 
 _NAME = "provider"

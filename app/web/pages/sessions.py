@@ -15,7 +15,8 @@ from app.auth.tokens import Caller, tenant_of
 from app.errors import ValidationError
 
 COOKIE = "analytics_session"
-# The limit also for tokens that live longer: only a new SECRET_KEY revokes a signed cookie.
+# The longest session, even if its token is valid for longer. A signed cookie cannot be revoked,
+# except by a new SECRET_KEY.
 MAX_SECONDS = 24 * 3600
 MAX_FORM_BYTES = 64 * 1024
 # Requests for these paths have no session, so none is opened.
@@ -71,8 +72,8 @@ def init_app(app: Flask) -> None:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=MAX_SECONDS,
-        # check_form() makes the check, for pages only: the API reads no cookies. A form is valid
-        # as long as its session, and these pages send no referrer to check.
+        # check_form() checks forms, for pages only, because the API reads no cookies. A form is
+        # valid as long as its session. The referrer is not checked: these pages send none.
         WTF_CSRF_CHECK_DEFAULT=False,
         WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_SSL_STRICT=False,
@@ -124,7 +125,7 @@ def pop_return_path() -> str:
 
 
 def check_form() -> None:
-    """Check the CSRF token of a form. A ``before_request``.
+    """Check the CSRF token of a form. Blueprints register it with ``before_request``.
 
     Raises:
         ValidationError: the form is not from a page of this session.

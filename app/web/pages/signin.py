@@ -15,9 +15,10 @@ bp.before_request(sessions.check_form)
 
 
 def require_session() -> Redirect | None:
-    """Require a session and a valid form, and set ``g.caller``. A ``before_request``.
+    """Require a session and a valid form, and set ``g.caller``.
 
-    Without a session the browser is redirected to the sign-in page.
+    Blueprints register it with ``before_request``. Without a session the browser is redirected to
+    the sign-in page.
     """
     caller = sessions.current()
     if caller is None:
