@@ -1,1 +1,1 @@
-"""The work on a schedule: counting new events into the summary tables."""
+"""Jobs: scheduled work that counts events into the summary tables and deletes old raw events."""

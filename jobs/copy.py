@@ -1,22 +1,22 @@
-"""Copy: everything from one database into another one, in one transaction (``flask db copy``).
+"""Copy a database into another one, in one transaction (``flask db copy``).
 
-**All or nothing.** The target is migrated, holds nothing and is locked against other writers.
-One transaction there brings every row, compares both databases row by row and commits only
-when they are equal. A copy that fails or is killed leaves the target as it was.
+**All or nothing.** The target must be migrated and empty, and it is locked against other writers.
+One transaction there writes every row, compares both databases row by row, and commits only if
+they are equal. A copy that fails or is killed leaves the target as it was.
 
-**Of one moment.** The source is read in one snapshot; ingest, runs and reads go on there. The
-source is read once more before the commit, and nothing is committed if it has changed:
+**One moment.** The source is read in one snapshot, while ingest, runs and reads continue there.
+The source is checked once more before the commit. Nothing is committed if it has changed:
 
 - Events: the newest id is settled before the snapshot. Every transaction that may have drawn it
   or a lower one has ended (see ``jobs.counting.watermark``), so the snapshot holds every event up
-  to it. If it is still the newest id at the end, no event has come in, because each insert draws
-  an id. A writer that is open then may insert yet, so it counts as a change.
+  to it. If it is still the newest id at the end, no event was added, because each insert draws an
+  id. A writer that is still open may yet insert an event, so it counts as a change.
 - Summary tables change only together with the watermark, the journal of corrections or both.
-- Every other table is compared with the snapshot. A purge leaves its mark in ``purged_months``.
+- Every other table is compared with the snapshot. A purge also changes ``purged_months``.
 
-The copy lacks what commits after that last look, so stop the writers before the copy.
+Changes that commit after this check are not in the copy, so stop the writers before the copy.
 
-Every table of the metadata is copied. One that is added later needs nothing here.
+Every table of the metadata is copied, so a new table needs no change here.
 """
 
 import os
@@ -55,21 +55,22 @@ POLL_SECONDS = 0.05
 
 Row = tuple[Any, ...]
 Rows = Generator[Row, None, None]
-# The work, the rows that are done, and all rows.
+# Called with the name of the step, the number of rows done, and the number of all rows.
 OnRows = Callable[[str, int, int], None]
 
 TABLES = metadata.sorted_tables
 DRAWN = [column for table in TABLES for column in table.c if column.identity is not None]
-# A transaction that was open at the source means nothing in another database.
+# These columns refer to open transactions of the source, which do not exist in another database.
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}
-# A run that has nothing to count changes these.
+# A run changes these columns even if it counts nothing.
 _TIMES: set[Column[Any]] = {rollup_state.c.last_started, rollup_state.c.last_finished}
-# The source's other tables tell whether these have changed.
+# These tables are not compared again: the newest id shows new events, and the state and the journal
+# show changes of summary tables.
 _TOLD_BY_OTHERS = {issuance_events, *(summary.table for summary in SUMMARY_TABLES)}
 
-# As pg_dump does: a default of the role or the database must not stop the copy midway, nor hide
-# rows without an error. Instants are read in UTC, because the driver's end with the year 9999
-# in the session's zone.
+# As pg_dump does: a default of the role or the database must not stop the copy midway, or hide rows
+# without an error. Instants are read in UTC, because the driver cannot represent those that are
+# after the year 9999 in the session's time zone.
 _UNDISTURBED = sa.text("""
     SELECT set_config('statement_timeout', '0', true),
            set_config('idle_in_transaction_session_timeout', '0', true),
@@ -82,8 +83,8 @@ _UNDISTURBED = sa.text("""
 class Copied:
     """The result of a copy: the target's events and watermark after it.
 
-    The source has changed when ``changed`` names some of its tables, or ``writers`` are open
-    there. Nothing is committed then, and the target is as empty as before.
+    If ``changed`` names tables of the source, or ``writers`` are open there, the source has
+    changed. Then nothing is committed, and the target stays empty.
     """
 
     events: int = 0
@@ -195,7 +196,7 @@ def _claim(origin: Connection, target: Connection) -> None:
         target.execute(sa.text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
     for table in TABLES:
         rows = target.execute(sa.select(table).limit(2)).all()
-        # The migrations leave one row of state, with nothing but its id.
+        # The migrations insert one row of state, which is empty except for its id.
         fresh = len(rows) == 1 and not any(rows[0][1:]) if table is rollup_state else not rows
         if not fresh:
             raise RefusedError(
@@ -205,11 +206,12 @@ def _claim(origin: Connection, target: Connection) -> None:
 
 
 def _is_same(one: Connection, other: Connection) -> bool:
-    """Whether two connections lead to one database, by whatever URLs."""
+    """Whether two connections lead to the same database, even by different URLs."""
     if one.dialect.name != other.dialect.name:
         return False
     if one.dialect.name == "postgresql":
-        # An advisory lock is known in one database of one server, and nowhere else.
+        # An advisory lock exists in one database of one server only. So the lock can be taken on
+        # the other connection, unless it leads to the same database.
         key = secrets.randbits(63)
         one.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
         return not other.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key)))
@@ -251,7 +253,7 @@ def _require_unchanged(source: Database, origin: Connection, settled: int) -> No
                 changed.append(str(table.name))
     with source.reading() as connection:
         writers = describe_writers(connection, Candidate(0, open_writers(connection)))
-        # After the writers, so that the id of one that has just ended is seen.
+        # Read after the writers, so that the id of a writer that has just ended is seen.
         if newest_id(connection, issuance_events.c.id) != settled:
             changed.append(str(issuance_events.name))
     if changed or writers:
@@ -259,7 +261,7 @@ def _require_unchanged(source: Database, origin: Connection, settled: int) -> No
 
 
 def _first_difference(mine: Rows, theirs: Rows) -> Row | None:
-    """The first row of either side to which the other has no equal in its place."""
+    """The first row that differs between the two, from either side; ``None`` if all are equal."""
     with closing(mine), closing(theirs):
         pairs = zip_longest(mine, theirs)
         return next((one or other for one, other in pairs if one != other), None)
@@ -275,12 +277,12 @@ def _rows(
     cleared: Set[Column[Any]] = frozenset(),
     on_batch: Callable[[int], None] = lambda _rows: None,
 ) -> Rows:
-    """Every row by key, as a stream, so that memory stays flat; ``cleared`` columns are empty.
+    """Every row by key, as a stream, which needs little memory; ``cleared`` columns are null.
 
     A row is a plain tuple, and a value is the same from both kinds of database.
     """
     columns = [sa.null().label(c.name) if c in cleared else c for c in table.c]
-    # A text's order is the database's own unless it is said.
+    # Without a named collation, each database sorts texts in its own order.
     order = "C" if connection.dialect.name == "postgresql" else "BINARY"
     key = [c.collate(order) if isinstance(c.type, sa.String) else c for c in _key(table)]
     options = {"yield_per": BATCH_ROWS}  # with a server-side cursor
@@ -291,7 +293,7 @@ def _rows(
 
 
 def _write(connection: Connection, table: Table[Any], rows: Rows) -> None:
-    """Insert rows with the ids that they have."""
+    """Insert rows and keep their ids."""
     names = [column.name for column in table.c]
     if connection.dialect.name != "postgresql":
         while batch := [dict(zip(names, row, strict=True)) for row in islice(rows, BATCH_ROWS)]:
@@ -301,7 +303,7 @@ def _write(connection: Connection, table: Table[Any], rows: Rows) -> None:
     statement = f"COPY {table.name} ({', '.join(names)}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
     try:
-        # The driver escapes each value. The statement is made of the models' names only.
+        # The driver escapes each value. The statement contains only names from the metadata.
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)

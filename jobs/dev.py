@@ -1,6 +1,6 @@
 """``python -m jobs.dev``: web server and scheduler in the foreground, for ``make run``.
 
-Production starts each of them under a supervisor.
+In production a supervisor starts each of them.
 """
 
 import signal
@@ -17,8 +17,8 @@ POLL_SECONDS = 0.2
 
 
 def main() -> int:
-    """Run both until a signal comes or one of them ends; exit with that one's code."""
-    # A list, no Event: the code that a signal interrupts may hold an Event's lock.
+    """Run both until a signal arrives or one of them ends; return the exit code of the latter."""
+    # A list instead of an Event, because the interrupted code may hold the lock of an Event.
     signals: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -26,7 +26,7 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
-    # In process groups of their own: Ctrl-C reaches this process alone, which then stops both.
+    # Each has its own process group, so that Ctrl-C reaches this process only. It then stops both.
     children = [
         subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, process_group=0)  # noqa: S603 - fixed commands
         for command in COMMANDS

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, of runs and purges, and of where the rollup stands."""
+"""Metrics for Prometheus: runs, purges, and how far the rollup has counted."""
 
 import threading
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ _run_events = Histogram("analytics_rollup_run_events", "Events counted by a run"
 _purges = Counter("analytics_purge_runs", "Purges, by how they ended", ["outcome"])
 _purged = Counter("analytics_purge_events", "Raw events deleted past retention")
 for _outcome in OUTCOMES:
-    _runs.labels(_outcome)  # a rate needs the zero before the first
+    _runs.labels(_outcome)  # begins at 0, so that rate() includes the first run
 for _outcome in ("done", "stopped", "failed"):
     _purges.labels(_outcome)
 
 
 def count_run(run: Run) -> None:
-    """Count a run that ended by itself."""
+    """Count a run that ended without an error."""
     _runs.labels(run.outcome).inc()
     _run_seconds.observe(run.seconds)
     _run_events.observe(run.events)
@@ -47,9 +47,9 @@ def count_purge(outcome: str, events: int = 0) -> None:
 
 
 class StandingCollector(Collector):
-    """Where the rollup stands, read from the database at each scrape.
+    """How far the rollup has counted, read from the database at each scrape.
 
-    So it is also right when another process has run the rollup.
+    So the numbers are right even if another process runs the rollup.
     """
 
     def __init__(self, database: Database) -> None:
@@ -57,8 +57,8 @@ class StandingCollector(Collector):
         self._turn = threading.Lock()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        # One at a time: when counting takes longer than Prometheus waits, scrapes pile up. They
-        # would leave the run without a connection.
+        # One scrape at a time. If the query takes longer than Prometheus waits, several scrapes
+        # would run at once and take the connection that a run needs.
         with self._turn:
             found = self._standing()
         up = found is not None
@@ -79,7 +79,7 @@ class StandingCollector(Collector):
 
 
 def register_standing(database: Database) -> None:
-    """Serve where the rollup stands, beside this process's own metrics."""
+    """Serve how far the rollup has counted, beside this process's own metrics."""
     REGISTRY.register(StandingCollector(database))
 
 

@@ -1,8 +1,8 @@
 """Retention: delete counted raw events that were received before the retention period.
 
-In short batches, because a DELETE takes the same lock as a writer, and a run waits for it. The
-transaction of each batch also records how many events each month lost, so that verify and rebuild
-leave these months out.
+It deletes in short batches, because a DELETE takes the same lock as a writer, and a run waits for
+that lock. The transaction of each batch also records how many events of each month it deletes, so
+that verify and rebuild leave these months out.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from jobs.counting.state import read_state
 from jobs.counting.tables import Window, in_window
 
 BATCH_EVENTS = 10_000
-# Ids ascend nearly in the order of receipt. After this many batches in a row without an old event,
-# further ones are not worth reading everything that is kept.
+# Ids ascend nearly in the order of receipt. So after this many batches in a row without an old
+# event, a purge ends. To find a few more, it would have to read all events that are kept.
 IDLE_BATCHES = 10
 
 
@@ -47,8 +47,8 @@ def purge_events(
 ) -> Purged:
     """Delete the events that are due, oldest first, and old rows of the run history.
 
-    An event that is not counted is never deleted. After an interruption, run it again. Several
-    purges at once take turns.
+    An event that is not counted is never deleted. After an interruption, run the purge again.
+    Several purges at the same time take turns.
 
     Args:
         on_events: called between two transactions with the number of deleted events.

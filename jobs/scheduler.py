@@ -1,8 +1,8 @@
 """The scheduler process: runs TASKS, the rollup and the purge, at their intervals.
 
-Several schedulers may run. Each asks at every tick whether a run is due, by the database's clock,
-and the state row's lock lets one of them have it. There is no lease that could expire: when one
-process dies, the others find the next run due.
+Several schedulers may run at the same time. At every tick, each one checks by the database's clock
+whether a run is due. The lock of the state row gives the run to one of them. There is no lease that
+could expire: when one process dies, another one does the next run that is due.
 """
 
 import logging
@@ -34,17 +34,17 @@ from jobs.retention import purge_events
 
 log = logging.getLogger("jobs")
 
-# Ticks come a little early or late: a run is due this share of its interval too early.
+# Ticks are a little early or late, so a run is already due this share of its interval earlier.
 EARLY = 0.1
-# A run, a purge and a scrape.
+# One connection each for a run, a purge and a scrape.
 POOL_SIZE = 3
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
-    """Whether a run is due now; if so, the caller has to run it. Call this in a write.
+    """Whether a run is due now; if so, the caller has to run it. Call this in a write transaction.
 
-    A locked row belongs to a run or to another process's claim: then no run is due.
+    If the state row is locked, a run or another process's claim is active, so no run is due.
     """
     now = database_now().label("now")
     row = connection.execute(
@@ -78,7 +78,7 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
         job_metrics.count_failure("refused")
         logs.write(log, logging.ERROR, "rollup", outcome="refused", reason=error.message)
         return None
-    except Exception as error:  # else one bad tick would end the counting of all later events
+    except Exception as error:  # a failed tick must not end the counting of later events
         job_metrics.count_failure("failed")
         _log_failure("rollup", error)
         return None
@@ -111,17 +111,18 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    # At once: events may be waiting, and claim_tick() knows whether a run is due.
+    # The first tick is at the start, because events may be waiting. claim_tick() decides whether a
+    # run is due.
     Task("rollup", tick, lambda settings: settings.rollup_interval_seconds, first=0),
     Task("purge", purge_tick, lambda _settings: 3600, first=60),
 )
 
 
 def run_scheduler(settings: Settings) -> None:
-    """Run TASKS until SIGTERM or SIGINT, then let the transaction under way finish."""
+    """Run TASKS until SIGTERM or SIGINT, then let the current transaction finish."""
     stop = threading.Event()
-    # Blocked here and waited for below, not handled: a handler might wait forever for the lock
-    # of `stop`, which the interrupted code may hold.
+    # The signals are blocked here and awaited below. A signal handler could deadlock: it would need
+    # the lock of `stop`, which the interrupted code may hold.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
@@ -165,7 +166,7 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         job_metrics.register_standing(database)
-        # In a thread: events are counted even while another process uses the address.
+        # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 
 

@@ -1,1 +1,1 @@
-"""Counting: every event exactly once, into the summary tables."""
+"""Counting: adds every event exactly once to the summary tables."""

@@ -1,9 +1,9 @@
 """Buckets: the UTC day, month, day of the week and hour of an event, as SQL.
 
-Each expression names UTC, so that no time zone of a server, role or session moves an event. It
-names UTC as an offset of zero, because PostgreSQL would look up the name of a zone for each event.
-On SQLite ``issued_at`` is text in UTC, and every part is cut from it. SQLite's date functions would
-round 23:59:59.9996 into the next day.
+Each expression names UTC, so that the time zone of a server, role or session cannot move an event
+into another bucket. UTC is written as an offset of zero, because PostgreSQL would look up the name
+of a zone for each event. On SQLite ``issued_at`` is text in UTC, and every part is cut from it.
+SQLite's date functions would round 23:59:59.9996 into the next day.
 """
 
 from datetime import date, datetime
@@ -36,7 +36,7 @@ def _sql(bucket: Bucket[Any], compiler: SQLCompiler, **_: Any) -> str:
 
 
 class IssuedOn(Bucket[date]):
-    """The day."""
+    """The UTC day of an instant."""
 
     inherit_cache = True
     type = sa.Date()
@@ -45,7 +45,7 @@ class IssuedOn(Bucket[date]):
 
 
 class IssuedMonth(Bucket[date]):
-    """The first day of the month."""
+    """The first day of the UTC month of an instant."""
 
     inherit_cache = True
     type = sa.Date()
@@ -54,10 +54,10 @@ class IssuedMonth(Bucket[date]):
 
 
 class IssuedDow(Bucket[int]):
-    """The day of the week; 0 is Sunday.
+    """The UTC day of the week; 0 is Sunday.
 
-    On PostgreSQL it is computed from 1970-01-01, a Thursday. No event is older. extract() would
-    calculate with decimals and take twice as long.
+    On PostgreSQL it is computed from 1970-01-01, a Thursday, because no event is older. extract()
+    would calculate with decimals and take twice as long.
     """
 
     inherit_cache = True
@@ -70,7 +70,7 @@ class IssuedDow(Bucket[int]):
 
 
 class IssuedHour(Bucket[int]):
-    """The hour, 0 to 23; without extract(), for the same reason."""
+    """The UTC hour, 0 to 23; computed without extract(), which calculates with decimals."""
 
     inherit_cache = True
     type = sa.SmallInteger()
@@ -79,7 +79,7 @@ class IssuedHour(Bucket[int]):
 
 
 class MonthOf(Bucket[date]):
-    """The first day of the month of a day."""
+    """The first day of the month that a day lies in."""
 
     inherit_cache = True
     type = sa.Date()
@@ -90,8 +90,8 @@ class MonthOf(Bucket[date]):
 class Beginning(Bucket[datetime]):
     """The beginning of the hour, day or month that an instant lies in.
 
-    An instant and its beginning have the same parts. On SQLite the beginning is a prefix of the
-    text.
+    An instant and its beginning belong to the same bucket. On SQLite the beginning is a prefix of
+    the text.
     """
 
     inherit_cache = True

@@ -1,7 +1,7 @@
 """The history of runs: one row for each run that counted events or failed.
 
-The row is written in the transaction that adds a window. So the events of the history are those
-that were counted, and a run that was killed stays ``running``.
+The row is written in the transaction that adds a window. So the history shows exactly the events
+that were counted, and the row of a killed run stays ``running``.
 """
 
 import os
@@ -25,7 +25,7 @@ Outcome = Literal["running", "done", "held_up", "failed"]
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as far as it has come.
+    """One run: its progress so far, or its result.
 
     ``held_up``: some events committed before the run are not counted yet, because a writer's
     transaction stayed open (``writers`` names it) or the run was stopped. Nothing is lost; the

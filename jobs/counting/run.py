@@ -104,14 +104,14 @@ class _Progress:
             newest = newest_candidate(connection, state.watermark)
         resumed = _left_behind(state)
         if resumed.upto > newest.upto:
-            resumed = Candidate(0)  # its ids are from before a restore
+            resumed = Candidate(0)  # it was stored before the database was restored
         while self.run.watermark < newest.upto and not stop.is_set():
             self._report(newest)
             with self._database.reading() as connection:
                 now_open = open_writers(connection)
             newest, resumed = newest.remaining(now_open), resumed.remaining(now_open)
-            # A writer that delays the resumed candidate was also open when the newest was read. So
-            # the resumed one is safe first: runs make progress even if writers never pause.
+            # Every writer that delays the resumed candidate also delays the newest one. So the
+            # resumed one is safe first, and runs make progress even if writers never pause.
             safe = max((c.upto for c in (newest, resumed) if not c.writers), default=0)
             if safe > self.run.watermark:
                 self.run = self._database.write(partial(self._count_next, upto=safe))
@@ -151,7 +151,10 @@ class _Progress:
         return record_run(connection, run) if counted.events else run
 
     def _leave_behind(self, candidate: Candidate) -> None:
-        """Store the candidate for the next run; a new one for each run might never become safe."""
+        """Store the candidate for the next run.
+
+        If each run took a new candidate, none might ever become safe.
+        """
         with self._database.reading() as connection:
             writers = describe_writers(connection, candidate)
         held_up = replace(self.run, outcome="held_up", writers=writers)
@@ -183,7 +186,7 @@ class _Progress:
 def add_next_window(connection: Connection, upto: int, window_ids: int) -> Counted:
     """Count the next window, at most up to ``upto``, in the caller's transaction.
 
-    If nothing is left to count up to there, it only returns the watermark.
+    If every event up to ``upto`` is counted already, it only returns the watermark.
     """
     watermark: int = read_state(connection, rollup_state.c.watermark, lock=True).watermark
     if upto <= watermark:

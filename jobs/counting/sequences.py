@@ -1,4 +1,4 @@
-"""The sequences that ids are drawn from: read the newest id, and advance beyond an id."""
+"""Id sequences: read the newest id that was drawn, and advance a sequence beyond an id."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def newest_id(connection: Connection, column: Column[Any]) -> int:
 def advance(connection: Connection, column: Column[Any], newest: int) -> None:
     """Make ids for ``column`` begin beyond ``newest``; a sequence is never set back.
 
-    On PostgreSQL a sequence takes no part in transactions: this stays after a rollback.
+    On PostgreSQL a rollback does not undo it, because sequences are not transactional.
     """
     if newest <= newest_id(connection, column):
         return

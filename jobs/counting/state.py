@@ -18,7 +18,7 @@ LOCKED = [table for table in metadata.sorted_tables if table not in (issuance_ev
 
 
 def no_state() -> RefusedError:
-    """The error for a missing state row: nothing may be counted, nothing is known as counted."""
+    """The error for a missing state row: without the watermark nothing can be counted."""
     return RefusedError("rollup_state has no row: restore the database from a backup")
 
 
@@ -26,8 +26,8 @@ def read_state(connection: Connection, *columns: Any, lock: bool = False) -> Row
     """The state row, or other columns selected beside it.
 
     Args:
-        lock: lock the row until the transaction ends, so that callers take turns. The callers
-            before have then ended at every node of a cluster as well. Call this first in the
+        lock: lock the row until the transaction ends, so that callers take turns. On a cluster,
+            also wait until earlier callers have ended at every node. Call this first in the
             transaction.
 
     Raises:

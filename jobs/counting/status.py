@@ -53,7 +53,7 @@ class Standing:
 
 
 def standing(connection: Connection) -> Standing:
-    """Read the numbers; the cost follows the pending events."""
+    """Read the numbers for metrics; the cost grows with the number of pending events."""
     row = _state(connection)
     writers = describe_writers(connection, Candidate(0, open_writers(connection)))
     since = min((writer.since for writer in writers if writer.since), default=row.now)
@@ -67,7 +67,7 @@ def standing(connection: Connection) -> Standing:
 
 
 def rollup_status(connection: Connection) -> Status:
-    """Read the status; its cost follows the pending events, not the history."""
+    """Read the status; the cost grows with the number of pending events, not with the history."""
     row = _state(connection)
     waiting = Candidate(row.candidate or 0, frozenset((row.writers or "").split()))
     waiting = waiting.remaining(open_writers(connection)) if row.candidate else waiting

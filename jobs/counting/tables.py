@@ -59,7 +59,7 @@ class Period:
 
     Args:
         month: the month of a value of the column, as SQL.
-        end: the column's last value within a month, both given by their first day.
+        end: the column's last value within a month, which is given as its first day.
     """
 
     column: str
@@ -78,12 +78,13 @@ class SummaryTable:
 
     Args:
         table: its primary key starts with ``tenant_id``; ``issued`` is the number of events.
-        grain: a beginning (of the hour, day or month) that no border of a bucket divides. Events
-            are counted by it first, so that parts are computed for each beginning, not each event.
+        grain: the beginning (of the hour, day or month) by which events are counted first. All
+            events with one beginning must belong to one bucket. The parts are then computed for
+            each beginning, not for each event.
         period: places a bucket in a month. ``None``: a bucket spans all months.
         source: the table it is recounted from, by sums over fewer key columns. ``None``: the raw
             events. A table without a period needs a source: raw events of old months are purged.
-        parts: for each key column that is a part of ``issued_at``, which part.
+        parts: the part, for each key column that is a part of ``issued_at``.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class SummaryTable:
         return sa.select(*key, issued.label("issued")).group_by(*key)
 
 
-# A table stands after its source, so that a repair finds the source repaired.
+# A table comes after its source, because a rebuild repairs the tables in this order.
 SUMMARY_TABLES = (
     SummaryTable(daily_issuance, DayBeginning, period=DATE, date=IssuedOn),
     SummaryTable(
@@ -174,8 +175,8 @@ def in_window(window: Window) -> ColumnElement[bool]:
 def prepare_adding(connection: Connection) -> None:
     """Make PostgreSQL group by hashing until the transaction ends.
 
-    Its statistics describe columns, not expressions over them. It expects nearly every event to
-    be a bucket of its own, sorts a million events, and takes twice as long. One grouping may use
+    Its statistics describe columns, not expressions over them. So by default it expects nearly as
+    many buckets as events, sorts a million events, and takes twice as long. One grouping may use
     32 MB at the default ``work_mem``; the rest goes to disk.
     """
     if connection.dialect.name == "postgresql":
@@ -197,8 +198,8 @@ def add_window(
 def add_window_to_all(window: Window) -> Select[int, int]:
     """Add the window's events to every summary table, in one statement.
 
-    Selects the number of events and the number of buckets touched. It reads the events once,
-    where :func:`add_window` reads them for each table. SQLite has no such grouping, and Citus
+    It selects the number of events and the number of buckets touched. It reads the events once,
+    whereas :func:`add_window` reads them for each table. SQLite has no grouping sets, and Citus
     cannot distribute a statement that writes several tables.
     """
     counted = _count_for_all(window)
@@ -225,8 +226,8 @@ def _add(
     )
 
 
-# The beginnings by which events are counted for all tables at once. Events of a day are counted by
-# the hour as well: the cells of the week need the hours, so the events are grouped once only.
+# The beginnings by which events are counted for all tables at once. Daily numbers are summed from
+# hours: the cells of the week need the hours anyway, so one grouping serves both tables.
 _BEGINNINGS: dict[str, type[Beginning]] = {"hour": HourBeginning, "month": MonthBeginning}
 _COUNTED_BY = {DayBeginning: "hour", HourBeginning: "hour", MonthBeginning: "month"}
 _COLUMNS = [
@@ -241,8 +242,8 @@ def _count_for_all(window: Window) -> CTE:
     beginnings = (begin(found.issued_at).label(name) for name, begin in _BEGINNINGS.items())
     others = (found[name] for name in _COLUMNS if name not in _BEGINNINGS)
     chosen = sa.select(*others, *beginnings).where(in_window(window))
-    # OFFSET 0 keeps the planner from looking inside. It would take each hour for as rare as the
-    # instants in it, and would sort for lack of memory for so many groups.
+    # OFFSET 0 hides the subquery from the planner. Otherwise the planner would expect as many hours
+    # as instants, and would sort, because so many groups would not fit in memory.
     events = chosen.offset(sa.literal_column("0")).subquery("events")
     columns = [events.c[name] for name in _COLUMNS]
     sets = dict.fromkeys(_grouping_set(summary) for summary in SUMMARY_TABLES)
@@ -266,7 +267,7 @@ def _grouping_set(summary: SummaryTable) -> tuple[str, ...]:
 
 
 def _missing(summary: SummaryTable) -> int:
-    """What GROUPING() returns for a table's rows: one bit for each column not grouped by.
+    """The result of GROUPING() for a table's rows: one bit for each column not grouped by.
 
     The last column has the bit of value 1.
     """

@@ -1,7 +1,7 @@
-"""The watermark: up to which id it is safe to count, because no open transaction can commit it.
+"""The watermark: the id up to which counting is safe, because no such id can commit any more.
 
 On PostgreSQL an id is drawn before its row commits, so a higher id may be visible while a lower one
-is still open. A writer locks the table before it draws an id. Therefore, in this order:
+is still uncommitted. A writer locks the table before it draws an id. Therefore, in this order:
 
 1. Read the newest id from the sequence: the *candidate*.
 2. List the transactions that hold a writer's lock on the table. Every transaction that drew an id
@@ -9,16 +9,16 @@ is still open. A writer locks the table before it draws an id. Therefore, in thi
 3. When all of them have ended, every id up to the candidate is committed or never will be. Later
    writers draw higher ids, and the run does not wait for them.
 
-Writers are identified by virtual transaction id. Unlike a pid, the next transaction on a pooled
-connection does not share it, and PREPARE TRANSACTION keeps it. A crash ends every transaction
-except prepared ones, which come back as ``-1/xid``. These may belong to any writer, so a run always
-waits for them.
+A writer is identified by its virtual transaction id. A pid would not do, because the next
+transaction on a pooled connection has the same pid. A virtual id also survives PREPARE TRANSACTION.
+A crash ends every transaction except prepared ones, whose id is ``-1/xid`` afterwards. These may
+belong to any writer, so a run always waits for them.
 
 With Citus, a writer is connected to the coordinator, and ids come from the coordinator's sequence.
-The writer prepares its parts at the nodes, commits, and ends at the coordinator after it has
-notified the nodes, or has failed to. So after step 3 those writers begin no further parts, but some
-parts may still be prepared (see ``app.storage.citus``). The nodes are therefore asked once for
-their parts, and the run waits for these as well, whichever writer they belong to.
+The writer prepares its parts at the nodes, commits, and notifies the nodes. Then it ends at the
+coordinator, even if a notification failed. So after step 3 those writers begin no further parts,
+but some parts may still be prepared (see ``app.storage.citus``). The nodes are therefore asked once
+for their open parts, and the run waits for all of these, whichever writer they belong to.
 
 SQLite has one writer at a time. Ids commit in order, so every committed id is safe.
 """
@@ -36,7 +36,8 @@ from app.storage.types import as_utc
 from jobs.counting.sequences import newest_id
 
 RECOVERED = "-1/"
-# Stands among the writers: when no other is left, the nodes of the cluster are asked.
+# A marker among a candidate's writers. When no other writer is left, the open parts at the nodes of
+# the cluster take its place.
 NODES = "nodes"
 
 # A writer's lock has this mode, on the events table of this database.
@@ -111,10 +112,10 @@ class Writer:
 
 
 def newest_candidate(connection: Connection, watermark: int) -> Candidate:
-    """The newest id drawn so far, and the writers that are open just after.
+    """The newest id drawn so far, and the writers that are open right after it was read.
 
     Args:
-        connection: outside of a transaction, so that each statement sees the present.
+        connection: outside of a transaction, so that each statement sees the newest commits.
         watermark: as read before this call.
 
     Raises:
@@ -141,7 +142,7 @@ def open_writers(connection: Connection) -> frozenset[str]:
     here = frozenset(connection.scalars(_OPEN_WRITERS))
     if not is_citus(connection):
         return here
-    # In this order: a writer that has ended here has begun all its parts already.
+    # The parts are read last: a writer that has ended at the coordinator has begun all its parts.
     return here | {NODES} | open_parts(connection, [issuance_events])
 
 

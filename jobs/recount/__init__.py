@@ -1,1 +1,1 @@
-"""Recount: prove the summary tables against the raw events, and repair them."""
+"""Recount: compare the summary tables with the raw events, and repair them."""

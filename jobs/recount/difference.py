@@ -18,14 +18,14 @@ FIRST_MONTH, LAST_MONTH = date(1970, 1, 1), date(9999, 12, 1)
 
 @dataclass(frozen=True)
 class Scope:
-    """The months that were asked for: ``ranges`` can be recounted, ``purged`` cannot."""
+    """The requested months: ``ranges`` can be recounted, ``purged`` cannot."""
 
     ranges: list[MonthRange]
     purged: list[date]
 
 
 def scope(connection: Connection, first: date | None, last: date | None) -> Scope:
-    """Leave out the months of which raw events were purged, in whole or in part."""
+    """The months from ``first`` to ``last``, without those that lost raw events to a purge."""
     first, last = first or FIRST_MONTH, last or LAST_MONTH
     months = sa.select(purged_months.c.month).where(purged_months.c.month.between(first, last))
     purged = set(connection.scalars(months))
@@ -35,8 +35,8 @@ def scope(connection: Connection, first: date | None, last: date | None) -> Scop
 def difference(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]:
     """The buckets that differ: key columns, ``stored``, ``recounted``, in the order of the key.
 
-    One statement, so that watermark, raw events and summary come from one snapshot. A summary
-    table holds exactly the events up to the watermark that it was committed with.
+    It is one statement, so that watermark, raw events and summary come from one snapshot. In one
+    snapshot, a summary table holds exactly the events up to the watermark.
 
     Args:
         ranges: the months to compare, by first and last month. A table without a period is

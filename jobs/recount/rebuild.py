@@ -1,10 +1,10 @@
 """Rebuild: repair the summary tables of some months from the raw events.
 
-The differences are computed first, while everything goes on. They are then *added* in one short
-transaction that holds the state lock. Adding stays right whatever was counted in between, because
-runs only add as well. Rebuilds take turns: a rebuild starts anew if another one has changed
-numbers since its own differences were computed. A table with a source is compared with that
-source in the short transaction, after the source is repaired.
+The differences are computed first, while ingest and runs continue. They are then *added* in one
+short transaction that locks the state row. Adding is right even if a run has counted in between,
+because runs only add as well. A rebuild starts again if another rebuild has changed numbers since
+the differences were computed. A table with a source is compared with that source in the short
+transaction, after the source is repaired.
 """
 
 import getpass
@@ -37,7 +37,7 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The number of corrected buckets, and of the correction in the journal if there is one."""
+    """The number of corrected buckets, and the correction's number in the journal if it has one."""
 
     buckets: int
     correction: int | None
@@ -69,7 +69,7 @@ def rebuild(
 
 def _compute(connection: Connection, *, first: date, last: date, on_step: OnStep) -> int:
     """Store each table's difference in a temporary table; returns the corrections so far."""
-    # The nodes of a cluster share no snapshot, so runs wait there.
+    # The nodes of a cluster share no snapshot, so on a cluster the lock makes runs wait.
     before: int = read_state(connection, lock=is_citus(connection)).corrections
     months = _rebuildable(connection, first, last)
     for done, summary in enumerate(SUMMARY_TABLES):
@@ -130,7 +130,7 @@ def _deltas(summary: SummaryTable) -> Table:
 def _add_empty(connection: Connection, summary: SummaryTable, deltas: Table) -> None:
     """Insert the missing buckets with zero events."""
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    # Without a WHERE before it, SQLite takes the ON of ON CONFLICT for a join's.
+    # Without a WHERE, SQLite would read the ON of ON CONFLICT as the condition of a join.
     empty = sa.select(*(deltas.c[name] for name in summary.keys), sa.literal(0)).where(sa.true())
     missing = upsert(summary.table).from_select([*summary.keys, "issued"], empty)
     connection.execute(missing.on_conflict_do_nothing())
@@ -141,8 +141,8 @@ def _write_journal(
 ) -> None:
     """Write a row for each tenant and month whose total is about to change.
 
-    Every such month has a bucket by now, if an empty one. A table without a period has no month to
-    write; its correction follows from the rows of its source.
+    By now every such month has a bucket, which may be empty. A table without a period has no month,
+    so no row is written; the rows of its source show the correction.
     """
     table, month, changing = summary.table, summary.month(summary.table), summary.month(deltas)
     if month is None or changing is None:

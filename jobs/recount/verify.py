@@ -1,4 +1,4 @@
-"""Verify: compare the summary tables with a recount of the raw events, while everything goes on."""
+"""Verify: compare the summary tables with a recount of the raw events, while ingest continues."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Verification:
-    """The verified months, the watermark, and the differences, read as they are found."""
+    """The verified months, the watermark, and the differences, which are read one at a time."""
 
     watermark: int
     scope: Scope
@@ -42,8 +42,8 @@ def verification(
 ) -> Iterator[Verification]:
     """Recount the months ``first`` to ``last`` (all by default) in one snapshot.
 
-    Ingest, runs and reads go on meanwhile. The nodes of a cluster share no snapshot, so runs wait
-    there. Months whose raw events were purged cannot be verified; the scope names them.
+    Ingest, runs and reads continue meanwhile. Only on a cluster do runs wait, because its nodes
+    share no snapshot. Months whose raw events were purged cannot be verified; the scope names them.
 
     Args:
         on_table: called with the number of verified tables and of all tables.
