@@ -1,6 +1,6 @@
-"""What the service costs, beside what the same work costs done otherwise, on the same machine.
+"""Benchmarks: the cost of the service, compared with other ways to do the same work.
 
-``python -m benchmarks R1`` measures one row, ``make bench`` all of them. Nothing is installed
-with the service. Seconds mean little on machines that are shared, so every figure is a ratio
-of two things that were measured in turns, a few seconds apart.
+``python -m benchmarks R1`` measures one row, and ``make bench`` measures all rows. The service's
+package does not contain the benchmarks. Seconds mean little on a shared machine. So nearly every
+figure is a ratio of two measurements that were taken in turns, a few seconds apart.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [ROW…]``: measure, print the table; exit 1 when a limit is not kept."""
+"""``python -m benchmarks [ROW…]``: measure rows, print the table; exit 1 if a limit is missed."""
 
 import argparse
 import signal
@@ -32,7 +32,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 def main() -> int:
     options = _options()
-    # As after Ctrl-C, so that server and files are cleared away.
+    # SIGTERM raises an exception, as Ctrl-C does, so that the server and the files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     bench = Bench(options.scale, options.repetitions, options.seconds)
     lines: list[Line] = []
@@ -51,13 +51,13 @@ def main() -> int:
 
 
 def _measured(bench: Bench, row: str) -> list[Line]:
-    """A row's lines, shown as they come; one that cannot be measured does not stop the others."""
+    """The lines of a row, also printed. A row that cannot be measured does not stop the others."""
     began, measure = time.monotonic(), ROWS[row]
     lines: list[Line] = []
     try:
         for figure in measure(bench):
             lines.append(figure)
-    except Exception as error:  # shown whole, and the run goes on
+    except Exception as error:  # printed in full; the other rows are still measured
         known = isinstance(error, BenchmarkError)
         print(error if known else traceback.format_exc(), file=sys.stderr)
         reason = str(error).strip().splitlines()[-1] if known else "could not be measured"
@@ -68,7 +68,7 @@ def _measured(bench: Bench, row: str) -> list[Line]:
 
 
 def _title(measure: Callable[[Bench], Iterator[Figure]]) -> str:
-    """What its first line says that it measures."""
+    """The title of a row, from its function's docstring."""
     return (measure.__doc__ or "").partition(": ")[2].rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""What the rows share: how much to do, one PostgreSQL, databases that are prepared once."""
+"""The state that all rows share: the scale, one PostgreSQL server, and prepared databases."""
 
 import tempfile
 from collections.abc import Callable
@@ -22,9 +22,9 @@ class Bench:
     """One run of the benchmarks.
 
     Args:
-        scale: of the numbers of events and requests; 1 is what the limits are for.
-        repetitions: of each measurement, at least.
-        seconds: of each load by HTTP.
+        scale: the factor of the numbers of events and requests. The limits are made for 1.
+        repetitions: the least number of repetitions of each measurement.
+        seconds: the length of each load by HTTP.
     """
 
     scale: float
@@ -37,7 +37,7 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        """For files, as long as the run lasts."""
+        """A folder for files, deleted after the run."""
         return Path(self._folder.name)
 
     @cached_property
@@ -51,26 +51,26 @@ class Bench:
         self._folder.cleanup()
 
     def scaled(self, count: int) -> int:
-        """So many of something at this scale."""
+        """``count`` multiplied by the scale; at least 100."""
         return max(round(count * self.scale), 100)
 
     def raw(self, count: int) -> str:
-        """A database with ``count`` events, none counted; to be copied, not changed."""
+        """A database with ``count`` uncounted events. Copy it; do not change it."""
         return self._prepare("raw", count, lambda: self._raw(count))
 
     def counted(self, count: int) -> str:
-        """The same with every event counted; to be copied, not changed."""
+        """A database with ``count`` events, all of them counted. Copy it; do not change it."""
         return self._prepare("counted", count, lambda: self._counted(count))
 
     def readable(self, count: int) -> str:
-        """The same with numbers of tenants that are read; to be copied, not changed."""
+        """A counted database with additional tenants to read. Copy it; do not change it."""
         return self._prepare("readable", count, lambda: self._readable(count))
 
     def roll_up(self, database: Database) -> Run:
-        """What ``flask rollup run`` does, with its defaults.
+        """Run the rollup as ``flask rollup run`` does, with the default settings.
 
         Raises:
-            BenchmarkError: it did not count everything.
+            BenchmarkError: the run did not count every event.
         """
         defaults = Settings.from_environ(environment("postgresql://"))
         run = run_rollup(
@@ -102,7 +102,7 @@ class Bench:
         return name
 
     def _readable(self, count: int) -> str:
-        name = self._raw(count)  # its own: nobody else wants these sizes, and copies take long
+        name = self._raw(count)  # not a copy: no other row uses these sizes, and copies are slow
         with self.cluster.database(name) as database:
             self.roll_up(database)
         with self.cluster.connect(name) as connection:

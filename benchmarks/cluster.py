@@ -1,4 +1,4 @@
-"""A PostgreSQL of the benchmarks' own, and databases in it, copied from prepared ones."""
+"""A PostgreSQL server for the benchmarks, and databases in it, copied from prepared ones."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from app.storage.database import Database
 from tests.support.databases import migrate
 from tests.support.postgresql import Server
 
-# PostgreSQL's defaults but for these. Nothing that keeps a commit safe is switched off; memory
-# and log are as a server of this size would have them, and what else would start at moments of
-# its own (checkpoints, vacuuming) is started between measurements, for both sides alike.
+# All other settings are PostgreSQL's defaults. Commits stay durable. Memory and log are set as for
+# a server of this size. Checkpoints and vacuuming would start at random moments, so they are turned
+# off here and started between measurements, for both sides.
 SETTINGS = {
     "listen_addresses": "",
     "fsync": "on",
@@ -48,12 +48,12 @@ class Cluster:
             return str(connection.info.parameter_status("server_version")).split()[0]
 
     def url(self, name: str) -> str:
-        """The database's URL, as the service's settings take it."""
+        """The database's URL, for ``DATABASE_URL``."""
         return self._server.url(name)
 
     @contextmanager
     def connect(self, name: str) -> Iterator[Connection]:
-        """A connection of the driver alone, in autocommit."""
+        """A connection of the driver, without SQLAlchemy, in autocommit."""
         with psycopg.connect(self._server.conninfo(name), autocommit=True) as connection:
             yield connection
 
@@ -75,13 +75,13 @@ class Cluster:
 
     @contextmanager
     def copy(self, name: str) -> Iterator[str]:
-        """A copy of a database that is not in use, for a time."""
+        """A copy of a database that is not in use, dropped after the ``with`` block."""
         copied = self.keep_copy(name)
         yield copied
         self._administer(f"DROP DATABASE {copied} WITH (FORCE)")
 
     def keep_copy(self, name: str) -> str:
-        """A copy of a database that is not in use."""
+        """A copy of a database that is not in use, kept until the end."""
         copied = next(self._names)
         self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
         return copied

@@ -1,4 +1,4 @@
-"""S4 and S5: reads while everything else goes on, and over more and more raw events."""
+"""S4 and S5: reads during ingest and a rollup run, and over growing numbers of raw events."""
 
 import http.client
 import random
@@ -26,7 +26,7 @@ LONGEST_SECONDS = 600
 
 @dataclass
 class Ingest:
-    """Posts batches at a steady rate, from as many connections as it takes."""
+    """Posts batches at a steady rate, on POSTERS connections."""
 
     running: Service
     poster: Poster
@@ -40,7 +40,7 @@ class Ingest:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Post for a time."""
+        """Post batches during the ``with`` block."""
         self._stop.clear()
         threads = [threading.Thread(target=self._post, args=(n,)) for n in range(POSTERS)]
         began = time.monotonic()
@@ -84,7 +84,7 @@ class Ingest:
 
 
 def under_load(bench: Bench) -> Iterator[Figure]:
-    """S4: the trend while events come in and a million is rolled up."""
+    """S4: the trend during ingest, while a million events are rolled up."""
     poster = Poster(bench)
     with writable_service(bench) as running:
         most = poster.post(running, bench.seconds).rate * BATCH
@@ -102,9 +102,10 @@ def under_load(bench: Bench) -> Iterator[Figure]:
 
 
 def _loaded(bench: Bench, ingest: Ingest) -> Load:
-    """Reads as long as a rollup run takes, with events coming in."""
+    """Read for as long as a rollup run takes, during ingest."""
     url = ingest.running.url
-    # The last million once more: what it does to the numbers is nobody's concern here.
+    # The run counts the last million events again. This makes the numbers wrong, but they are not
+    # used here.
     with bench.cluster.connect(make_url(url).database or "") as connection:
         connection.execute(f"""
             UPDATE rollup_state SET candidate = NULL, writers = NULL, watermark =
@@ -120,7 +121,7 @@ def _loaded(bench: Bench, ingest: Ingest) -> Load:
 
 
 def history(bench: Bench) -> Iterator[Figure]:
-    """S5: the same reads over more and more raw events."""
+    """S5: the same reads over growing numbers of raw events."""
     sizes = [bench.scaled(size) for size in SIZES]
     wanted = reads(TREND) + [
         Read(f"{API}/agents?month={data.A_MONTH}", bearer(organization))

@@ -1,8 +1,8 @@
-"""The events and numbers that everything is measured with: always the same, made in SQL.
+"""Test data of all benchmarks: events and numbers, always the same, made in SQL.
 
-Events arrive in the order in which they were issued. Tenant and agent are drawn for each,
-whatever its time: a machine agent asks for a token about once an hour, so that events hardly
-fall together by agent and hour.
+Events arrive in the order in which they were issued. The tenant and the agent of an event are drawn
+independently of its time. An agent requests a token about once an hour, so few events share an
+agent and an hour.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ A_MONTH = "2026-02"
 
 COLUMNS = "tenant_id, event_id, agent_id, issued_at"
 
-# Of those who read: days, an agent's months and cells of the week are there up to today.
+# Tenants whose reports are read. Their days, months of agents and cells of the week end today.
 READERS, OLD_READERS, READER_AGENTS = 200, 20, 1000
 
-# Worked out once for each statement, which for each row would take longer than all the rest.
+# Each is computed once for a statement. For each row, it would take longer than all the rest.
 _ORGS = f"""(
     SELECT array_agg(md5('org' || n)::uuid ORDER BY n) FROM generate_series(0, {TENANTS - 1}) AS n
 )"""
@@ -35,7 +35,7 @@ _ALL_AGENTS = f"""(
 def events(
     count: int, *, after: int = 0, first: datetime = FIRST, period: timedelta = PERIOD
 ) -> str:
-    """A SELECT of events number ``after + 1`` and on, evenly over a period, in its order."""
+    """A SELECT of ``count`` events from number ``after + 1`` on, spread evenly over a period."""
     step = period / timedelta(microseconds=1) / count
     return f"""
         SELECT 'org-' || ({_ORGS})[org + 1] AS tenant_id,
@@ -53,13 +53,15 @@ def events(
 
 
 def insert(connection: Connection, selected: str) -> None:
-    """Store events, as anybody may who writes straight into the table."""
+    """Store events with a plain INSERT into the table."""
     connection.execute(f"INSERT INTO issuance_events ({COLUMNS}) {selected}")
 
 
 def load(connection: Connection, selected: str) -> None:
-    """Store many events in an empty table: its indexes are made afterwards, and its checks hold
-    for those that come later, which is quicker."""
+    """Store many events in an empty table, and create its indexes afterwards, which is faster.
+
+    Its CHECK constraints apply to later events only.
+    """
     constraints = connection.execute("""
         SELECT conname, pg_get_constraintdef(oid) || CASE contype WHEN 'c' THEN ' NOT VALID'
             ELSE '' END FROM pg_constraint
@@ -71,7 +73,7 @@ def load(connection: Connection, selected: str) -> None:
     for name, _ in constraints:
         connection.execute(f"ALTER TABLE issuance_events DROP CONSTRAINT {name}")
     connection.execute("DROP INDEX ix_issuance_events_id")
-    connection.execute("SET maintenance_work_mem = '1GB'")  # for the indexes, in this session
+    connection.execute("SET maintenance_work_mem = '1GB'")  # to create the indexes faster
     insert(connection, selected)
     for name, definition in constraints:
         connection.execute(f"ALTER TABLE issuance_events ADD CONSTRAINT {name} {definition}")
@@ -80,7 +82,7 @@ def load(connection: Connection, selected: str) -> None:
 
 
 def settle(connection: Connection) -> None:
-    """Bring everything to rest: what vacuuming and a checkpoint would do in their time."""
+    """Vacuum and write a checkpoint now, so that neither starts during a measurement."""
     connection.execute("VACUUM (ANALYZE)")
     connection.execute("CHECKPOINT")
 
@@ -94,15 +96,16 @@ def ndjson(selected: str) -> str:
 
 
 def instant(form: str = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') -> str:
-    """The text of an event's time, by default as JSON has it."""
+    """The SQL that formats an event's time, by default as in JSON."""
     return f"to_char(issued_at AT TIME ZONE 'UTC', '{form}')"
 
 
 def add_readers(connection: Connection, today: date) -> None:
-    """Numbers up to ``today`` for tenants that are read: 90 days, 12 months of cells, 1,000
-    agents in the month each; for some others 120 months of cells.
+    """Add summary numbers up to ``today`` for tenants whose reports are read.
 
-    Rows lie as runs leave them: month by month, those of all tenants mixed.
+    Each has 90 days, 12 months of cells, and 1,000 agents in the current month. Some other tenants
+    have 120 months of cells. The rows are in the order in which runs would write them: month by
+    month, with all tenants mixed.
     """
     month = f"date_trunc('month', date '{today}')"
     connection.execute(f"""

@@ -1,4 +1,4 @@
-"""Figures: what was measured, beside what, and whether that is enough."""
+"""Figures: a measurement, its rival, their ratio, and whether the limit is reached."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-UNITS = {  # how a value of each unit is shown: factor, format, name
+UNITS = {  # for each unit, how a value is printed: factor, format, name
     "s": (1.0, "{:.2f}", "s"),
     "ms": (1000.0, "{:.1f}", "ms"),
     "/s": (1.0, "{:,.0f}", "/s"),
@@ -18,7 +18,7 @@ UNITS = {  # how a value of each unit is shown: factor, format, name
 
 @dataclass(frozen=True)
 class Samples:
-    """One thing, measured several times: seconds (``s`` or ``ms``), ``/s`` or ``MB``."""
+    """The values of a repeated measurement: seconds (``s`` or ``ms``), ``/s`` or ``MB``."""
 
     values: tuple[float, ...]
     unit: str
@@ -37,7 +37,7 @@ class Samples:
 
 
 class Rival(NamedTuple):
-    """What ours is compared with."""
+    """The measurement that the service is compared with."""
 
     name: str
     samples: Samples
@@ -45,9 +45,9 @@ class Rival(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A row's line: ours, the rival, their ratio and its limit (``≥`` or ``≤``).
+    """A line of the table: ours, the rival, their ratio and its limit (``≥`` or ``≤``).
 
-    ``ratio`` is ``None`` where ``ours`` itself is limited, as memory is.
+    ``ratio`` is ``None`` if the limit is for ``ours`` itself, as with memory.
     """
 
     row: str
@@ -65,7 +65,7 @@ class Figure:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """As a line of the table."""
+        """The cells of the line in the table."""
         unit = f" {self.ours.unit}" if self.ratio is None else ""
         return (
             self.row,
@@ -93,7 +93,7 @@ class Failure:
 
 
 class BenchmarkError(Exception):
-    """Something cannot be measured here, or what was measured is not what was to be."""
+    """A measurement is not possible here, or it did not measure the intended work."""
 
 
 def faster(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
@@ -115,7 +115,7 @@ def at_most(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> F
 
 
 def below(row: str, work: str, ours: Samples, limit: float) -> Figure:
-    """No sample may be above ``limit``, whatever else there is."""
+    """No sample may be above ``limit``; there is no rival."""
     return Figure(row, work, ours, None, None, "≤", limit)
 
 

@@ -1,4 +1,4 @@
-"""I1 and I2: events by HTTP and from files, beside COPY and executemany of the same rows."""
+"""I1 and I2: events by HTTP and from files, compared with COPY and executemany of their rows."""
 
 import sqlite3
 import time
@@ -36,7 +36,7 @@ COPIED = f"COPY {RIVAL} ({data.COLUMNS}) FROM STDIN"
 
 
 class Poster:
-    """Posts batches of events that nobody has posted before, for all tenants."""
+    """Posts batches of new events for all tenants."""
 
     def __init__(self, bench: Bench) -> None:
         self._runs = 0
@@ -51,18 +51,18 @@ class Poster:
         self._file.write_text("\n".join([f"Bearer {self.token}", *self.rests]))
 
     def post(self, running: Service, for_seconds: float) -> Load:
-        """Requests with a batch each, on as many connections as the service has threads."""
+        """Send batches, one in each request, on as many connections as the service has threads."""
         self._runs += 1
         return running.post(self._file, BATCH, self._runs, CONNECTIONS, for_seconds)
 
 
 def create_rival(connection: Connection) -> None:
-    """An equal table: the same columns, defaults, constraints and indexes."""
+    """Create the rival's table with the same columns, defaults, constraints and indexes."""
     connection.execute(f"CREATE TABLE {RIVAL} (LIKE issuance_events INCLUDING ALL)")
 
 
 def copy_rows(connection: Connection, rows: list[bytes]) -> float:
-    """The seconds of one COPY of rows that are there as text already."""
+    """The seconds of one COPY of rows that are already text."""
 
     def copy() -> None:
         with connection.cursor().copy(COPIED) as target:
@@ -74,7 +74,7 @@ def copy_rows(connection: Connection, rows: list[bytes]) -> float:
 
 
 def rows_of(connection: Connection, selected: str) -> list[bytes]:
-    """Rows as COPY takes them, in blocks of a megabyte."""
+    """Rows as text for COPY, in blocks of a megabyte."""
     columns = f"SELECT {data.COLUMNS} FROM ({selected}) AS event"
     with connection.cursor().copy(f"COPY ({columns}) TO STDOUT") as source:
         whole = b"".join(map(bytes, source))
@@ -110,7 +110,7 @@ def _posted(connection: Connection, poster: Poster, running: Service, for_second
 
 
 def _copied(connection: Connection) -> float:
-    """The rate of a COPY of what was posted just before."""
+    """The rate of a COPY of the events that were posted just before."""
     rows = rows_of(connection, "SELECT * FROM issuance_events ORDER BY id")
     took = copy_rows(connection, rows)
     return _count(connection, RIVAL) / took
@@ -122,7 +122,7 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def from_files(bench: Bench) -> Iterator[Figure]:
-    """I2: flask events import of 5,000,000 lines, on SQLite of 1,000,000."""
+    """I2: flask events import of 5,000,000 lines, and of 1,000,000 on SQLite."""
     yield from _import_postgresql(bench, bench.scaled(LINES))
     yield from _import_sqlite(bench, bench.scaled(SQLITE_LINES))
 
@@ -172,13 +172,13 @@ def _executemany(bench: Bench, connection: sqlite3.Connection, chosen: str) -> f
 
 
 def _chosen(number: int, count: int) -> str:
-    """The events of one file: as many days after those of the one before."""
+    """The events of one file; their days follow those of the previous file."""
     first = data.FIRST + number * data.PERIOD / FILES
     return data.events(count, after=number * count, first=first, period=data.PERIOD / FILES)
 
 
 def write_lines(bench: Bench, connection: Connection, selected: str) -> Path:
-    """Events as a file of JSON lines."""
+    """Write events to a file of JSON lines."""
     path = bench.folder / "events.ndjson"
     with (
         path.open("wb") as file,
@@ -190,7 +190,7 @@ def write_lines(bench: Bench, connection: Connection, selected: str) -> Path:
 
 
 def _staged(connection: Connection, selected: str) -> str:
-    """A SELECT of the same rows, which are made once for both sides."""
+    """A SELECT of the same rows from a temporary table, computed once for both sides."""
     connection.execute(f"DROP TABLE IF EXISTS staged; CREATE TEMPORARY TABLE staged AS {selected}")
     return "SELECT * FROM staged"
 

@@ -1,11 +1,11 @@
--- wrk: loads the service, and says on stderr what came of it, as JSON.
+-- wrk script: loads the service, and prints the result on stderr as JSON.
 --
--- Arguments "get FILE": sends the requests of the file in turns. Each line of it is a path, then
--- headers as "Name: value", all separated by tabs.
+-- Arguments "get FILE": sends the requests of the file in turns. Each line is a path and headers as
+-- "Name: value", separated by tabs.
 --
 -- Arguments "post FILE SIZE RUN": posts batches of SIZE new events; RUN is a number that no other
--- run has. The file's first line is the Authorization header's value; each other one is what an
--- event has besides its id: ',"organizationId":"…","agentId":"…","issuedAt":"…"}'.
+-- run has. The file's first line is the value of the Authorization header. Each other line is the
+-- JSON of an event after its id: ',"organizationId":"…","agentId":"…","issuedAt":"…"}'.
 
 local make
 
@@ -31,7 +31,7 @@ local function posting(file, size, run)
   local headers = {["Authorization"] = lines(), ["Content-Type"] = "application/x-ndjson"}
   for line in lines do rests[#rests + 1] = line .. "\n" end
   for number = 0, 65535 do hex[number] = string.format("%04x", number) end
-  local function eight()  -- as random as a UUID: an index has no better time with these
+  local function eight()  -- as random as a UUID, so that the index is as slow as with UUIDs
     return hex[math.random(0, 65535)] .. hex[math.random(0, 65535)]
   end
   return function()

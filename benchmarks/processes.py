@@ -11,9 +11,9 @@ from benchmarks.rollups import HISTORY
 
 REQUESTS = 100_000
 LIMIT_MB = 120
-FEW = 20  # of the readers ask for what takes longer
+FEW = 20  # readers that request the slower reports
 IMPORTS = "import flask, sqlalchemy, psycopg, alembic"
-STARTS = 2  # starts are short: so many times the repetitions
+STARTS = 2  # times the repetitions, because a start is short
 
 
 def memory(bench: Bench) -> Iterator[Figure]:

@@ -1,4 +1,4 @@
-"""Programs of the service as processes of their own: environment, time, peak of memory."""
+"""Runs the service's programs as separate processes; measures their time and peak memory."""
 
 import os
 import subprocess
@@ -17,29 +17,29 @@ POLL_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that ended well: its seconds, and the most memory that it had, in MB."""
+    """A process that ended with exit code 0: its seconds, and its peak memory in MB."""
 
     seconds: float
     peak: float
 
 
 def environment(url: str, **variables: str) -> dict[str, str]:
-    """The variables of a production service on ``url``, and no others of the service's."""
+    """The environment of a production service on ``url``, without any other of its settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     mode = {"APP_ENV": "production", "ALLOW_SQLITE": "1"}
     return kept | mode | {"DATABASE_URL": url, "SECRET_KEY": KEY, "JWT_SECRET_KEY": KEY} | variables
 
 
 def flask(url: str, *arguments: str) -> Ended:
-    """Run ``flask …`` to its end."""
+    """Run ``flask …`` and wait for its end."""
     return run(environment(url), "-m", "flask", *arguments)
 
 
 def run(environ: Mapping[str, str], *arguments: str) -> Ended:
-    """Run Python to its end.
+    """Run Python and wait for its end.
 
     Raises:
-        BenchmarkError: its exit code was not 0.
+        BenchmarkError: the exit code was not 0.
     """
     began = time.perf_counter()
     command = [sys.executable, *arguments]
@@ -47,7 +47,7 @@ def run(environ: Mapping[str, str], *arguments: str) -> Ended:
         command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as child:
         peak = 0.0
-        # Not its resource usage: that begins with the memory of the parent that it came from.
+        # The resource usage of the child is not used: it starts with the memory of its parent.
         while child.poll() is None:
             peak = max(peak, peak_memory(child.pid))
             time.sleep(POLL_SECONDS)
@@ -60,7 +60,7 @@ def run(environ: Mapping[str, str], *arguments: str) -> Ended:
 
 
 def peak_memory(pid: int) -> float:
-    """The most resident memory that a process had so far, in MB; 0 when it is over."""
+    """The peak of a process's resident memory so far, in MB; 0 if the process has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -70,5 +70,5 @@ def peak_memory(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process started."""
+    """The pids of a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,4 +1,4 @@
-"""S1 to S3: reads over HTTP, beside an answer that costs nothing and beside each other."""
+"""S1 to S3: reads over HTTP, compared with a constant response and with each other."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ TREND, HEATMAP, AGENTS = "tokens?days=30", "agents/activity", "agents"
 
 
 def reads(report: str, readers: int = data.READERS, who: str = "reader") -> list[Read]:
-    """A report for each tenant that reads, each with a token of its own."""
+    """Requests for a report, one for each reading tenant, with the tenant's token."""
     expiry = int(datetime.now(UTC).timestamp()) + TOKEN_SECONDS
     return [
         Read(f"{API}/{report}", bearer(f"{who}-{number}", exp=expiry))
@@ -36,7 +36,7 @@ def reads(report: str, readers: int = data.READERS, who: str = "reader") -> list
 
 @contextmanager
 def readable_service(bench: Bench) -> Iterator[Service]:
-    """The service with what is read."""
+    """The service on a database with reports to read."""
     url = bench.cluster.url(bench.readable(bench.scaled(HISTORY)))
     with service(url, bench.folder) as running:
         yield running
@@ -44,7 +44,7 @@ def readable_service(bench: Bench) -> Iterator[Service]:
 
 @contextmanager
 def writable_service(bench: Bench) -> Iterator[Service]:
-    """The same on a copy, to which events may come."""
+    """The service on a copy of that database, which may be changed."""
     with (
         bench.cluster.copy(bench.readable(bench.scaled(HISTORY))) as name,
         service(bench.cluster.url(name), bench.folder) as running,
@@ -53,10 +53,10 @@ def writable_service(bench: Bench) -> Iterator[Service]:
 
 
 def answers(running: Service, wanted: Sequence[Read], status: int = 200) -> list[bytes]:
-    """The bodies of one request each.
+    """The body of the response to each request, which is sent once.
 
     Raises:
-        BenchmarkError: another status.
+        BenchmarkError: a response has another status.
     """
     found = [running.answer(read) for read in wanted]
     if {answer[0] for answer in found} != {status}:
@@ -65,7 +65,7 @@ def answers(running: Service, wanted: Sequence[Read], status: int = 200) -> list
 
 
 def loads(bench: Bench, running: Service, *kinds: Sequence[Read]) -> list[list[Load]]:
-    """Each kind of request in turns, after a second of each to warm up."""
+    """The loads of each kind of request, in turns, after a warm-up second of each."""
     for kind in kinds:
         running.load(kind, 1)
     turns = [lambda kind=kind: running.load(kind, bench.seconds) for kind in kinds]
@@ -73,12 +73,12 @@ def loads(bench: Bench, running: Service, *kinds: Sequence[Read]) -> list[list[L
 
 
 def rates(found: Sequence[Load]) -> Samples:
-    """Requests in a second."""
+    """The requests per second of each load."""
     return Samples(tuple(load.rate for load in found), "/s")
 
 
 def slowest(found: Sequence[Load]) -> Samples:
-    """The 99th percentiles."""
+    """The 99th percentile of each load's latency."""
     return seconds([load.p99 for load in found], "ms")
 
 
@@ -94,7 +94,7 @@ def trend(bench: Bench) -> Iterator[Figure]:
 
 
 def reports(bench: Bench) -> Iterator[Figure]:
-    """S2: the other reports, beside the trend."""
+    """S2: the other reports, compared with the trend."""
     kinds = {
         f"GET {HEATMAP}, 12 months": (reads(HEATMAP), 7 * 24, 0.8),
         f"GET {HEATMAP}, 120 months": (reads(HEATMAP, data.OLD_READERS, "old"), 7 * 24, 0.3),
@@ -110,7 +110,7 @@ def reports(bench: Bench) -> Iterator[Figure]:
 
 
 def unchanged(bench: Bench) -> Iterator[Figure]:
-    """S3: the trend for those who have it already."""
+    """S3: the trend for clients that have it already (304)."""
     with readable_service(bench) as running:
         plain = reads(TREND)
         known = [

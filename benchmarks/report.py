@@ -1,4 +1,4 @@
-"""The table: for the terminal, and in ``docs/performance.md``."""
+"""The table of figures, as text for the terminal and as Markdown for ``docs/performance.md``."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def text_table(lines: Sequence[Line]) -> str:
-    """Columns as wide as they have to be."""
+    """The table as text, with aligned columns."""
     cells = [HEAD, *(line.cells for line in lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
@@ -26,13 +26,13 @@ def text_table(lines: Sequence[Line]) -> str:
 
 
 def markdown_table(lines: Sequence[Line]) -> str:
-    """The same for a document."""
+    """The table as Markdown."""
     rows = [HEAD, ("---",) * len(HEAD), *(line.cells for line in lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def circumstances(scale: float, repetitions: int, seconds: float, postgresql: str) -> str:
-    """What the numbers were measured with, in a sentence."""
+    """A sentence with the date, the scale, the machine and the versions of a measurement."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "flask", "sqlalchemy"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, scale {scale:g}, {repetitions} repetitions or more,"
@@ -42,10 +42,10 @@ def circumstances(scale: float, repetitions: int, seconds: float, postgresql: st
 
 
 def write_table(path: Path, lines: Sequence[Line], circumstance: str) -> None:
-    """Replace what stands between the two marks of a document.
+    """Replace the text between the two markers of a document.
 
     Raises:
-        BenchmarkError: it does not have them.
+        BenchmarkError: the document lacks a marker.
     """
     before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,11 +1,11 @@
-"""The same numbers without a rollup: recounted by SELECT, or kept as materialized views."""
+"""Rivals of the rollup: the same numbers by plain SELECT, or as materialized views."""
 
 from benchmarks.cluster import Connection
 from benchmarks.figures import BenchmarkError
 
 TABLES = ("daily_issuance", "dow_hour_activity", "monthly_agent_issuance")
 
-# Written down here and not taken from the jobs: what is compared with must not change with them.
+# Written here, not imported from the jobs, because the rival must not change with the jobs.
 _MONTH = "CAST(date_trunc('month', issued_at AT TIME ZONE 'UTC') AS date)"
 _DOW = "CAST(extract(dow FROM issued_at AT TIME ZONE 'UTC') AS smallint)"
 _HOUR = "CAST(extract(hour FROM issued_at AT TIME ZONE 'UTC') AS smallint)"
@@ -37,13 +37,13 @@ def select(keys: dict[str, str], where: str = "") -> str:
 
 
 def recount(connection: Connection) -> None:
-    """The three SELECTs over all events, with their rows brought to the client, not looked at."""
+    """Run the three SELECTs over all events; the client receives the rows and ignores them."""
     for keys in POSTGRESQL.values():
         connection.execute(select(keys))
 
 
 def create_views(connection: Connection) -> None:
-    """The three as materialized views, with the keys that reads of them need; still empty."""
+    """Create the three SELECTs as empty materialized views, with the unique keys for reads."""
     for table, keys in POSTGRESQL.items():
         connection.execute(
             f"CREATE MATERIALIZED VIEW {table}_view AS {select(keys)} WITH NO DATA;"
@@ -52,23 +52,23 @@ def create_views(connection: Connection) -> None:
 
 
 def refresh_views(connection: Connection) -> None:
-    """Bring the views up to date, the only way there is: from all events."""
+    """Refresh the views, which is possible only from all events."""
     for table in POSTGRESQL:
         connection.execute(f"REFRESH MATERIALIZED VIEW {table}_view")
 
 
 def forget_counts(connection: Connection) -> None:
-    """Put the rollups back to where nothing is counted."""
+    """Reset the rollup to the state in which no event is counted."""
     connection.execute(f"TRUNCATE {', '.join(TABLES)}, rollup_runs")
     connection.execute("UPDATE rollup_state SET watermark = 0, candidate = NULL, writers = NULL")
     connection.execute("VACUUM (ANALYZE) rollup_state")
 
 
 def check_counts(connection: Connection, suffix: str = "") -> None:
-    """What was measured has counted every event, in each table or view.
+    """Check that each table or view has counted every event.
 
     Raises:
-        BenchmarkError: it has not.
+        BenchmarkError: a table or view has another number.
     """
     events = connection.execute("SELECT count(*) FROM issuance_events").fetchone()
     for table in TABLES:

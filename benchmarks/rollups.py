@@ -1,4 +1,4 @@
-"""R1 to R3: rollup runs on PostgreSQL, beside recounts and materialized views."""
+"""R1 to R3: rollup runs on PostgreSQL, compared with recounts and materialized views."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from benchmarks.figures import Figure, Rival, at_most, faster, interleaved, seco
 HISTORY = 5_000_000
 BATCH, FEW = 100_000, 1_000
 REFRESH = "REFRESH MATERIALIZED VIEW of the three"
-# The next events are those of the next days; 55,000 a day are what the history has.
+# The next events are issued on the days after the history, which has about 55,000 events a day.
 BATCH_PERIOD, FEW_PERIOD = timedelta(hours=43), timedelta(days=1)
-FEW_TURNS = 3  # a run of few events is over before its time is known well
+FEW_TURNS = 3  # a run of few events is short, so it is measured more often
 
 
 @dataclass
 class History:
-    """A database with counted events, to which more come."""
+    """A database with counted events, to which a measurement adds more events."""
 
     bench: Bench
     database: Database
@@ -30,7 +30,7 @@ class History:
     batches: int = 0
 
     def next_run(self) -> float:
-        """A run's seconds for the next 100,000 events, a little later each time."""
+        """The seconds of a run over the next 100,000 events; each call adds later events."""
         self.batches += 1
         count, first = self.bench.scaled(BATCH), data.END + self.batches * BATCH_PERIOD
         return self.run(
@@ -38,17 +38,17 @@ class History:
         )
 
     def late_run(self) -> float:
-        """A run's seconds for 1,000 events from all over the history."""
+        """The seconds of a run over 1,000 events from the whole period of the history."""
         return self.run(FEW, data.events(FEW, after=self._numbers()))
 
     def fresh_run(self) -> float:
-        """A run's seconds for 1,000 events of the day after the history."""
+        """The seconds of a run over 1,000 events of the day after the history."""
         return self.run(
             FEW, data.events(FEW, after=self._numbers(), first=data.END, period=FEW_PERIOD)
         )
 
     def refresh(self) -> float:
-        """The views' seconds."""
+        """The seconds of a refresh of the views."""
         self.connection.execute("CHECKPOINT")
         return timed(lambda: rivals.refresh_views(self.connection))
 
@@ -62,14 +62,14 @@ class History:
         return took
 
     def _numbers(self) -> int:
-        """Numbers that no event has yet: the history's are lower."""
+        """The start of new event numbers; the history's numbers are lower."""
         self.number += 1
         return 1_000_000_000 + self.number * 1_000_000
 
 
 @contextmanager
 def history(bench: Bench, events: int, views: bool = False) -> Iterator[History]:
-    """A copy of a database with so many counted events, for a time."""
+    """A copy of a database with ``events`` counted events, dropped after the ``with`` block."""
     with (
         bench.cluster.copy(bench.counted(events)) as name,
         bench.cluster.connect(name) as connection,
@@ -91,7 +91,7 @@ def from_empty(bench: Bench) -> Iterator[Figure]:
         bench.cluster.database(name) as database,
     ):
         rivals.create_views(connection)
-        bench.roll_up(database)  # every cache is warm from here on
+        bench.roll_up(database)  # a warm-up: it fills every cache
         turns: list[Callable[[], float]] = [
             lambda: _from_empty(bench, connection, database),
             lambda: _at_rest(connection, rivals.recount),
@@ -129,7 +129,7 @@ def next_batch(bench: Bench) -> Iterator[Figure]:
 
 
 def late_events(bench: Bench) -> Iterator[Figure]:
-    """R3: 1,000 late events, from all over the history."""
+    """R3: 1,000 late events, from the whole period of the history."""
     events = bench.scaled(HISTORY)
     with history(bench, events, views=True) as one:
         one.late_run(), one.fresh_run()

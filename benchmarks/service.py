@@ -1,4 +1,4 @@
-"""gunicorn with the service, and ``wrk`` that loads it."""
+"""Starts gunicorn with the service, and loads it with ``wrk``."""
 
 import http.client
 import json
@@ -32,7 +32,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load: requests and how many in a second, and quantiles in seconds."""
+    """The result of a load: requests, requests per second, and latency quantiles in seconds."""
 
     requests: int
     rate: float
@@ -42,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Service:
-    """gunicorn, running: two workers of four threads, as ``gunicorn.conf.py`` has it."""
+    """A running gunicorn with the settings' defaults: two workers of four threads."""
 
     url: str
     pid: int
@@ -55,7 +55,7 @@ class Service:
         return children(self.pid)
 
     def answer(self, read: Read) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of one request."""
+        """The status, headers and body of the response to one request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
         try:
             connection.request("GET", read.path, headers=read.headers)
@@ -71,11 +71,11 @@ class Service:
             return False
 
     def load(self, reads: Sequence[Read], seconds: float) -> Load:
-        """Sixteen connections that send ``reads`` in turns."""
+        """Send ``reads`` in turns on sixteen connections."""
         return self.end_load(self.begin_load(reads, seconds))
 
     def begin_load(self, reads: Sequence[Read], seconds: float) -> "subprocess.Popen[bytes]":
-        """As :meth:`load`, without waiting for its end."""
+        """Begin a :meth:`load`, and do not wait for its end."""
         lines = (
             "\t".join([read.path, *(f"{name}: {value}" for name, value in read.headers.items())])
             for read in reads
@@ -85,11 +85,11 @@ class Service:
         return self._wrk(CONNECTIONS, seconds, "get", path)
 
     def post(self, file: Path, size: int, run: int, connections: int, seconds: float) -> Load:
-        """Connections that post batches of ``size`` new events; see ``load.lua``."""
+        """Post batches of ``size`` new events; see ``load.lua``."""
         return self.end_load(self._wrk(connections, seconds, "post", file, size, run))
 
     def end_load(self, wrk: "subprocess.Popen[bytes]", now: bool = False) -> Load:
-        """Wait for the end of a load, or bring it about.
+        """Wait for the end of a load, or end it ``now``.
 
         Raises:
             BenchmarkError: a request failed.
@@ -118,7 +118,7 @@ def needed_wrk() -> str:
     """The path of wrk.
 
     Raises:
-        BenchmarkError: it is not installed.
+        BenchmarkError: wrk is not installed.
     """
     if (found := shutil.which("wrk")) is None:
         raise BenchmarkError("needs wrk")
@@ -127,7 +127,7 @@ def needed_wrk() -> str:
 
 @contextmanager
 def service(url: str, folder: Path) -> Iterator[Service]:
-    """The service on a database, for a time."""
+    """The service on a database, stopped after the ``with`` block."""
     needed_wrk()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""R4: rollup runs on SQLite, beside the SELECTs alone."""
+"""R4: rollup runs on SQLite, compared with plain SELECTs."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ INSERT = f"INSERT INTO issuance_events ({data.COLUMNS}) VALUES (?, ?, ?, ?)"
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Database, sqlite3.Connection]]:
-    """A database of the service, empty at first, and beside it a connection of the driver."""
+    """A new database of the service, and a connection of the driver to it."""
     url = f"sqlite:///{path}"
     migrate(url)
     database = Database(make_url(url))
@@ -35,14 +35,14 @@ def opened(path: Path) -> Iterator[tuple[Database, sqlite3.Connection]]:
 
 
 def stored(bench: Bench, selected: str) -> list[tuple[str, ...]]:
-    """Events as SQLite keeps them, made by PostgreSQL."""
+    """Events as SQLite stores them; PostgreSQL makes them."""
     columns = f"tenant_id, event_id, agent_id, {data.instant('YYYY-MM-DD HH24:MI:SS.US')}"
     with bench.cluster.connect("postgres") as connection:
         return connection.execute(f"SELECT {columns} FROM ({selected}) AS event").fetchall()
 
 
 def store(connection: sqlite3.Connection, rows: list[tuple[str, ...]]) -> None:
-    """All of them in one transaction."""
+    """Store all rows in one transaction."""
     connection.execute("BEGIN")
     connection.executemany(INSERT, rows)
     connection.execute("COMMIT")
@@ -76,7 +76,7 @@ def rollups(bench: Bench) -> Iterator[Figure]:
 
 
 class _Turns:
-    """What is measured in turns; ``batch``: how many events come before each run."""
+    """The measurements that take turns; ``batch``: the number of events added before each run."""
 
     def __init__(
         self, bench: Bench, database: Database, connection: sqlite3.Connection, batch: int = 0
@@ -91,7 +91,7 @@ class _Turns:
         return self._run()
 
     def next_run(self) -> float:
-        """The next events' run; they come a little later each time."""
+        """The seconds of a run over the next events; each call adds later events."""
         (self._after,) = self._connection.execute("SELECT max(id) FROM issuance_events").fetchone()
         first = data.END + self._batches * BATCH_PERIOD
         self._batches += 1
@@ -101,7 +101,7 @@ class _Turns:
         return self._run()
 
     def recount(self) -> float:
-        """The SELECTs over the same events; SQLite steps through their rows, Python does not."""
+        """The seconds of the SELECTs over the same events; SQLite reads the rows, not Python."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return timed(self._recount)
 
@@ -119,6 +119,6 @@ class _Turns:
 
     def _recount(self) -> None:
         for keys in rivals.SQLITE.values():
-            # Two bounds keep SQLite from following the other index, which takes it longer.
+            # With two bounds, SQLite does not use the other index, which would be slower.
             selected = rivals.select(keys, f"WHERE id > {self._after} AND id <= {LAST}")
             self._connection.execute(f"SELECT sum(issued) FROM ({selected})").fetchone()

@@ -1,4 +1,4 @@
-"""The service, with one route more: a body without authentication or database behind it."""
+"""The service with an additional route: a constant body, without authentication or database."""
 
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ __all__ = ["app"]
 
 @app.get("/benchmark/<int:size>")
 def constant(size: int) -> Response:
-    """As many bytes as the answer that it is compared with."""
+    """A body of ``size`` bytes, the size of the response that is compared with it."""
     return Response(_body(size), mimetype="application/json")
 
 
