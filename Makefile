@@ -23,17 +23,17 @@ run: .venv/run
 	@$(FLASK) demo calls
 	@exec $(BIN)/python -m jobs.dev
 
-## test: lint, types and the tests that hold every rule, under six minutes on two cores
+## test: lint, types and the tests of every rule; under six minutes on two cores
 test: .venv/test lint
 	$(PYTEST) -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
 
-## test-all: every test, the slow ones too, and how much of the code they reach
+## test-all: lint, types and every test, also the slow ones, with a coverage report
 test-all: .venv/test lint
 	$(BIN)/coverage erase
 	$(PYTEST) $(MEASURED)
 	$(BIN)/coverage report
 
-## test-slow: what `make test` leaves out; counts in what `make test COVERAGE=1` has reached
+## test-slow: the tests that `make test` leaves out; adds to the coverage of `make test COVERAGE=1`
 test-slow: .venv/test
 	$(PYTEST) -m "slow and not quick" $(MEASURED)
 	$(BIN)/coverage report
@@ -61,7 +61,7 @@ lint: .venv/test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@ .venv/run
 
-## soak: a million events while jobs and PostgreSQL are killed; prints what was lost or doubled
+## soak: a million events while jobs and PostgreSQL are killed; prints lost and doubled events
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
@@ -98,6 +98,6 @@ lock:
 LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate setup.cfg
 
-## clean: remove .venv and everything that tests and builds leave
+## clean: remove .venv and all files that tests and builds create
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
