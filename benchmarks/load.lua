@@ -31,7 +31,7 @@ local function posting(file, size, run)
   local headers = {["Authorization"] = lines(), ["Content-Type"] = "application/x-ndjson"}
   for line in lines do rests[#rests + 1] = line .. "\n" end
   for number = 0, 65535 do hex[number] = string.format("%04x", number) end
-  local function eight()  -- as random as a UUID, so that the index is as slow as with UUIDs
+  local function eight()  -- random as in a UUID, so that the index is as slow as with UUIDs
     return hex[math.random(0, 65535)] .. hex[math.random(0, 65535)]
   end
   return function()

@@ -17,10 +17,10 @@ OUTCOMES = ("done", "held_up", "failed", "refused")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 EVENTS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
-_runs = Counter("analytics_rollup_runs", "Runs of this process, by how they ended", ["outcome"])
-_run_seconds = Histogram("analytics_rollup_run_duration_seconds", "A run", buckets=SECONDS)
+_runs = Counter("analytics_rollup_runs", "Runs of this process, by outcome", ["outcome"])
+_run_seconds = Histogram("analytics_rollup_run_duration_seconds", "Run time", buckets=SECONDS)
 _run_events = Histogram("analytics_rollup_run_events", "Events counted by a run", buckets=EVENTS)
-_purges = Counter("analytics_purge_runs", "Purges, by how they ended", ["outcome"])
+_purges = Counter("analytics_purge_runs", "Purges, by outcome", ["outcome"])
 _purged = Counter("analytics_purge_events", "Raw events deleted past retention")
 for _outcome in OUTCOMES:
     _runs.labels(_outcome)  # begins at 0, so that rate() includes the first run
@@ -62,7 +62,7 @@ class StandingCollector(Collector):
         with self._turn:
             found = self._standing()
         up = found is not None
-        yield _gauge("database_up", "Whether the last scrape could ask the database", up)
+        yield _gauge("database_up", "Whether this scrape could read the database", up)
         if found is not None:
             yield from _gauges(found)
 
@@ -86,7 +86,7 @@ def register_standing(database: Database) -> None:
 def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield _gauge("rollup_watermark", "Id up to which events are counted", found.watermark)
     yield _gauge("rollup_pending_events", "Events not counted yet", found.pending)
-    yield _gauge("rollup_lag_seconds", "Since the oldest of them was received", found.lag_seconds)
+    yield _gauge("rollup_lag_seconds", "Age of the oldest event not counted", found.lag_seconds)
     yield _gauge(
         "rollup_oldest_writer_seconds",
         "Age of the oldest open transaction that has inserted events",

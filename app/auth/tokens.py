@@ -79,8 +79,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         # The library requires the claim with this name. This service requires only exp.
         JWT_IDENTITY_CLAIM="exp",
         JWT_SECRET_KEY=settings.jwt_secret_key,
-        # Both are set. The default of the first, HS256, would stay in the list of accepted
-        # algorithms, and a public key could then be used as an HMAC secret.
+        # Both are set. By default the first is HS256, which would also be accepted. A public key
+        # could then be used as an HMAC secret.
         JWT_ALGORITHM=algorithms[0],
         JWT_DECODE_ALGORITHMS=list(algorithms),
         JWT_DECODE_ISSUER=settings.jwt_issuer,

@@ -53,7 +53,7 @@ class Settings:
         "DATABASE_ROW_SECURITY",
         parsing.flag,
         "0",
-        "`1` names the tenant of each read to PostgreSQL, for"
+        "`1` sends PostgreSQL the tenant of each read, for"
         " [row-level security](operate/postgresql.md#row-level-security)",
     )
     citus_shard_count: int = setting(
@@ -199,28 +199,31 @@ class Settings:
         "the largest body of a `POST` or `PUT`, both as sent and decompressed",
     )
     max_batch_events: int = setting(
-        "MAX_BATCH_EVENTS", integer(1, 1_000_000), "10000", "the most events in one batch"
+        "MAX_BATCH_EVENTS",
+        integer(1, 1_000_000),
+        "10000",
+        "the largest number of events in a batch",
     )
     rollup_interval_seconds: int = setting(
-        "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the scheduler's tick"
+        "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the seconds between two rollup runs"
     )
     rollup_wait_seconds: int = setting(
         "ROLLUP_WAIT_SECONDS",
         integer(0, 3_600),
         "30",
-        "how long a run waits for open writers before it leaves the rest to the next run",
+        "how many seconds a run waits for open writers before it leaves the rest to the next run",
     )
     rollup_window_ids: int = setting(
         "ROLLUP_WINDOW_IDS",
         integer(1, 100_000_000),
         "1000000",
-        "the most event ids in one transaction of a run",
+        "the largest number of event ids in one transaction of a run",
     )
     event_retention_days: int = setting(
         "EVENT_RETENTION_DAYS",
         integer(1, 36_500),
         "90",
-        "how long after receipt an event is kept, and a redelivery recognised; summary"
+        "how many days after receipt a raw event is kept and its redelivery is recognised; summary"
         " tables are kept permanently",
     )
     log_level: str = setting(

@@ -63,8 +63,8 @@ class Imported:
 def _tuned_interpreter() -> Iterator[None]:
     """Tune the interpreter for an import.
 
-    Threads take turns every 10 µs. With the default of 5 ms, the storing thread would wait 5 ms for
-    the reading thread each time that the database has received a part of the batch. The garbage
+    Threads take turns every 10 µs instead of 5 ms. Otherwise the storing thread would wait 5 ms for
+    the reading thread after each part of a batch that the database has received. The garbage
     collector ignores existing objects, because it would scan them again for every chunk.
     """
     usual = sys.getswitchinterval()

@@ -4,11 +4,11 @@ Without the extension this module does nothing. All rows of a tenant, in every t
 node. So a read asks one node, and that node counts the tenant's summaries from its own events. The
 state row is on every node. The run history and the purged months stay at the coordinator.
 
-A transaction that has ended at the coordinator can still have prepared parts at other nodes: the
-connection to a node may break after all parts are prepared. The transaction is then committed and
-its locks at the coordinator are gone, but its part stays invisible until the node recovers it,
-after at most ``citus.recover_2pc_interval``. Such a part still locks the shards it has written to,
-even after a crash of the node.
+A transaction that has ended at the coordinator can still have prepared parts at other nodes. That
+happens when the connection to a node breaks after all parts are prepared. The transaction is then
+committed, and its locks at the coordinator are gone. But its part stays invisible until the node
+recovers it, after at most ``citus.recover_2pc_interval``. Such a part still locks the shards that
+it has written to, even after a crash of the node.
 """
 
 from collections.abc import Iterable

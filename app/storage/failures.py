@@ -11,8 +11,8 @@ from app.errors import UnavailableError
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 _FROZEN_TOO_LONG = "25P03"
-# In this order: a standby before its promotion, a database before its migration, and a session that
-# the server ended because its transaction was idle for too long.
+# The causes in this order: a standby before its promotion; a database before its migration; a
+# transaction that was idle for too long, so that the server ended its session.
 _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
 # A cluster that lost a node, or has just moved a shard, reports an internal error. Only the text
 # distinguishes it from other internal errors.

@@ -68,8 +68,8 @@ def _check_cursor(
 def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | None) -> None:
     """Refuse a statement that reads a table of tenants without the tenant's predicate.
 
-    Each SELECT in it, at any depth, must compare ``tenant_id`` of each such table with the tenant,
-    in a condition that holds for all its rows. Without a tenant, no such table can be read.
+    Each SELECT in it, at any depth, must compare ``tenant_id`` of each such table with the tenant.
+    The comparison must hold for all its rows. Without a tenant, no such table can be read.
 
     Raises:
         TenantGuardError: a predicate is missing, or the statement writes, or it is text, which

@@ -28,14 +28,14 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 _METHODS = frozenset(HTTPMethod)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
-_requests = Counter("analytics_http_requests", "Requests answered", ["method", "route", "status"])
+_requests = Counter("analytics_http_requests", "HTTP requests", ["method", "route", "status"])
 _durations = Histogram(
     "analytics_http_request_duration_seconds",
-    "From a request's first line to its answer",
+    "From the start of a request to its response",
     ["method", "route"],
     buckets=SECONDS,
 )
-_events = Counter("analytics_events", "Events posted, by what became of them", ["outcome"])
+_events = Counter("analytics_events", "Events posted, by outcome", ["outcome"])
 _in_use = Gauge(
     "analytics_database_connections_in_use",
     "Connections that a request or a job has taken from the pool",
@@ -47,7 +47,7 @@ _pool_size = Gauge(
     multiprocess_mode="livesum",
 )
 _timeouts = Counter(
-    "analytics_database_connection_timeouts", "Times that no connection was free in time"
+    "analytics_database_connection_timeouts", "Timeouts of the wait for a free connection"
 )
 _build = Gauge(
     "analytics_build_info",

@@ -2,9 +2,9 @@
 
 **Why the numbers are exact.**
 
-1. A run counts windows of ids, *watermark < id <= upto*. One transaction (READ COMMITTED; BEGIN
-   IMMEDIATE on SQLite) locks the state row, reads the watermark, adds the window to every summary
-   table, and sets the watermark to the end of the window.
+1. A run counts windows of ids, *watermark < id <= upto*. One transaction locks the state row, reads
+   the watermark, adds the window to every summary table, and sets the watermark to the end of the
+   window. It is READ COMMITTED on PostgreSQL and BEGIN IMMEDIATE on SQLite.
 2. The lock makes runs take turns, so windows never overlap.
 3. The commit joins the addition and the watermark. A run that is killed has counted a window as a
    whole or not at all.

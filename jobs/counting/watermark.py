@@ -119,8 +119,8 @@ def newest_candidate(connection: Connection, watermark: int) -> Candidate:
         watermark: as read before this call.
 
     Raises:
-        RefusedError: counting would give wrong numbers: on a standby, with an id sequence that
-            draws ids in blocks, or with one that is below the watermark.
+        RefusedError: counting would give wrong numbers. The database is a standby, or the id
+            sequence draws ids in blocks or is below the watermark.
     """
     _refuse_unordered_ids(connection)
     upto = newest_id(connection, issuance_events.c.id)
