@@ -64,7 +64,7 @@ DRAWN = [column for table in TABLES for column in table.c if column.identity is 
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}
 # A run changes these columns even if it counts nothing.
 _TIMES: set[Column[Any]] = {rollup_state.c.last_started, rollup_state.c.last_finished}
-# These tables are not compared again: the newest id shows new events, and the state and the journal
+# These tables are not compared again. The newest id shows new events; the state row and the journal
 # show changes of summary tables.
 _TOLD_BY_OTHERS = {issuance_events, *(summary.table for summary in SUMMARY_TABLES)}
 
@@ -123,8 +123,8 @@ def copy_database(
     with source.reading() as connection:
         if is_citus(connection):
             raise RefusedError(
-                "the source is a cluster, whose nodes have no snapshot in common: use the backup"
-                " of its nodes"
+                "the source is a cluster, whose nodes share no snapshot; make a backup of each node"
+                " instead"
             )
     try:
         settled = _settled_id(source, wait_seconds)

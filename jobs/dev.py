@@ -17,7 +17,7 @@ POLL_SECONDS = 0.2
 
 
 def main() -> int:
-    """Run both until a signal arrives or one of them ends; return the exit code of the latter."""
+    """Run both until a signal arrives or one process ends; return that process's exit code."""
     # A list instead of an Event, because the interrupted code may hold the lock of an Event.
     signals: list[int] = []
 

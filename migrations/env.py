@@ -9,7 +9,7 @@ from app.config.settings import Settings
 from app.storage.database import Database
 from app.storage.tables import metadata
 
-# A migration gives up when it waits longer for a lock: other statements queue behind it meanwhile.
+# A migration that waits longer for a lock gives up, because other statements queue behind it.
 LOCK_TIMEOUT = "5s"
 ADVISORY_LOCK = 6_021_977_140_051
 

@@ -78,7 +78,7 @@ class Command(click.Command):
                 raise click.ClickException(error.message) from error
             if isinstance(error, DBAPIError) or is_unavailable(error):
                 raise click.ClickException(database_problem(error)) from error
-            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # no reader: no error
+            if isinstance(error, OSError) and error.errno != errno.EPIPE:  # the reader has stopped
                 raise click.ClickException(str(error)) from error
             raise
 
@@ -111,7 +111,7 @@ def _is_interruption(error: BaseException | None) -> bool:
 def open_database(settings: Settings) -> Database:
     """The configured database; it is closed when the running command ends."""
     for name in ("sqlalchemy.pool", "psycopg"):
-        # These loggers print a traceback of errors that are also raised, and reported below.
+        # These loggers print a traceback of errors that Command reports in one line.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     database = Database(settings.database_url, pool_size=2, row_security=settings.row_security)
     click.get_current_context().call_on_close(database.dispose)

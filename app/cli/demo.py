@@ -106,7 +106,7 @@ def _day(day: date) -> Iterator[Event]:
     """All events of a day, future ones included."""
     if day.toordinal() % DAYS == _SILENT_DAY:
         return
-    # S311: the numbers must be the same on every machine, so they are not secret.
+    # S311: these numbers are not secret. Every machine has to draw the same ones.
     dice = random.Random(day.isoformat())  # noqa: S311
     volume = _WEEKEND if day.isoweekday() >= 6 else 1.0
     if day.toordinal() % DAYS == _SPIKE_DAY:

@@ -327,7 +327,7 @@ def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str,
 
 
 def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
-    """Refuse two sources of keys, and in production none.
+    """Allow at most one source of keys; production requires one.
 
     With two sources it would be unclear which issuer is trusted.
     """

@@ -87,7 +87,7 @@ logger_class = Log
 def when_ready(server: Any) -> None:
     """Before the first worker: limit the wait for silent clients, and share metrics."""
     if server.cfg.threads > settings.web_threads:
-        server.log.warning("more threads than WEB_THREADS: some will wait for a connection")
+        server.log.warning("some threads have no connection; set WEB_THREADS to gunicorn's threads")
     # A connection inherits these timeouts from the socket that accepts it.
     patience = struct.pack("ll", SILENT_SECONDS, 0)
     for listener in server.LISTENERS:

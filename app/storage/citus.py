@@ -39,7 +39,8 @@ def distribute(connection: Connection, shard_count: int | None = None) -> None:
     """Distribute the tables that are still local, with their rows, in the caller's transaction.
 
     Args:
-        shard_count: the number of shards of every table. Default: ``citus.shard_count``.
+        shard_count: the number of shards of the first table, which all other tables follow.
+            Default: ``citus.shard_count``.
     """
     if not is_citus(connection):
         return

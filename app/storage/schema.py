@@ -57,7 +57,8 @@ def refuse_other_schema(settings: Settings) -> None:
         if is_unavailable(error):
             return
         raise SettingsError(
-            "DATABASE_URL", "has a schema version that its role may not read"
+            "DATABASE_URL",
+            "has a schema version that its role may not read; grant SELECT on alembic_version",
         ) from None
     finally:
         database.dispose()

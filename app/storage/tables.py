@@ -60,7 +60,7 @@ class MonthlyAgentIssuanceColumns(TypedColumns):
 
 
 class RollupStateColumns(TypedColumns):
-    """The state row, the only row: the jobs' lock, the watermark, and state for the next run.
+    """One row, the state row: the jobs' lock, the watermark, and state for the next run.
 
     ``watermark``: events with ``id <= watermark`` are counted, no others.
     ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended.

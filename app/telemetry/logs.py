@@ -101,7 +101,10 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Text lines: ``time level message name=value …``; a value is quoted if it is ambiguous."""
+    """Text lines: ``time level message name=value …``.
+
+    A value is quoted if a part of it could be read as another field.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)

@@ -26,7 +26,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def count_request() -> None:
-    """Count the request of a tenant. A blueprint calls it before a view, after authentication.
+    """Count the current request. Blueprints call it before a view, after authentication.
 
     Raises:
         RateLimitError: the tenant has sent too many requests.

@@ -60,7 +60,7 @@ def _finish(response: Response) -> Response:
         bytes=response.content_length,
         client=request.remote_addr,
         tenant=caller and caller.tenant_id,
-        subject=caller and caller.client_id,  # the name of this field since 0.1.0
+        subject=caller and caller.client_id,  # the field's name since 0.1.0
         **g.get("log_fields", {}),
     )
     return response

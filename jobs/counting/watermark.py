@@ -36,8 +36,8 @@ from app.storage.types import as_utc
 from jobs.counting.sequences import newest_id
 
 RECOVERED = "-1/"
-# A marker among a candidate's writers. When no other writer is left, the open parts at the nodes of
-# the cluster take its place.
+# A marker among a candidate's writers. When no other writer is left, the open parts at the nodes
+# replace it.
 NODES = "nodes"
 
 # A writer's lock has this mode, on the events table of this database.
@@ -127,7 +127,8 @@ def newest_candidate(connection: Connection, watermark: int) -> Candidate:
     if upto < watermark:
         raise RefusedError(
             f"the newest event id, {upto}, is below the watermark, {watermark}: events and"
-            " rollups come from different backups; new events would never be counted"
+            " rollups come from different backups, so new events would never be counted; restore"
+            " both from one backup"
         )
     return Candidate(upto, open_writers(connection))
 
