@@ -86,6 +86,6 @@ class Cluster:
         self._administer(f"CREATE DATABASE {copied} TEMPLATE {name} STRATEGY file_copy")
         return copied
 
-    def administer(self, statement: str) -> None:
+    def _administer(self, statement: str) -> None:
         with self.connect("postgres") as connection:
             connection.execute(statement)
