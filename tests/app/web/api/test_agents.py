@@ -116,7 +116,8 @@ def test_what_is_not_changed_is_304(get, name):
     assert get(headers={"If-None-Match": tag}).status_code == 200
 
 
-def test_pages_hold_every_agent_once_in_the_order_of_code_points(get, name, issue, roll_up):
+def test_pages_hold_every_agent_once_in_order(get, name, issue, roll_up):
+    """The pages hold every agent once, in the order of code points."""
     odd = [" ", "-", "A", "Z", "a/b", "\xe9", "\ufffd", "\U0001f600", "~" * 255]
     agents = [*odd, *(f"agent-{number:04}" for number in range(2_491))]
     name(dict.fromkeys(agents[::2], "n"))
