@@ -1,4 +1,4 @@
-"""What work costs, counted and not timed: statements, scans, rows."""
+"""The cost of work, counted and not timed: statements, scans, rows."""
 
 import re
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""What deploys the service agrees with the service, and gives it no more than it needs.
+"""The deployment files agree with the service and give it no more than it needs.
 
 No image is built here and nothing is booted: files are read, and the tools that know their
 formats are asked where a machine has them.

@@ -1,4 +1,4 @@
-"""The issuer that other tests trust does what a vendor's does."""
+"""The issuer of the other tests behaves like a vendor's."""
 
 import base64
 import hashlib

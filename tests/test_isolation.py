@@ -1,4 +1,4 @@
-"""No request sees or changes another tenant's data, whatever it says besides its token.
+"""No request sees or changes another tenant's data, even if it names that tenant.
 
 The walk goes over the URL map, so that a new route is held to the rules by being there.
 """

@@ -1,4 +1,4 @@
-"""Up, down, up; and what the schema itself refuses, on both databases."""
+"""Migrations up, down and up again, and the constraints of the schema, on both databases."""
 
 import hashlib
 from datetime import UTC, datetime

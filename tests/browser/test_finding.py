@@ -1,4 +1,4 @@
-"""Which browser is used, and what is said without one."""
+"""Finding the browser, and the message without one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the pages show is what the API answers."""
+"""The pages show the same numbers as the API."""
 
 import re
 from datetime import timedelta

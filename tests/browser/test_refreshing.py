@@ -1,4 +1,4 @@
-"""The page keeps itself up to date, and out of the way of who uses it."""
+"""The page updates itself and does not disturb its reader."""
 
 from datetime import timedelta
 

@@ -1,5 +1,7 @@
-"""Exactly once, whatever is killed and whenever: PostgreSQL, since on SQLite a writer waits
-for its turn and there is no server that could die."""
+"""Every event is counted exactly once, even if processes or PostgreSQL die at any moment.
+
+SQLite is not tested: its writers wait for their turn, and it has no server that could die.
+"""
 
 import random
 

@@ -1,4 +1,4 @@
-"""While the database is away or has no room: 503, nothing by halves, and well again alone."""
+"""While the database is unavailable or full: 503, no partial batch, and recovery by itself."""
 
 import itertools
 import random

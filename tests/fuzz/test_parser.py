@@ -1,4 +1,4 @@
-"""Any bytes at all: only the declared errors, and what is accepted is what was meant."""
+"""Any bytes at all: only the declared errors, and accepted values keep their meaning."""
 
 import json
 from datetime import UTC, datetime, timedelta

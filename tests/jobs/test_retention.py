@@ -1,4 +1,4 @@
-"""Purge deletes what is due, and says so to everybody who counts."""
+"""Purge deletes expired events and keeps the counts correct."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One run per tick, whoever ticks."""
+"""One run per tick, even with several schedulers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

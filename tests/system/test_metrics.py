@@ -1,4 +1,4 @@
-"""Metrics as Prometheus scrapes them, from both processes, and who uses their names."""
+"""Metrics as Prometheus scrapes them from both processes, and the alerts that use them."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Ending and recycling: what is under way finishes, what was acknowledged stays."""
+"""Ending and recycling: requests under way finish, and acknowledged events stay."""
 
 import http.client
 import itertools

@@ -1,4 +1,4 @@
-"""A token that was changed by one character, cut, or met too early or late, is nobody's."""
+"""An altered, cut, expired or premature token is refused."""
 
 import string
 import time

@@ -1,4 +1,4 @@
-"""Fetching a key set: nobody waits for long, and what the provider spoils stays as it was."""
+"""Fetching a key set: no request waits long, and a failed fetch keeps the known keys."""
 
 import threading
 import time

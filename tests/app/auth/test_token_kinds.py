@@ -1,4 +1,4 @@
-"""What a verified token is and grants: its kind, its times, its organization, its scopes."""
+"""The kind, times, organization and scopes of a verified token, and the access they grant."""
 
 import time
 

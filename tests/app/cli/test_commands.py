@@ -1,4 +1,4 @@
-"""The command line: what an operator types, reads, and gets as exit code."""
+"""The command line: its arguments, its output and its exit codes."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""JWT_PUBLIC_KEY and JWT_PUBLIC_KEY_FILE: what is a public key of ours, and what is refused."""
+"""JWT_PUBLIC_KEY and JWT_PUBLIC_KEY_FILE: accepted and refused public keys."""
 
 import subprocess
 import sys

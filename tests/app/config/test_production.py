@@ -1,4 +1,4 @@
-"""APP_ENV=production: what is unsafe stops the start, in settings and in real processes."""
+"""APP_ENV=production: unsafe settings stop the start, in settings and in real processes."""
 
 import re
 import signal

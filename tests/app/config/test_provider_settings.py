@@ -1,4 +1,4 @@
-"""Where people sign in: what the settings need, and what they refuse by name."""
+"""Settings of signing in: the required ones, and the ones refused by name."""
 
 import pytest
 

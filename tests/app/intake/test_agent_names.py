@@ -1,4 +1,4 @@
-"""What events say of their agent's name: ``agentName`` in posts and in files."""
+"""Agent names from events: ``agentName`` in posts and in files."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Bulk load in-process: what is stored, and what is refused and where."""
+"""Bulk load in-process: the stored events, the refused ones and their lines."""
 
 import gzip
 import io

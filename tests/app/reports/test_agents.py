@@ -1,4 +1,4 @@
-"""Which name an agent has: of what events say the newest, and what is set wins over both."""
+"""The name of an agent: the newest of its events, unless a name is set later."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What the dashboard makes of numbers: comparisons, spikes, silent days, peaks, shares."""
+"""The dashboard's arithmetic: comparisons, spikes, silent days, peaks, shares."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Connections, whatever the role's, the database's or the server's state is."""
+"""Connections in any state of the role, the database or the server."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Spans for requests, runs and statements, in the trace of whoever calls."""
+"""Spans for requests, runs and statements, in the caller's trace."""
 
 import http.server
 import subprocess

@@ -1,4 +1,4 @@
-"""What a response says of caching, embedding and origins, and whom it believes about proxies."""
+"""Response headers for caching, embedding and origins; trust in proxies."""
 
 import json
 import signal

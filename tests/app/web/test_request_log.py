@@ -1,4 +1,4 @@
-"""What a request leaves behind: a line, numbers, its id."""
+"""Request logging: a line, metrics and the request id."""
 
 import io
 import json

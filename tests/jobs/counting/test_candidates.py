@@ -1,4 +1,4 @@
-"""Who is waited for on a cluster: writers first, then what they have left at its nodes."""
+"""Waiting on a cluster: first for writers, then for their parts at its nodes."""
 
 from jobs.counting.watermark import NODES, Candidate, Writer
 

@@ -1,4 +1,4 @@
-"""GET /api/v1/agents: who is in it, pages without gap or doubling, what is found."""
+"""GET /api/v1/agents: the listed agents, pages without gaps or doubles, and the search."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The dashboard's page: what it shows, for whom, and what it costs."""
+"""The dashboard page: its content, its visitors and its cost."""
 
 import html
 import re

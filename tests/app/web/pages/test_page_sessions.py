@@ -1,4 +1,4 @@
-"""What guards the pages' sessions: forms, cookies, where people are sent, and who is let in."""
+"""The pages' sessions: forms, cookies, redirects and access."""
 
 import time
 
