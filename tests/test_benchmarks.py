@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, whatever the numbers are here."""
+"""The benchmarks measure the things they name; their numbers do not matter here."""
 
 import subprocess
 import sys

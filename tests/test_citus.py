@@ -101,7 +101,8 @@ def of_events(found):
     }
 
 
-def test_tenants_tables_are_spread_and_the_state_is_at_every_node(database):
+def test_tables_are_distributed_and_the_state_is_replicated(database):
+    """Tables with a tenant are distributed, and the state is a reference table at every node."""
     with database.reading() as connection:
         found = {row[0]: row[1:] for row in connection.execute(sa.text(SPREAD))}
     assert found == {
@@ -146,7 +147,8 @@ def test_an_event_is_kept_once_and_duplicates_are_told(database):
     assert_exact(database)
 
 
-def test_a_run_counts_in_every_shard_and_pulls_nothing_to_the_coordinator(database):
+def test_a_run_counts_inside_the_shards(database):
+    """A run counts in every shard and pulls nothing to the coordinator."""
     issue(database, "run")
     with plans(database) as found:
         assert roll_up(database).outcome == "done"

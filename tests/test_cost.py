@@ -1,4 +1,4 @@
-"""What work costs, counted and not timed: statements, scans, rows."""
+"""The cost of work, counted and not timed: statements, scans, rows."""
 
 import re
 from datetime import UTC, date, datetime
@@ -72,7 +72,8 @@ def test_a_batch_is_one_statement_whatever_its_size(client, sent_for, events):
     assert len(sent_for) == 1
 
 
-def test_a_run_has_as_many_statements_for_many_events_as_for_few(database, issue, roll_up):
+def test_more_events_cost_a_run_no_more_statements(database, issue, roll_up):
+    """A run executes as many statements for many events as for few."""
     counts = []
     for events in (5, 2_000):
         issue("2026-04-01T00:00:00Z", times=events)
@@ -180,7 +181,8 @@ def rows_read(plan):
 
 
 @pytest.mark.parametrize("history", [2_000, 20_000])
-def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_url, history):
+def test_a_run_reads_only_the_new_events(postgresql_url, history):
+    """A run reads only the new events, for a short history and for a long one."""
     database = Database(make_settings(postgresql_url).database_url)
     events = """
         INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)
@@ -196,7 +198,8 @@ def test_a_run_reads_the_new_events_alone_however_long_the_history(postgresql_ur
     database.dispose()
 
 
-def test_on_sqlite_neither_reads_nor_runs_go_through_a_whole_table(sqlite_url):
+def test_on_sqlite_nothing_scans_a_whole_table(sqlite_url):
+    """On SQLite neither a report nor a run scans a whole table."""
     database = Database(make_settings(sqlite_url).database_url)
     reads = [trend._TREND, activity._ACTIVITY, activity._RECENT_ACTIVITY, usage._USAGE]
     pages = [usage._TOP_USAGE, usage._NAMED_USAGE, directory._PAGE, directory._SEARCH]

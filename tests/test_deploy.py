@@ -1,4 +1,4 @@
-"""What deploys the service agrees with the service, and gives it no more than it needs.
+"""The deployment files agree with the service and give it no more than it needs.
 
 No image is built here and nothing is booted: files are read, and the tools that know their
 formats are asked where a machine has them.
@@ -48,7 +48,8 @@ OTHERS |= {"POSTGRES_INITDB_ARGS", "PATH", "PYTHONDONTWRITEBYTECODE"}
 # The image
 
 
-def test_the_image_has_every_package_and_nothing_that_is_not_needed():
+def test_the_image_has_only_the_needed_files():
+    """The image holds every package and no file that is not needed."""
     copied = {
         source
         for name, rest in dockerfile()
@@ -65,7 +66,8 @@ def test_the_image_has_every_package_and_nothing_that_is_not_needed():
         assert is_ignored(path), path
 
 
-def test_the_image_installs_what_the_lock_pins_and_nothing_without_a_hash():
+def test_the_image_installs_only_pinned_packages():
+    """The image installs only packages of the lock file, each checked by its hash."""
     (install,) = (rest for name, rest in dockerfile() if name == "RUN" and "install" in rest)
     assert "--require-hashes" in install
     assert "--only-binary :all:" in install
@@ -81,9 +83,8 @@ def test_the_image_runs_without_root_and_stops_as_gunicorn_does():
 
 
 @pytest.mark.slow
-def test_what_is_copied_is_enough_and_writes_nothing_beside_itself(
-    tmp_path: Path, postgresql_url: str
-):
+def test_the_copied_files_suffice_and_stay_unchanged(tmp_path: Path, postgresql_url: str):
+    """The files copied into the image suffice to run, and running adds no file."""
     tree = tmp_path / "copy"
     tree.mkdir()
     for name in packed():
@@ -127,7 +128,8 @@ def test_production_refuses_the_secrets_of_the_example(name: str):
         Settings.from_environ(filled | {name: dict(lines)[name]})
 
 
-def test_the_example_reads_alike_for_systemd_compose_and_kubernetes():
+def test_the_example_is_portable():
+    """systemd, Compose and Kubernetes read the example file alike."""
     for line in EXAMPLE.read_text().splitlines():
         assert re.fullmatch(r"|# .*|#?[A-Z_]+=[^\s'\"$\\#]*", line), line
 
@@ -206,7 +208,8 @@ HARDENED = {
 
 
 @pytest.mark.parametrize("process", UNITS)
-def test_units_are_hardened_alike_and_restarted_and_never_migrate(process: str):
+def test_units_are_hardened_and_never_migrate(process: str):
+    """All units are hardened alike, restart always and never migrate."""
     settings = UNITS[process]
     assert {name: settings.get(name) for name in HARDENED} == HARDENED
     own = {"Type", "ExecStart", "ExecReload", "KillMode"}
@@ -220,7 +223,8 @@ def test_units_are_hardened_alike_and_restarted_and_never_migrate(process: str):
     assert "ExecStartPre" not in settings
 
 
-def test_every_container_of_compose_is_locked_down_and_waits_for_the_schema():
+def test_compose_containers_are_locked_down():
+    """Every Compose container is locked down, and web and jobs wait for the migration."""
     services = COMPOSE["services"]
     assert services.keys() == {"database", "migrate", "web", "jobs"}
     for service in services.values():

@@ -1,4 +1,4 @@
-"""The issuer that other tests trust does what a vendor's does."""
+"""The issuer of the other tests behaves like a vendor's."""
 
 import base64
 import hashlib
@@ -152,7 +152,8 @@ def test_an_issuer_that_went_away_comes_back(issuer):
 
 
 @pytest.mark.parametrize("client", [DASHBOARD, BROWSER], ids=lambda client: client.client_id)
-def test_signing_in_yields_an_id_token_for_the_client_and_an_access_token(issuer, client):
+def test_signing_in_yields_an_id_and_an_access_token(issuer, client):
+    """Signing in returns an id token for the client and an access token."""
     tokens = sign_in(issuer, client, scope="openid profile", nonce="n-1")
     identity = verified(issuer, tokens["id_token"], audience=client.client_id)
     assert (identity["sub"], identity["nonce"]) == ("user-1", "n-1")
@@ -167,7 +168,8 @@ def test_the_state_comes_back_with_the_code(issuer):
 
 
 @pytest.mark.parametrize("client", [DASHBOARD, BROWSER], ids=lambda client: client.client_id)
-def test_a_code_is_worthless_without_its_verifier_and_after_one_attempt(issuer, client):
+def test_a_code_needs_its_verifier_and_works_once(issuer, client):
+    """A code is refused without its verifier, and after one attempt."""
     verifier = secrets.token_urlsafe(48)
     code = authorize(issuer, client, code_challenge=challenge(verifier))["code"]
     for attempt in (secrets.token_urlsafe(48), verifier):

@@ -1,4 +1,4 @@
-"""No request sees or changes another tenant's data, whatever it says besides its token.
+"""No request sees or changes another tenant's data, even if it names that tenant.
 
 The walk goes over the URL map, so that a new route is held to the rules by being there.
 """
@@ -228,13 +228,15 @@ def test_without_its_claim_a_token_is_for_no_tenant(app, send):
         check_nothing_of_theirs(answer)
 
 
-def test_without_a_token_every_route_is_refused_unless_it_is_named_as_public(app, client):
+def test_every_route_not_named_as_public_needs_a_token(app, client):
+    """Every route that is not named as public gets 401 without a token."""
     for path, method in walk(app):
         answer = client.open(path, method=method, json=BODIES.get(path))
         assert (path, answer.status_code) == (path, 200 if path in PUBLIC else 401)
 
 
-def test_a_route_with_a_variable_that_the_walk_does_not_know_fails_it():
+def test_the_walk_fails_on_an_unknown_route_variable():
+    """The walk over the routes fails if it does not know a route's variable."""
     app = Flask(__name__)
     app.add_url_rule("/api/v1/things/<int:thing>", "thing", methods=["DELETE"])
     with pytest.raises(AssertionError, match=r"/api/v1/things/<int:thing>: give .*\['thing'\]"):
@@ -242,7 +244,8 @@ def test_a_route_with_a_variable_that_the_walk_does_not_know_fails_it():
 
 
 @pytest.mark.usefixtures("both_tenants")
-def test_an_id_that_another_tenant_has_is_new_to_us_and_theirs_stays(client, database):
+def test_tenants_may_use_the_same_event_id(client, database):
+    """An event id that another tenant uses is new to us, and their event stays."""
     theirs = select(issuance_events).where(issuance_events.c.tenant_id == THEIRS)
     with database.reading() as connection:
         before = connection.execute(theirs).all()

@@ -47,7 +47,8 @@ BATCHES = {
 
 @pytest.mark.parametrize("query", ["", "?invalid=skip"])
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
-def test_an_event_for_another_organization_refuses_its_whole_batch(client, events_of, batch, query):
+def test_an_event_for_another_organization_refuses_the_batch(client, events_of, batch, query):
+    """An event for another organization refuses its whole batch."""
     bodies = {
         "application/json": json.dumps(batch if len(batch) > 1 else batch[0]),
         "application/x-ndjson": "\n".join(map(json.dumps, batch)),
@@ -61,7 +62,8 @@ def test_an_event_for_another_organization_refuses_its_whole_batch(client, event
 
 
 @pytest.mark.parametrize("first", [OURS, THEIRS])
-def test_an_organization_named_twice_in_an_event_writes_to_no_other(client, events_of, first):
+def test_an_organization_named_twice_writes_to_no_other(client, events_of, first):
+    """An event that names its organization twice does not write to the other organization."""
     last = THEIRS if first == OURS else OURS
     event = json.dumps(GOOD)[:-1] + f', "organizationId": "{first}", "organizationId": "{last}"}}'
     headers = bearer(OURS, "events:write") | {"Content-Type": "application/json"}
@@ -105,7 +107,8 @@ def names_of(database):
 
 
 @pytest.mark.parametrize("scope", ["agents:write", "agents:write events:write:any"])
-def test_a_name_is_for_the_tokens_organization_whatever_else_is_said(client, names_of, scope):
+def test_a_name_is_set_only_in_the_tokens_organization(client, names_of, scope):
+    """A name is set in the token's organization, even if body, header or query name another."""
     theirs = bearer(THEIRS, "agents:write")
     client.put(f"{AGENTS}/a", json={"name": "theirs"}, headers=theirs)
     headers = bearer(OURS, scope) | {f"X-{name}": THEIRS for name in DISGUISES}
@@ -121,7 +124,8 @@ def test_a_name_is_for_the_tokens_organization_whatever_else_is_said(client, nam
 
 
 @pytest.mark.parametrize("query", ["", "?invalid=skip"])
-def test_an_event_for_another_organization_names_none_of_its_agents(client, names_of, query):
+def test_a_refused_event_names_no_agents(client, names_of, query):
+    """An event for another organization names no agents."""
     events = [each | {"agentName": "n"} for each in (GOOD, FOREIGN)]
     answer = client.post(EVENTS + query, json=events, headers=bearer(OURS, "events:write"))
     assert answer.status_code == 403

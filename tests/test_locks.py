@@ -1,4 +1,4 @@
-"""The locks: everything pinned with hashes, and what is deployed is what is tested."""
+"""The locks: every package is pinned with hashes, and tests run the deployed versions."""
 
 import re
 

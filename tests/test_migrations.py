@@ -1,4 +1,4 @@
-"""Up, down, up; and what the schema itself refuses, on both databases."""
+"""Migrations up, down and up again, and the constraints of the schema, on both databases."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -75,7 +75,7 @@ def may_be_left_out(column):
     return bool(column["nullable"] or column["default"] or column.get("identity"))
 
 
-def test_each_migration_leaves_what_the_version_before_reads_and_writes(database_url):
+def test_each_migration_keeps_the_previous_version_working(database_url):
     """They expand; what contracts comes with a later release, and is let through here by name."""
     migrate(database_url, "base")
     database = Database(make_settings(database_url).database_url)

@@ -129,7 +129,8 @@ def test_the_limits_are_those_of_the_settings(database_url):
     assert "2048 bytes" in text
 
 
-def test_the_reference_names_every_path_parameter_status_and_code(document):
+def test_the_reference_names_every_part_of_the_api(document):
+    """The reference page names every path, parameter, status and error code."""
     page = API_PAGE.read_text()
     for path, _, operation in operations(document):
         assert path in page
@@ -157,7 +158,8 @@ def test_the_reference_shows_the_described_examples(document):
             assert (example[0] if isinstance(example, list) else example) in shown
 
 
-def test_the_page_shows_every_operation_without_scripts_or_other_hosts(client, document):
+def test_the_docs_page_shows_every_operation(client, document):
+    """The page /docs shows every operation, without scripts or other hosts."""
     answer = client.get("/docs")
     assert (answer.status_code, answer.mimetype) == (200, "text/html")
     assert answer.headers["Content-Security-Policy"] == PAGE_POLICY

@@ -122,7 +122,8 @@ def test_grants_may_be_repeated(deployment):
 
 
 @pytest.mark.parametrize("role", ["web", "job"])
-def test_a_start_in_production_refuses_another_schema_in_any_role(deployment, role):
+def test_production_refuses_another_schema_in_any_role(deployment, role):
+    """In production every role refuses a schema that is not current."""
     settings = make_settings(deployment.url(role), APP_ENV="production")
     refuse_other_schema(settings)
     deployment.connect("owner").execute("UPDATE alembic_version SET version_num = '0001'")
@@ -186,7 +187,8 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "TRUNCATE agents",
     ],
 )
-def test_the_web_role_changes_no_schema_no_number_and_reads_no_event(untouched, statement):
+def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
+    """The web role may not change the schema or a count, or read an event."""
     with pytest.raises(InsufficientPrivilege):
         untouched.connect("web").execute(statement)
 
@@ -212,7 +214,8 @@ def test_the_web_role_changes_no_schema_no_number_and_reads_no_event(untouched, 
         "UPDATE agents SET name = 'x'",
     ],
 )
-def test_the_job_role_adds_no_event_and_changes_no_schema_and_no_journal(untouched, statement):
+def test_the_job_role_may_not_add_events_or_change_schema(untouched, statement):
+    """The job role may not add an event, or change the schema or the journal."""
     with pytest.raises(InsufficientPrivilege):
         untouched.connect("job").execute(statement)
 
@@ -257,7 +260,8 @@ def test_a_direct_writers_redelivery_is_ignored(deployment):
 
 
 @pytest.mark.parametrize("sees_statistics", [True, False])
-def test_a_writer_is_named_and_waited_for_whatever_the_job_may_see(deployment, sees_statistics):
+def test_a_run_names_and_awaits_a_writer_of_another_role(deployment, sees_statistics):
+    """A run names and awaits a writer, with or without the right to see statistics."""
     if not sees_statistics:
         deployment.administer(f"REVOKE pg_read_all_stats FROM {deployment.role('job')}")
     slow = deployment.connect("idp", autocommit=False, application_name="keycloak")

@@ -88,7 +88,8 @@ def test_job_and_owner_see_every_tenant_and_other_roles_none(deployment, table):
 
 
 @pytest.mark.quick
-def test_the_service_answers_each_tenant_as_without_row_security(deployment, read):
+def test_row_security_does_not_change_answers(deployment, read):
+    """The service answers each tenant as it does without row security."""
     named = read(DATABASE_ROW_SECURITY="1")
     under_policies = {tenant: named(tenant) for tenant in EVENTS}
     for summary in SUMMARY_TABLES:
@@ -128,7 +129,8 @@ def names(connection):
     return rows.fetchall()
 
 
-def test_names_are_stored_and_read_for_the_tokens_tenant_on_any_connection(deployment, client):
+def test_names_follow_the_token_on_any_connection(deployment, client):
+    """Names are stored and read for the token's tenant on any connection."""
     for tenant in ("org-a", "org-b", "org-a"):
         headers = bearer(tenant, "agents:write")
         answer = client.put("/api/v1/agents/x", json={"name": tenant}, headers=headers)
@@ -157,7 +159,8 @@ def test_a_batch_of_many_tenants_names_the_agents_of_each(deployment, client):
     assert names(deployment.connect("owner")) == [(each, "x", f"{each} 1") for each in EVENTS]
 
 
-def test_the_web_role_sees_and_names_the_agents_of_named_tenants_alone(deployment):
+def test_the_web_role_reaches_agents_of_named_tenants_only(deployment):
+    """The web role sees and names only agents of the tenants that the connection names."""
     owner, web = deployment.connect("owner"), deployment.connect("web")
     insert_one = "INSERT INTO agents VALUES (%s, 'x', 'n', now())"
     for tenant in ("org-a", "org-b"):

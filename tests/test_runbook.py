@@ -1,4 +1,4 @@
-"""What the runbook and its neighbours tell an operator to type works as it stands there."""
+"""The commands in the runbook and its neighbours work as they stand there."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""docs/security.md names tests that there are."""
+"""docs/security.md names only existing tests."""
 
 import re
 

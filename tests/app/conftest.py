@@ -1,4 +1,4 @@
-"""Fixtures for pages and for those who visit them."""
+"""Fixtures for pages and for their visitors."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""axe-core, put into a page to look for what keeps people out of it."""
+"""axe-core, put into a page to look for obstacles to accessibility."""
 
 from typing import Any
 

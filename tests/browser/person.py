@@ -1,4 +1,4 @@
-"""Somebody who sits at the browser: opens pages, reads, types, and looks into the console."""
+"""A person at the browser: opens pages, reads, types, and looks into the console."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

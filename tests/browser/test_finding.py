@@ -1,4 +1,4 @@
-"""Which browser is used, and what is said without one."""
+"""Finding the browser, and the message without one."""
 
 import pytest
 
@@ -26,7 +26,8 @@ def test_both_are_found_on_the_path(folder):
     assert find({"PATH": path}) == (f"{path}/chromium", f"{path}/chromedriver")
 
 
-def test_another_browser_can_be_named_and_its_driver_is_the_one_beside_it(folder):
+def test_the_driver_beside_a_named_browser_is_used(folder):
+    """The driver beside the browser of TEST_BROWSER is used, or else the one on the PATH."""
     path = folder("bin", "chromium", "chromedriver")
     other = folder("other", "chrome", "chromedriver")
     environ = {"PATH": path, "TEST_BROWSER": f"{other}/chrome"}

@@ -33,7 +33,8 @@ def tab_to(person, selector):
     pytest.fail(f"{selector} is out of reach")
 
 
-def test_tab_reaches_everything_in_its_order_and_shows_where_it_is(inside):
+def test_tab_reaches_everything_in_order(inside):
+    """The Tab key reaches every control in document order and shows the focus."""
     everything = f"[...document.querySelectorAll({REACHABLE!r})]"
     count = inside.evaluate(f"{everything}.length")
     assert count > 15
@@ -98,7 +99,8 @@ def test_the_value_stays_on_the_screen_at_both_ends(inside):
         assert box["top"] >= 0
 
 
-def test_a_value_is_shown_where_the_mouse_points_and_by_nothing_else(inside):
+def test_a_value_is_shown_only_under_the_mouse(inside):
+    """The page shows one tooltip for the value under the mouse, and no second one by `title`."""
     cell = inside.one(".heat tbody tr:nth-child(3) td:nth-child(6)")
     inside.point(cell)
     assert tip(inside).startswith("Wednesday 4–5: ")  # noqa: RUF001

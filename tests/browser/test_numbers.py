@@ -1,4 +1,4 @@
-"""What the pages show is what the API answers."""
+"""The pages show the same numbers as the API."""
 
 import re
 from datetime import timedelta
@@ -59,7 +59,8 @@ def test_the_agents_are_those_of_the_api(person, filled, months_ago):
     assert agents
 
 
-def test_a_name_that_is_markup_is_shown_as_text_and_does_nothing(person, filled):
+def test_a_name_with_markup_is_shown_as_text(person, filled):
+    """A name that contains markup is shown as text and has no effect."""
     person.sign_in("/dashboard?q=markup")
     assert person.texts(".agents tbody th") == [f"{MARKUP} markup"]
     assert person.all("main img") == []
@@ -68,7 +69,8 @@ def test_a_name_that_is_markup_is_shown_as_text_and_does_nothing(person, filled)
     assert person.all("main img") == []
 
 
-def test_a_day_of_which_nothing_is_counted_yet_is_told_apart_from_a_silent_one(person, filled):
+def test_an_uncounted_day_differs_from_a_silent_day(person, filled):
+    """A day that is not counted yet looks different from a silent day."""
     filled.now += timedelta(days=1)
     person.sign_in("/dashboard?days=30")
     rows = dict(
@@ -100,7 +102,8 @@ def test_a_zone_of_whole_hours_moves_the_week(person, filled):
     assert "Europe/Berlin" in person.one(".heat caption").get_attribute("textContent")
 
 
-def test_a_zone_of_half_hours_is_refused_in_words_and_leaves_utc(person, filled):
+def test_a_zone_of_half_hours_leaves_utc(person, filled):
+    """A time zone of half hours is refused with an explanation, and the hours stay in UTC."""
     person.sign_in()
     utc = numbers(person.texts(".heat tbody td"))
     choose_zone(person, "Asia/Kolkata")
@@ -114,7 +117,8 @@ def choose_zone(person, zone):
     assert person.one("[name=zone]").get_attribute("value") == zone
 
 
-def test_months_search_and_order_are_chosen_by_forms_and_kept_by_each_other(person, filled):
+def test_each_form_keeps_the_choices_of_the_others(person, filled):
+    """The forms for months, search and order keep each other's choices."""
     person.sign_in("/dashboard?days=7&zone=Europe/Berlin")
     person.one("[name=q]").send_keys("a")
     person.one("[name=sort] option:last-child").click()

@@ -12,7 +12,8 @@ import pytest
         "<iframe src=/docs>",
     ],
 )
-def test_what_gets_into_a_page_all_the_same_does_nothing_and_is_seen(person, filled, markup):
+def test_injected_markup_is_blocked_and_reported(person, filled, markup):
+    """Markup injected into a page has no effect, and the console reports the violated policy."""
     person.sign_in()
     title = person.browser.title
     person.evaluate(f"document.body.insertAdjacentHTML('beforeend', {markup!r})")

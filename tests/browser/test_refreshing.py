@@ -1,4 +1,4 @@
-"""The page keeps itself up to date, and out of the way of who uses it."""
+"""The page updates itself and does not disturb its reader."""
 
 from datetime import timedelta
 
@@ -84,12 +84,14 @@ def test_open_numbers_stay_open(hurried, site):
     assert hurried.one(".days").is_displayed()
 
 
-def test_a_session_that_ends_leads_to_the_sign_in_page_by_itself(hurried):
+def test_an_ended_session_leads_to_the_sign_in_page(hurried):
+    """The page opens the sign-in page by itself after its session ends."""
     hurried.cdp("Network.clearBrowserCookies")
     hurried.wait_for(SIGNIN)
 
 
-def test_a_service_that_is_away_for_a_while_leaves_the_page_as_it_was(hurried, site):
+def test_the_page_survives_an_unavailable_service(hurried, site):
+    """The page stays as it was while the service is unavailable, and updates afterwards."""
     hurried.cdp("Network.enable")
     offline = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     hurried.cdp("Network.emulateNetworkConditions", offline=True, **offline)

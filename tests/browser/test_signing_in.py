@@ -14,7 +14,8 @@ def test_a_pasted_token_opens_the_page_that_was_asked_for(person, filled):
     assert len(person.all(".bars g")) == 7
 
 
-def test_a_bad_token_is_refused_with_a_reason_and_can_be_replaced(person, filled):
+def test_a_bad_token_is_refused_with_a_reason(person, filled):
+    """A bad token is refused with a reason, and a good one then signs in."""
     person.open(DASHBOARD)
     person.paste("no.good.token")
     person.until(lambda: person.all("#problem"))
@@ -26,7 +27,8 @@ def test_a_bad_token_is_refused_with_a_reason_and_can_be_replaced(person, filled
     person.wait_for(DASHBOARD)
 
 
-def test_an_identity_provider_signs_in_and_its_session_shows_its_organization(serve, sit_down):
+def test_signing_in_at_a_provider_shows_the_organization(serve, sit_down):
+    """Signing in at an identity provider shows the dashboard of the organization in its token."""
     with Issuer() as issuer:
         site = serve(**provided(issuer))
         site.issue(tenant="org-of-ada")
@@ -39,7 +41,8 @@ def test_an_identity_provider_signs_in_and_its_session_shows_its_organization(se
         assert person.texts("h1 ~ p") == ["org-of-ada"]
 
 
-def test_a_token_that_ends_meanwhile_leads_back_over_the_sign_in_page(person, filled):
+def test_an_expired_token_leads_back_after_signing_in(person, filled):
+    """After a token expires, signing in again opens the requested page."""
     ends = int(time.time()) + 6
     person.sign_in(exp=ends)
     person.until(lambda: time.time() > ends)

@@ -1,4 +1,4 @@
-"""What the page says when there is nothing, or nothing new."""
+"""The page's messages when there is nothing, or nothing new."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Fixtures: a PostgreSQL cluster that may be stopped, as nobody else's may."""
+"""Fixtures: a PostgreSQL cluster of its own, so that a test may stop it."""
 
 import os
 import random

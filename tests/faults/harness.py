@@ -1,6 +1,6 @@
-"""A fault run: writers, jobs and whoever kills them, all at once, then a recount.
+"""A fault run: writers, jobs and their killers, all at once, then a recount.
 
-The database must end up with exactly what the writers were promised, whatever was killed.
+Afterwards the database must hold exactly the acknowledged events, after any kill.
 """
 
 import random

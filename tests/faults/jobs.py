@@ -1,4 +1,4 @@
-"""Who runs the jobs during a fault run, and who kills them."""
+"""Runs the jobs during a fault run, and kills them."""
 
 import random
 import signal

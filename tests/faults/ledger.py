@@ -1,4 +1,4 @@
-"""What the writers were promised, and what the database made of it."""
+"""The acknowledged events of a fault run, compared with the database."""
 
 import random
 import threading

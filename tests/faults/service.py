@@ -1,4 +1,4 @@
-"""What a client sees of a running service."""
+"""A running service as a client sees it."""
 
 import http.client
 import itertools

@@ -99,9 +99,8 @@ def visible(admin):
     return admin.execute("SELECT count(*) FROM issuance_events").fetchone()[0]
 
 
-def test_an_event_that_is_committed_but_not_at_its_node_yet_is_waited_for(
-    cluster, url, database, admin
-):
+def test_an_event_not_yet_committed_at_its_node_is_awaited(cluster, url, database, admin):
+    """A run waits for an event whose transaction is committed but not yet at its node."""
     with dying_before_the_second_phase(cluster.workers[0], admin, insert(url, "early")):
         insert(url, "late")()
         assert visible(admin) < 2 * len(TENANTS)
@@ -113,9 +112,10 @@ def test_an_event_that_is_committed_but_not_at_its_node_yet_is_waited_for(
     assert assert_exact(database) == 2 * len(TENANTS)
 
 
-def test_a_run_that_is_not_counted_at_every_node_yet_is_neither_drift_nor_rebuilt(
+def test_a_run_not_yet_committed_at_every_node_is_no_drift(
     cluster, url, database, admin, monkeypatch
 ):
+    """Verify and rebuild refuse while a run is prepared at a node, and find no drift later."""
     monkeypatch.setattr(state, "PATIENCE_SECONDS", 0.5)
     insert(url, "e")()
 
@@ -169,7 +169,8 @@ def test_a_run_fails_without_a_node_and_the_next_is_exact(cluster, url, database
     assert assert_exact(database) == len(TENANTS)
 
 
-def test_nothing_is_lost_or_doubled_while_jobs_and_nodes_are_killed(cluster, url, seed, tmp_path):
+def test_counts_stay_exact_while_jobs_and_nodes_are_killed(cluster, url, seed, tmp_path):
+    """Every event is counted exactly once while jobs and nodes are killed."""
     stopped, dice = threading.Event(), random.Random(seed)
 
     def keep_recovering():

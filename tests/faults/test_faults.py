@@ -1,5 +1,7 @@
-"""Exactly once, whatever is killed and whenever: PostgreSQL, since on SQLite a writer waits
-for its turn and there is no server that could die."""
+"""Every event is counted exactly once, even if processes or PostgreSQL die at any moment.
+
+SQLite is not tested: its writers wait for their turn, and it has no server that could die.
+"""
 
 import random
 
@@ -25,7 +27,8 @@ def test_nothing_is_lost_or_doubled_in_a_few_seconds_of_kills(rage):
     assert report.kills >= 3
 
 
-def test_nothing_is_lost_or_doubled_while_jobs_are_killed_and_postgresql_restarts(rage):
+def test_counts_stay_exact_under_kills_and_restarts(rage):
+    """Every event is counted exactly once while jobs are killed and PostgreSQL restarts."""
     report = rage(events=5_000, batch=120, kills=21, restarts=2)
     assert report.exact, report.explain()
     assert report.kills >= 20
@@ -115,7 +118,8 @@ def test_a_connection_lost_after_any_statement_costs_nothing(cluster_url, idp, h
 
 
 @pytest.mark.quick
-def test_the_recount_of_a_ledger_sees_what_is_missing_and_what_is_too_much(cluster_url, idp):
+def test_the_ledger_sees_lost_and_doubled_events(cluster_url, idp):
+    """The recount of a ledger finds lost and doubled events."""
     database, sent = Database(make_url(cluster_url)), Ledger()
     events = make_events(random.Random(2), "e", 10)
     sent.acknowledge(events)

@@ -109,9 +109,8 @@ def tablespace(cluster):
     folder.rmdir()
 
 
-def test_postgresql_without_room_for_data_refuses_whole_batches_and_heals(
-    cluster, cluster_url, tablespace, workshop
-):
+def test_a_full_tablespace_refuses_whole_batches(cluster, cluster_url, tablespace, workshop):
+    """Without room for data PostgreSQL refuses whole batches, and recovers once it has room."""
     with psycopg.connect(cluster.conninfo("postgres"), autocommit=True) as admin:
         name = make_url(cluster_url).database
         admin.execute(f'ALTER DATABASE "{name}" SET TABLESPACE small')
@@ -141,7 +140,7 @@ def cramped():
         server.remove()
 
 
-def test_postgresql_that_dies_of_a_full_disk_keeps_what_was_promised(cramped, workshop):
+def test_a_full_disk_keeps_acknowledged_events(cramped, workshop):
     """Without room for its log it panics; somebody makes room and starts it again."""
     cramped.start()
     url = cramped.url("postgres")

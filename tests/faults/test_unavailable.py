@@ -1,4 +1,4 @@
-"""While the database is away or has no room: 503, nothing by halves, and well again alone."""
+"""While the database is unavailable or full: 503, no partial batch, and recovery by itself."""
 
 import itertools
 import random
@@ -25,9 +25,8 @@ def mode(request):
     return request.param
 
 
-def test_a_stopped_postgresql_is_503_and_all_recover_without_a_restart(
-    cluster, cluster_url, workshop, mode
-):
+def test_a_stopped_postgresql_is_503(cluster, cluster_url, workshop, mode):
+    """A stopped PostgreSQL gives 503, and every process recovers without a restart."""
     forwarder = Forwarder()
     children = workshop(cluster_url, ROLLUP_INTERVAL_SECONDS="1")
     service, scheduler = Service(children), children.start("jobs")
@@ -64,9 +63,8 @@ def test_a_restart_between_two_requests_goes_unnoticed(cluster, cluster_url, wor
     assert {service.read("tokens").status for _ in range(10 * WORKERS)} == {200}
 
 
-def test_a_batch_is_stored_whole_or_not_at_all_when_postgresql_dies_under_it(
-    cluster, cluster_url, workshop, seed
-):
+def test_a_batch_is_atomic_when_postgresql_dies(cluster, cluster_url, workshop, seed):
+    """A batch is stored whole or not at all if PostgreSQL dies during it."""
     service, dice, sent = Service(workshop(cluster_url)), random.Random(seed), {}
     for number in range(4):
         sent |= post_until_it_dies(service, cluster, dice.uniform(0.2, 1), f"round-{number}")

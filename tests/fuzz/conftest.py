@@ -1,4 +1,4 @@
-"""How long to fuzz, and what was really sent.
+"""How long to fuzz, and the number of requests sent.
 
 ``FUZZ_EXAMPLES`` is the number of examples per test, few in ``make test``, many in ``make
 fuzz``, which also asks for at least ``FUZZ_MINIMUM`` requests in all.

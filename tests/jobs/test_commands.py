@@ -93,9 +93,8 @@ def test_purge_deletes_what_is_past_retention(issue, roll_up, database, flask):
     assert "2026-04" in refused.stderr
 
 
-def test_a_run_that_did_something_is_in_the_history_and_an_empty_one_is_not(
-    issue, roll_up, database
-):
+def test_only_runs_with_work_are_in_the_history(issue, roll_up, database):
+    """The history holds a run that counted events, and no empty run."""
     issue("2026-04-01T00:00:00Z", times=5)
     roll_up(window_ids=2)
     roll_up()

@@ -1,4 +1,4 @@
-"""``python -m jobs.dev`` ends when it is told to, whatever it is doing just then."""
+"""``python -m jobs.dev`` ends at a signal, at any moment."""
 
 import signal
 import threading

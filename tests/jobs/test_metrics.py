@@ -1,4 +1,4 @@
-"""What the scheduler tells Prometheus."""
+"""The scheduler's metrics for Prometheus."""
 
 import threading
 import time

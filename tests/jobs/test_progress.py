@@ -1,4 +1,4 @@
-"""What long work tells of its progress."""
+"""Progress reports of long work."""
 
 from datetime import UTC, date, datetime
 

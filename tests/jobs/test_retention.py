@@ -1,4 +1,4 @@
-"""Purge deletes what is due, and says so to everybody who counts."""
+"""Purge deletes expired events and keeps the counts correct."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -44,9 +44,8 @@ def left(database):
         return connection.scalar(select(func.count()).select_from(issuance_events))
 
 
-def test_events_received_longer_ago_than_kept_are_deleted_and_rollups_stay(
-    receive, roll_up, purge, database
-):
+def test_events_past_their_retention_are_deleted(receive, roll_up, purge, database):
+    """Events received before the retention period are deleted, and summary tables stay."""
     receive("2026-04-01T00:00:00Z", 3, days_ago=91)
     receive("2026-04-01T00:00:00Z", 2, days_ago=89)
     roll_up()
@@ -101,7 +100,8 @@ def test_purges_at_once_record_each_event_once(receive, roll_up, purge, database
         assert connection.scalar(select(purged_months.c.events)) == 60
 
 
-def test_a_purge_that_dies_half_way_has_recorded_what_it_deleted(receive, roll_up, purge, database):
+def test_a_purge_that_dies_has_recorded_its_deletions(receive, roll_up, purge, database):
+    """A purge that dies midway has recorded the events it deleted."""
     receive("2026-04-01T00:00:00Z", 10, days_ago=100)
     roll_up()
     deletes = 0

@@ -1,4 +1,4 @@
-"""One run per tick, whoever ticks."""
+"""One run per tick, even with several schedulers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +82,8 @@ def test_a_failing_tick_is_logged_and_the_next_one_counts(issue, database, setti
     assert_exact(database)
 
 
-def test_a_stopped_run_ends_between_two_windows_and_the_next_goes_on(issue, roll_up, database):
+def test_a_stopped_run_is_continued_by_the_next(issue, roll_up, database):
+    """A stopped run ends between two windows, and the next run continues."""
     issue("2026-04-01T00:00:00Z", times=5)
     stop = threading.Event()
     stop.set()

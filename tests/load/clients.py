@@ -1,4 +1,4 @@
-"""The clients of one phase, seen from outside: their process and what it writes down."""
+"""The clients of one phase, seen from outside: their process and its output."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The arithmetic of a load run: rates, percentiles, and what the restart excuses."""
+"""The arithmetic of a load run: rates, percentiles, and the window of the restart."""
 
 import statistics
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What a load run measured, as a Markdown table, and its place in the documents."""
+"""The measures of a load run as a Markdown table, and its place in the documents."""
 
 import os
 import platform

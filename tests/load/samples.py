@@ -1,4 +1,4 @@
-"""What is looked at once a second: the rollup's lag, and the memory of the processes."""
+"""One sample a second: the rollup's lag, and the memory of the processes."""
 
 import threading
 from collections.abc import Callable

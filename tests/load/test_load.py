@@ -22,7 +22,8 @@ SMALL = Plan(
 )
 
 
-def test_a_small_load_survives_a_killed_scheduler_and_a_crash_of_postgresql():
+def test_a_small_load_survives_kill_and_crash():
+    """A small load stays exact through a killed scheduler and a crash of PostgreSQL."""
     report = measure(SMALL, print)
     assert report.exact, report.explain()
     assert report.acknowledged > 0

@@ -54,7 +54,8 @@ def test_percentiles_lie_between_the_values():
     assert spread([7.0]) == Spread(1, 7.0, 7.0, 7.0)
 
 
-def test_the_window_ends_with_the_first_success_after_postgresql_was_back():
+def test_the_window_ends_with_the_first_success():
+    """The window of failures ends with the first success after PostgreSQL is back."""
     requests = [
         request(99.9, seconds=3.5),  # sent before the stop
         request(100.1, seconds=0.1),  # answered while it was going down
@@ -83,7 +84,8 @@ def test_only_the_restart_excuses_a_failure(failed, excused):
     assert failures([failed]) == [failed]
 
 
-def test_a_rate_leaves_out_what_warms_up_and_what_the_restart_cost():
+def test_a_rate_excludes_warm_up_and_restart():
+    """A rate excludes the time of warming up and of the restart."""
     steady = [request(n / 10, seconds=0.1) for n in range(100)]
     slow = [request(0, seconds=0.9)] * 5
     assert rate([*slow, *steady], skip=0.1) == pytest.approx(10)

@@ -1,4 +1,4 @@
-"""What is sent, the same for the process that sends it and for the one that checks it."""
+"""The events of a load run, the same for the sending process and the checking one."""
 
 import random
 from collections.abc import Iterator

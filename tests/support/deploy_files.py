@@ -1,4 +1,4 @@
-"""Readers for what deploys the service: Dockerfile, units, compose file and manifests."""
+"""Readers for the deployment files: Dockerfile, units, compose file and manifests."""
 
 import configparser
 import json

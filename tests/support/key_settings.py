@@ -1,4 +1,4 @@
-"""What the tests of the settings of keys share."""
+"""Helpers shared by the tests of the settings of keys."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a database is asked, through SQLAlchemy or straight from the driver."""
+"""The statements sent to a database, through SQLAlchemy or straight to the driver."""
 
 from contextlib import contextmanager
 from unittest.mock import patch

@@ -57,7 +57,8 @@ def get(port, path, *credentials):
         connection.close()
 
 
-def test_two_authorization_headers_are_401_even_when_both_are_right(sqlite_url, tmp_path):
+def test_two_authorization_headers_are_401(sqlite_url, tmp_path):
+    """A request with two Authorization headers gets 401, even if both are valid."""
     good, other = (bearer(name)["Authorization"] for name in ("org-a", "org-b"))
     with gunicorn(sqlite_url, tmp_path / "log") as port:
         assert get(port, READ, good)[0] == 200
@@ -67,7 +68,8 @@ def test_two_authorization_headers_are_401_even_when_both_are_right(sqlite_url, 
             assert get(port, READ, *reversed(pair))[0] == 401
 
 
-def test_a_token_in_the_query_string_is_not_taken_and_is_nowhere_in_the_log(postgresql, tmp_path):
+def test_a_token_in_the_query_is_refused_and_not_logged(postgresql, tmp_path):
+    """A token in the query string is refused and never logged."""
     text, log = token(), tmp_path / "log"
     query = f"?access_token={text}&token={text}"
     header = bearer()["Authorization"]
@@ -96,7 +98,8 @@ def test_a_token_is_nowhere_in_the_log_of_an_internal_error(postgresql_url, tmp_
     assert all(part not in shown for part in text.split("."))
 
 
-def test_a_reload_takes_the_new_key_of_a_file_and_refuses_no_connection(sqlite_url, tmp_path):
+def test_a_reload_reads_the_new_key_file(sqlite_url, tmp_path):
+    """A reload of gunicorn reads the new key file and refuses no connection."""
     before, after = signer("ES256", "before"), signer("ES256", "after")
     file, port = tmp_path / "key.pem", free_port()
     file.write_text(before.pem)
@@ -154,7 +157,8 @@ def send(port, request):
         return int(connection.makefile("rb").readline().split()[1])
 
 
-def test_a_token_in_a_request_that_is_no_http_is_nowhere_in_the_log(sqlite_url, tmp_path):
+def test_a_token_in_malformed_http_is_not_logged(sqlite_url, tmp_path):
+    """A token in a malformed HTTP request is never logged."""
     log, texts = tmp_path / "log", {name: token() for name in MALFORMED}
     with gunicorn(sqlite_url, log) as port:
         for name, request in MALFORMED.items():

@@ -22,7 +22,8 @@ from tests.support.tokens import bearer
 
 
 @pytest.mark.quick
-def test_an_event_posted_is_counted_by_the_scheduler_and_read_back(database_url):
+def test_a_posted_event_is_counted_and_read_back(database_url):
+    """The scheduler counts an event that was posted, and a report shows it."""
     port = free_port()
     environ = child_environ(database_url, PORT=str(port), ROLLUP_INTERVAL_SECONDS="1")
     base = f"http://127.0.0.1:{port}"
@@ -68,7 +69,8 @@ def test_gunicorn_binds_loopback_alone_unless_told_otherwise(database_url):
     assert re.search(r"^bind\s+= \['127\.0\.0\.1:\d+'\]", shown.stdout, re.MULTILINE), shown.stdout
 
 
-def test_gunicorn_takes_no_commands_from_a_socket_and_tells_no_version(sqlite_url):
+def test_gunicorn_has_no_control_socket_and_no_version(sqlite_url):
+    """Gunicorn opens no control socket and does not send its version."""
     port = free_port()
     with process(
         "gunicorn", "wsgi:app", environ=child_environ(sqlite_url, PORT=str(port))

@@ -98,7 +98,8 @@ def count(client: FlaskClient, token: str) -> int:
 
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("issuer", ["RS256", "ES256"], indirect=True)
-def test_a_machine_writes_and_reads_the_events_of_its_organization(issuer, client, roll_up):
+def test_a_machine_uses_only_its_organization(issuer, client, roll_up):
+    """A machine's token writes and reads the events of its organization only."""
     tokens = {}
     for organization in ("org-a", "org-b"):
         issuer.claims = {"organization_id": organization}
@@ -135,7 +136,8 @@ def test_what_the_issuer_signs_for_others_is_refused(issuer, status, claims):
 
 
 @pytest.mark.usefixtures("known")
-def test_an_access_token_of_a_person_is_accepted_and_the_id_token_beside_it_is_not(issuer, status):
+def test_access_tokens_are_accepted_and_id_tokens_refused(issuer, status):
+    """A person's access token is accepted, and the id token beside it is refused."""
     tokens = sign_in(issuer, scope="openid")
     assert status(tokens["access_token"]) == 200
     assert status(tokens["id_token"]) == 401
@@ -220,9 +222,8 @@ def test_invented_key_ids_lead_to_one_fetch_per_interval(issuer, app, known):
     assert issuer.fetches - fetches <= 1 + intervals
 
 
-def test_gunicorn_and_the_scheduler_serve_the_issuers_tokens_through_a_rotation(
-    database_url: str, issuer: Issuer
-) -> None:
+def test_deployed_processes_survive_a_key_rotation(database_url: str, issuer: Issuer) -> None:
+    """Gunicorn and the scheduler accept the issuer's tokens through a key rotation."""
     port = free_port()
     environ = child_environ(
         database_url,
@@ -272,7 +273,8 @@ def documented(provider: str) -> tuple[dict[str, str], dict[str, Any]]:
         *("node-oidc-provider", "home-grown"),
     ],
 )
-def test_a_documented_token_is_accepted_with_the_settings_above_it(sqlite_url, issuer, documented):
+def test_a_documented_token_is_accepted(sqlite_url, issuer, documented):
+    """Each documented token is accepted with the settings shown above it."""
     variables, payload = documented
     settings = make_settings(sqlite_url, **variables | {"JWT_JWKS_URL": issuer.jwks_url})
     app = create_app(settings, clock=lambda: NOW)

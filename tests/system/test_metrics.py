@@ -1,4 +1,4 @@
-"""Metrics as Prometheus scrapes them, from both processes, and who uses their names."""
+"""Metrics as Prometheus scrapes them from both processes, and the alerts that use them."""
 
 import json
 import re
@@ -197,7 +197,8 @@ def test_the_folder_is_the_webs_though_everybody_is_told_of_it(sqlite_url, tmp_p
     assert not folder.exists()
 
 
-def test_metrics_are_served_nowhere_else_and_by_default_not_at_all(sqlite_url):
+def test_metrics_are_off_by_default(sqlite_url):
+    """Metrics are off by default and never served on the service's own port."""
     port = free_port()
     environ = child_environ(sqlite_url, PORT=str(port))
     with process("gunicorn", "wsgi:app", environ=environ) as server:
@@ -262,7 +263,8 @@ def test_the_exporter_ends_with_gunicorn_however_that_ends(ports, number):
         server.wait()
 
 
-def test_an_address_that_is_taken_ends_nothing_and_is_used_once_it_is_free(ports):
+def test_gunicorn_serves_without_its_metrics_address(ports):
+    """Gunicorn serves while its metrics address is in use, and uses the address once it is free."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.metrics))
         taken.listen()
@@ -278,7 +280,8 @@ def test_an_address_that_is_taken_ends_nothing_and_is_used_once_it_is_free(ports
             )
 
 
-def test_an_exporter_that_waits_for_its_address_ends_with_gunicorn_too(ports):
+def test_a_waiting_exporter_ends_with_gunicorn(ports):
+    """An exporter that waits for its address ends together with gunicorn."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.metrics))
         taken.listen()
@@ -291,7 +294,8 @@ def test_an_exporter_that_waits_for_its_address_ends_with_gunicorn_too(ports):
         assert exporters(ports) == []
 
 
-def test_the_jobs_go_on_without_their_address_and_use_it_once_it_is_free(ports):
+def test_the_jobs_run_without_their_metrics_address(ports):
+    """The jobs run while their metrics address is in use, and use the address once it is free."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.jobs))
         taken.listen()

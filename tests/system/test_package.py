@@ -1,4 +1,4 @@
-"""The built package does outside a checkout what docs/operate/deploying.md says."""
+"""The built package works outside a checkout as docs/operate/deploying.md says."""
 
 import email
 import os

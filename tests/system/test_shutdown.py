@@ -1,4 +1,4 @@
-"""Ending and recycling: what is under way finishes, what was acknowledged stays."""
+"""Ending and recycling: requests under way finish, and acknowledged events stay."""
 
 import http.client
 import itertools
@@ -119,9 +119,8 @@ def test_no_acknowledged_event_is_lost_at_the_end(database_url, environ, port):
     assert statuses == set()
 
 
-def test_what_is_under_way_finishes_while_the_service_is_no_longer_ready(
-    database_url, environ, port
-):
+def test_requests_under_way_finish_during_shutdown(database_url, environ, port):
+    """A request under way finishes during shutdown, while the service is no longer ready."""
     whole = body(["late"])
     headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
     with process("gunicorn", "wsgi:app", "--workers", "1", environ=environ) as server:

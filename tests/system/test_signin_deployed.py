@@ -74,7 +74,8 @@ def walk(visitor, issuer):
     return {pasted, *parameters(back).values(), question["state"], question["nonce"]}
 
 
-def test_no_token_code_or_state_is_in_a_log_or_a_cookie_even_when_all_is_logged(sqlite_url, issued):
+def test_signing_in_leaves_no_secret_in_logs_or_cookies(sqlite_url, issued):
+    """No token, code or state is in a log or a cookie, even at the most verbose log level."""
     port = free_port()
     options = ("--access-logfile", "-", "--log-level", "debug")
     with Issuer() as issuer:

@@ -93,7 +93,8 @@ def test_clients_that_do_not_hang_up_are_left_behind_at_once(port):
         assert time.monotonic() - began < LINGERING_SECONDS
 
 
-def test_who_sends_more_than_is_read_is_left_behind_too_with_the_answer(port):
+def test_a_client_with_an_unread_body_holds_no_thread(port):
+    """A client whose body is not read gets its answer and holds no thread."""
     sent = b"POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{"
     with connections(port, sent) as silent:
         began = time.monotonic()

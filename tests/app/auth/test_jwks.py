@@ -132,9 +132,8 @@ OWN_KEYS = {
 
 
 @pytest.mark.parametrize("make", OWN_KEYS.values(), ids=OWN_KEYS)
-def test_a_header_with_a_key_or_rules_of_its_own_is_401_even_when_the_signature_is_right(
-    client, provider, make
-):
+def test_a_header_with_its_own_key_or_crit_is_401(client, provider, make):
+    """A header with its own key or `crit` is refused, even if the signature is valid."""
     assert status(client, RSA.token(header=make(provider))) == 401
 
 
@@ -180,16 +179,16 @@ def test_another_algorithm_of_the_right_key_is_401(client, other):
 
 
 @every_key
-def test_a_header_that_names_another_algorithm_is_401_even_when_the_signature_is_right(
-    client, ours
-):
+def test_a_header_with_another_algorithm_is_401(client, ours):
+    """A header with another algorithm than its key's is refused, even if the signature is valid."""
     odd = ["none", "None", "rs256", "RS512", "PS256", "HS256", "RS256", "ES256", "EdDSA", None, ...]
     for named in odd:
         if named != ours.algorithm:
             assert (named, status(client, ours.token(header={"alg": named}))) == (named, 401)
 
 
-def test_a_key_published_for_another_algorithm_does_not_verify_the_usual_one(trust):
+def test_a_key_verifies_only_its_published_algorithm(trust):
+    """A key that is published for RS512 does not verify an RS256 token."""
     with serving(RSA.jwk(alg="RS512"), RSA_TOO.jwk()) as provider:
         client = trust(provider)
         assert status(client, RSA_TOO.token()) == 200
@@ -258,7 +257,8 @@ ODD_KEYS = {
 
 
 @pytest.mark.parametrize("make", ODD_KEYS.values(), ids=ODD_KEYS)
-def test_a_key_that_is_not_for_us_is_skipped_and_the_others_work(trust, make):
+def test_an_unusable_key_in_the_set_is_skipped(trust, make):
+    """The service skips an unusable key of the set and still accepts tokens of the other keys."""
     with serving(RSA.jwk(), make(), EC.jwk()) as provider:
         client = trust(provider)
         assert status(client, RSA.token()) == 200

@@ -1,4 +1,4 @@
-"""Fetching a key set: nobody waits for long, and what the provider spoils stays as it was."""
+"""Fetching a key set: no request waits long, and a failed fetch keeps the known keys."""
 
 import threading
 import time
@@ -74,7 +74,8 @@ def check_unavailable(answer):
 
 
 @pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
-def test_a_provider_that_never_finishes_its_first_answer_is_503_soon(hasty_client, provider, way):
+def test_a_hanging_first_fetch_is_503_soon(hasty_client, provider, way):
+    """A request gets a 503 within seconds if the provider's first response never ends."""
     provider.answer = way
     began = time.monotonic()
     check_unavailable(read(hasty_client, RSA))
@@ -83,7 +84,8 @@ def test_a_provider_that_never_finishes_its_first_answer_is_503_soon(hasty_clien
 
 
 @pytest.mark.parametrize("way", FAILING.values(), ids=FAILING)
-def test_a_provider_without_a_usable_answer_is_503_until_it_has_one(hasty_client, provider, way):
+def test_a_failing_provider_is_503_until_it_recovers(hasty_client, provider, way):
+    """Requests get a 503 until the provider returns a usable key set."""
     provider.answer = way
     check_unavailable(read(hasty_client, RSA))
     provider.answer = provider.publish
@@ -123,7 +125,8 @@ def test_eight_requests_at_a_cold_start_succeed_with_one_fetch(app, provider):
 
 
 @pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
-def test_an_answer_that_never_ends_does_not_keep_the_next_fetch_away(hasty_client, provider, way):
+def test_a_hanging_fetch_does_not_block_the_next(hasty_client, provider, way):
+    """A response that never ends does not prevent the next fetch."""
     provider.answer = way
     check_unavailable(read(hasty_client, RSA))
     provider.answer = provider.publish
@@ -169,7 +172,8 @@ def test_a_set_with_nothing_usable_leaves_the_last_good_keys(client, provider):
 
 @pytest.mark.usefixtures("stale")
 @pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
-def test_no_request_waits_for_a_fetch_under_way_when_there_are_keys(client, provider, way):
+def test_requests_use_known_keys_during_a_fetch(client, provider, way):
+    """While a fetch runs, requests are verified with the known keys and do not wait."""
     provider.answer = way
     before, began = provider.fetches, time.monotonic()
     assert status(client, RSA) == 200

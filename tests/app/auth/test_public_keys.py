@@ -47,9 +47,8 @@ def test_a_token_signed_with_the_private_key_is_let_in(client, ours):
     assert (answer.status_code, answer.json["tenantId"]) == (200, "org-of-the-token")
 
 
-def test_a_key_in_a_file_and_one_with_literal_line_breaks_let_the_same_in(
-    shared_sqlite_url, ours, tmp_path
-):
+def test_a_key_file_and_escaped_text_are_equivalent(shared_sqlite_url, ours, tmp_path):
+    r"""A key in a file and a key with literal `\n` verify the same tokens."""
     path = tmp_path / "idp.pem"
     path.write_text(ours.pem)
     escaped = ours.pem.replace("\n", "\\n")
@@ -82,9 +81,8 @@ def test_another_algorithm_of_the_right_key_is_401(client, ours):
         assert status(client, ours.token(signed=other)) == 401
 
 
-def test_a_header_that_names_another_algorithm_is_401_even_when_the_signature_is_right(
-    client, ours
-):
+def test_a_header_with_another_algorithm_is_401(client, ours):
+    """A header with another algorithm than its key's is refused, even if the signature is valid."""
     for named in [*HEADERS, *ODD, ...]:
         if named != ours.algorithm:
             assert (named, status(client, ours.token(header={"alg": named}))) == (named, 401)

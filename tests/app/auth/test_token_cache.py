@@ -57,7 +57,8 @@ def test_a_remembered_token_ends_when_it_says(client, clock):
     assert client.get(READ, headers=headers).status_code == 401
 
 
-def test_another_signature_under_the_same_claims_is_not_the_same_token(client):
+def test_the_cache_distinguishes_signatures(client):
+    """A token with the claims of a cached token but another signature is refused."""
     good = token()
     assert client.get(READ, headers={"Authorization": f"Bearer {good}"}).status_code == 200
     head, _, signature = good.rpartition(".")

@@ -1,4 +1,4 @@
-"""What a verified token is and grants: its kind, its times, its organization, its scopes."""
+"""The kind, times, organization and scopes of a verified token, and the access they grant."""
 
 import time
 
@@ -112,7 +112,8 @@ def test_one_word_for_something_else_outweighs_those_for_access(client, claim):
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_a_clock_that_is_a_few_seconds_ahead_is_forgiven_and_a_minute_is_not(client, claim):
+def test_a_few_seconds_of_clock_skew_are_accepted(client, claim):
+    """A token from a few seconds ahead of now is accepted; one from a minute ahead is not."""
     present = int(time.time())
     assert client.get(READ, headers=bearer(**{claim: present + 8})).status_code == 200
     check_unauthorized(client.get(READ, headers=bearer(**{claim: present + 60})))
@@ -133,7 +134,8 @@ GRANTS = {
 
 
 @pytest.mark.parametrize("claims", GRANTS.values(), ids=GRANTS)
-def test_a_scope_is_a_word_of_scope_or_where_that_is_missing_of_scp(client, claims):
+def test_scopes_come_from_scope_or_else_from_scp(client, claims):
+    """Scopes are the words of `scope`, or of `scp` if `scope` is missing."""
     assert write(client, TENANT, **claims).status_code == 202
 
 
@@ -189,7 +191,8 @@ def test_a_misnamed_organization_is_none_at_all(client, name):
         check_forbidden(write(client, target, scope=WRITE, **claims))
 
 
-def test_without_an_organization_only_the_scope_for_all_writes_and_only_by_name(client):
+def test_a_token_without_an_organization_needs_write_any(client):
+    """Without an organization a token needs `events:write:any` and names one in each event."""
     nobody = {"drop": "organization_id"}
     for target in [None, TENANT, "org-b"]:
         check_forbidden(write(client, target, scope=WRITE, **nobody))
@@ -210,7 +213,8 @@ def test_the_claims_that_are_configured_count(custom_client):
     assert (answer.status_code, answer.json["tenantId"]) == (200, "org-c")
 
 
-def test_the_usual_organization_claim_is_nothing_when_another_is_configured(custom_client):
+def test_a_configured_organization_claim_replaces_the_usual(custom_client):
+    """If another organization claim is configured, the service ignores `organization_id`."""
     check_forbidden(custom_client.get(READ, headers=bearer(TENANT)))
     check_forbidden(write(custom_client, TENANT, roles=WRITE))
     claims = {"organization_id": TENANT, "https://a.example/org": "org-c"}
@@ -218,7 +222,8 @@ def test_the_usual_organization_claim_is_nothing_when_another_is_configured(cust
 
 
 @pytest.mark.parametrize("scopes", [{"scope": WRITE_ANY}, {"drop": "scope", "scp": [WRITE_ANY]}])
-def test_the_usual_scope_claims_are_nothing_when_another_is_configured(custom_client, scopes):
+def test_a_configured_scope_claim_replaces_the_usual(custom_client, scopes):
+    """If another scope claim is configured, the service ignores `scope` and `scp`."""
     claims = {"https://a.example/org": "org-c"} | scopes
     check_forbidden(write(custom_client, "org-c", **claims))
     check_forbidden(write(custom_client, "org-c", **claims, roles="x"))

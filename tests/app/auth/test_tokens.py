@@ -1,4 +1,4 @@
-"""Who is let in: bearer tokens, their times, their organization, issuer and audience."""
+"""Bearer tokens: their times, organization, issuer and audience, and which are accepted."""
 
 import base64
 import hashlib

@@ -45,9 +45,10 @@ def test_every_command_is_one_of_ours(every: dict[str, click.Command]) -> None:
     assert len(every) > 15
 
 
-def test_every_command_that_prints_a_result_prints_it_as_json_too(
+def test_every_command_with_a_result_has_a_json_option(
     every: dict[str, click.Command],
 ) -> None:
+    """Every command except the scheduler has the option `--json`."""
     options = {name: {option.name for option in command.params} for name, command in every.items()}
     assert {name for name, of in options.items() if "as_json" not in of} == {"python -m jobs"}
 

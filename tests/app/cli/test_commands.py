@@ -1,4 +1,4 @@
-"""The command line: what an operator types, reads, and gets as exit code."""
+"""The command line: its arguments, its output and its exit codes."""
 
 import socket
 from collections.abc import Iterator
@@ -139,15 +139,15 @@ def test_a_database_without_tables_is_named_in_one_line(empty_url: str, command:
 SCHEMA = " (the schema may be out of date; check it with `flask db current`)"
 
 
-def test_a_column_that_is_not_there_yet_is_a_matter_of_the_schema(flask: Runner) -> None:
+def test_a_missing_column_is_reported_as_an_old_schema(flask: Runner) -> None:
+    """A missing column is reported in one line as a schema that is not current."""
     assert flask("db", "downgrade", "0001").returncode == 0
     assert assert_one_clear_error(flask("rollup", "run")).endswith(SCHEMA)
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_an_unreachable_database_is_named_in_one_line_without_its_password(
-    closed_port: int, command: list[str]
-) -> None:
+def test_an_unreachable_database_is_one_line_of_error(closed_port: int, command: list[str]) -> None:
+    """An unreachable database is reported in one line without its password."""
     url = f"postgresql://operator:{PASSWORD}@127.0.0.1:{closed_port}/analytics"
     error = assert_one_clear_error(Runner(child_environ(url))(*command, stdin=line()))
     assert PASSWORD not in error
@@ -166,7 +166,8 @@ def test_an_unreachable_database_is_named_in_one_line_without_its_password(
         pytest.param("sqlite:////dev/null/analytics.db", id="no place"),
     ],
 )
-def test_a_bad_database_url_is_refused_in_one_line_without_its_password(url: str) -> None:
+def test_a_bad_database_url_is_one_line_of_error(url: str) -> None:
+    """An invalid database URL is reported in one line without its password."""
     error = assert_one_clear_error(Runner(child_environ(url))("rollup", "status"))
     assert PASSWORD not in error
 
@@ -199,9 +200,10 @@ def test_status_lists_the_last_runs(flask: Runner) -> None:
     assert run["started_at"] is not None
 
 
-def test_a_run_held_up_by_an_open_transaction_exits_75_and_the_next_resumes(
+def test_a_run_held_up_by_a_writer_exits_75(
     postgresql_url: str,
 ) -> None:
+    """A run held up by an open transaction exits with 75, and the next run counts the events."""
     flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="1"))
     with psycopg.connect(conninfo(postgresql_url)) as writer:
         writer.execute(

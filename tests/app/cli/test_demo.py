@@ -240,13 +240,14 @@ def test_nothing_counts_twice_when_counted_events_are_gone(
 
 
 @pytest.mark.slow
-def test_a_day_delivered_in_parts_counts_once_when_the_first_part_is_gone(
+def test_a_day_delivered_in_parts_counts_once(
     demo: Callable[[datetime], list[Row]],
     forget: Callable[..., None],
     roll_up: Callable[[], object],
     trend: Callable[..., list[int]],
     loaded: dict[datetime, list[Row]],
 ) -> None:
+    """A day delivered in parts counts once, even if retention has deleted the first part."""
     demo(NOW)
     demo(NOW + timedelta(hours=3))
     roll_up()
@@ -330,9 +331,10 @@ def test_the_calls_are_ready_to_paste(flask: Runner) -> None:
     assert line in done.stdout
 
 
-def test_where_no_token_may_be_pasted_the_dashboard_is_named_all_the_same(
+def test_demo_names_the_dashboard_without_token_login(
     flask: Runner,
 ) -> None:
+    """The demo prints the dashboard's address even if pasting a token is disabled."""
     done = flask("demo", "calls", DASHBOARD_TOKEN_LOGIN="0")
     assert "# the dashboard: http://127.0.0.1:3000/dashboard\n" in done.stdout
     as_json = json.loads(flask("demo", "calls", "--json").stdout)

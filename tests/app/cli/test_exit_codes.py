@@ -112,9 +112,8 @@ def test_2_is_wrong_usage(sqlite_flask: Runner, arguments: str) -> None:
 
 
 @pytest.mark.parametrize("argument", ["--nonsense", "now"])
-def test_2_is_an_argument_of_the_scheduler_that_it_does_not_have(
-    sqlite_url: str, argument: str
-) -> None:
+def test_2_is_an_unknown_argument_of_the_scheduler(sqlite_url: str, argument: str) -> None:
+    """The scheduler exits with 2 for an unknown argument."""
     done = scheduler(sqlite_url, argument)
     assert done.returncode == 2
     assert_one_clear_error(done)

@@ -36,9 +36,8 @@ def test_import_reads_csv_for_an_organization(flask: Runner) -> None:
     assert result(flask("events", "import", "-", *options, stdin=data))["accepted"] == 2
 
 
-def test_import_names_file_and_line_of_what_it_refuses_and_stores_the_rest(
-    flask: Runner, tmp_path: Path
-) -> None:
+def test_import_names_refused_lines_and_stores_the_rest(flask: Runner, tmp_path: Path) -> None:
+    """The import names file and line of each refused event and stores the others."""
     first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
     first.write_bytes(line("e1") + b"nonsense\n" + line("e2"))
     second.write_bytes(b"\n" + line("e3", agentId="") + line("e4"))
@@ -156,9 +155,8 @@ def test_import_names_every_line_that_is_no_event(flask: Runner, tmp_path: Path)
     assert json.loads(done.stdout)["accepted"] == len(BAD)
 
 
-def test_import_of_a_truncated_gzip_fails_clearly_and_the_whole_file_mends_it(
-    flask: Runner, tmp_path: Path
-) -> None:
+def test_import_of_a_truncated_gzip_fails_in_one_line(flask: Runner, tmp_path: Path) -> None:
+    """A truncated gzip file fails clearly, and the whole file then stores every event once."""
     whole = gzip.compress(b"".join(line(f"e{number}") for number in range(500)))
     file = tmp_path / "events.ndjson.gz"
     file.write_bytes(whole[:-200])

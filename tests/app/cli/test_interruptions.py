@@ -86,7 +86,7 @@ IMPORT = ("flask", "events", "import", "-")
 
 
 @pytest.mark.quick
-def test_an_import_keeps_what_it_has_stored_and_what_it_has_read(
+def test_an_interrupted_import_keeps_its_events(
     database: Database, database_url: str, tmp_path: Path, flask: Runner
 ) -> None:
     """Two chunks were committed; of the third the import has read a part from its pipe."""

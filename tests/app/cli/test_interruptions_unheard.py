@@ -37,9 +37,11 @@ def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Resu
     signal.signal(signal.SIGINT, handler)
 
 
-def test_a_connection_that_is_just_given_back_is_no_matter_for_a_traceback(
+def test_an_interrupted_connection_reset_logs_no_traceback(
     run: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An interruption while a connection returns to the pool logs no traceback."""
+
     def interrupted_reset(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -74,9 +76,10 @@ def outcome(result: Result) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_one_that_comes_just_before_a_read_from_a_pipe_is_not_left_to_it(
+def test_an_interruption_before_a_pipe_read_ends_the_import(
     run: Callable[..., Result],
 ) -> None:
+    """An interruption just before a read from a pipe ends the import at once."""
     reader, writer = os.pipe()
     pipe = io.BufferedReader(io.FileIO(reader))
 

@@ -1,4 +1,4 @@
-"""What only a terminal shows: bars on stderr, colours on stdout."""
+"""Output for a terminal only: bars on stderr, colours on stdout."""
 
 import json
 import os

@@ -71,7 +71,8 @@ def test_development_with_a_public_source_makes_no_secret(name, tmp_path, instan
 
 @pytest.mark.parametrize("claim", ["JWT_ISSUER", "JWT_AUDIENCE"])
 @pytest.mark.parametrize("name", PUBLIC)
-def test_production_with_a_public_source_wants_issuer_and_audience(name, claim, tmp_path):
+def test_production_requires_issuer_and_audience(name, claim, tmp_path):
+    """In production a public key needs JWT_ISSUER and JWT_AUDIENCE, or `none` for either."""
     source = {name: PUBLIC[name](tmp_path)}
     assert claim in names(refusal("production", **source, **{claim: ""}))
     assert getattr(settings("production", **source, **{claim: "none"}), claim.lower()) is None
@@ -111,7 +112,8 @@ def test_production_fetches_keys_in_clear_from_this_host_alone(url):
 
 
 @pytest.mark.parametrize("url", OTHER_HOSTS)
-def test_production_refuses_to_fetch_keys_in_clear_from_elsewhere(url):
+def test_production_refuses_a_plain_http_jwks_url(url):
+    """Production refuses a plain HTTP address of another host as JWT_JWKS_URL."""
     assert "JWT_JWKS_URL" in names(refusal("production", JWT_JWKS_URL=url))
 
 

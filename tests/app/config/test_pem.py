@@ -1,4 +1,4 @@
-"""JWT_PUBLIC_KEY and JWT_PUBLIC_KEY_FILE: what is a public key of ours, and what is refused."""
+"""JWT_PUBLIC_KEY and JWT_PUBLIC_KEY_FILE: accepted and refused public keys."""
 
 import subprocess
 import sys
@@ -111,7 +111,8 @@ def repeats(message, text):
 
 @every_mode
 @pytest.mark.parametrize("make", NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
-def test_what_is_no_public_key_of_ours_is_refused_by_name_and_not_repeated(mode, make, tmp_path):
+def test_an_invalid_public_key_is_refused_by_name(mode, make, tmp_path):
+    """The error for an invalid public key names the variable and does not repeat the value."""
     text = make()
     message = refusal(mode, JWT_PUBLIC_KEY=text)
     assert "JWT_PUBLIC_KEY" in names(message)
@@ -143,7 +144,8 @@ def test_a_key_file_that_cannot_be_read_is_refused_by_name(mode, make, tmp_path)
 
 
 @every_mode
-def test_a_private_key_stops_the_process_in_one_line_that_does_not_show_it(mode):
+def test_a_private_key_stops_the_process(mode):
+    """A private key as JWT_PUBLIC_KEY stops gunicorn with one line that does not show the key."""
     pem = private_pem(signer("RS256").private)
     variables = {"APP_ENV": mode, "JWT_PUBLIC_KEY": pem} | MODES[mode]
     done = subprocess.run(

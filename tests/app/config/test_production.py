@@ -1,4 +1,4 @@
-"""APP_ENV=production: what is unsafe stops the start, in settings and in real processes."""
+"""APP_ENV=production: unsafe settings stop the start, in settings and in real processes."""
 
 import re
 import signal
@@ -184,7 +184,8 @@ def good_url(postgresql):
 @every_process
 @pytest.mark.parametrize("name", IN_PROCESSES)
 @pytest.mark.slow
-def test_an_unsafe_process_ends_with_one_line_that_names_the_variable(good_url, command, name):
+def test_an_unsafe_process_names_the_variable(good_url, command, name):
+    """A process with an unsafe setting ends with one line that names the variable."""
     variable, change = UNSAFE[name]
     check_refused(start(command, production(**({"url": good_url} | renamed(change)))), variable)
 
@@ -207,7 +208,8 @@ def empty_url(request, tmp_path):
 
 
 @pytest.mark.parametrize("revision", ["base", "0001"])
-def test_a_schema_that_is_not_current_is_refused_in_production_alone(empty_url, revision):
+def test_production_refuses_a_schema_that_is_not_current(empty_url, revision):
+    """Production refuses a schema that is not current; development accepts it."""
     migrate(empty_url, "0001")
     migrate(empty_url, revision)
     changes = {"DATABASE_URL": empty_url, "ALLOW_SQLITE": "1"}

@@ -1,4 +1,4 @@
-"""Where people sign in: what the settings need, and what they refuse by name."""
+"""Settings of signing in: the required ones, and the ones refused by name."""
 
 import pytest
 
@@ -39,7 +39,8 @@ def test_each_needs_the_other(mode, given, missing):
     assert (given in message, missing in message, SECRET in message) == (True, True, False)
 
 
-def test_people_paste_tokens_in_development_and_in_production_where_it_is_said():
+def test_token_login_is_on_in_development_only():
+    """Production accepts a pasted token only if DASHBOARD_TOKEN_LOGIN is set."""
     assert chosen("development").token_login
     assert not chosen("production").token_login
     assert chosen("production", DASHBOARD_TOKEN_LOGIN="1").token_login
@@ -47,7 +48,8 @@ def test_people_paste_tokens_in_development_and_in_production_where_it_is_said()
     assert "DASHBOARD_TOKEN_LOGIN" in refused("production", DASHBOARD_TOKEN_LOGIN="yes")
 
 
-def test_production_trusts_no_provider_over_plain_http_but_on_this_host():
+def test_production_refuses_a_plain_http_provider():
+    """Production refuses a plain HTTP provider, except on this host."""
     for host in ("idp.example", "10.0.0.1"):
         plain = PROVIDER | {"OIDC_ISSUER": f"http://{host}"}
         assert "OIDC_ISSUER" in refused("production", **plain)

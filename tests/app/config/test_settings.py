@@ -1,4 +1,4 @@
-"""Settings: what each variable means, what is refused, and that no secret is shown."""
+"""Settings: each variable's meaning, refused values, and no secret is shown."""
 
 import re
 import socket

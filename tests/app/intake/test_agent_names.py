@@ -1,4 +1,4 @@
-"""What events say of their agent's name: ``agentName`` in posts and in files."""
+"""Agent names from events: ``agentName`` in posts and in files."""
 
 import io
 import json
@@ -93,7 +93,8 @@ def test_a_lone_surrogate_refuses_its_event_by_its_member(client, names):
     assert names() == {}
 
 
-def test_the_newest_name_of_a_batch_is_taken_and_a_late_one_is_not(post, names):
+def test_the_newest_name_of_a_batch_wins(post, names):
+    """The newest name of a batch wins, and a name from a late event does not replace it."""
     post(
         {"id": "1", "agentName": "newest", "issuedAt": "2026-04-02T00:00:00Z"},
         {"id": "2", "agentName": "oldest", "issuedAt": "2026-04-01T23:59:59.9Z"},
@@ -103,7 +104,8 @@ def test_the_newest_name_of_a_batch_is_taken_and_a_late_one_is_not(post, names):
     assert names() == {(TENANT, "a"): "newest"}
 
 
-def test_the_identity_provider_names_agents_of_every_organization(post, names):
+def test_write_any_names_agents_of_every_organization(post, names):
+    """A token with `events:write:any` names agents of every organization."""
     one, other = ({"organizationId": tenant, "agentName": tenant} for tenant in ("org-x", "org-y"))
     assert post(one, other, scope="events:write:any").json["accepted"] == 2
     assert names() == {("org-x", "a"): "org-x", ("org-y", "a"): "org-y"}

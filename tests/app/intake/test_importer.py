@@ -1,4 +1,4 @@
-"""Bulk load in-process: what is stored, and what is refused and where."""
+"""Bulk load in-process: the stored events, the refused ones and their lines."""
 
 import gzip
 import io
@@ -193,7 +193,8 @@ GOOD = {
 }
 
 
-def test_issued_at_is_stored_in_utc_to_the_microsecond_and_never_rounded(load: Loader) -> None:
+def test_issued_at_is_stored_in_utc_and_never_rounded(load: Loader) -> None:
+    """`issuedAt` is stored in UTC, cut to the microsecond and never rounded."""
     data = b"".join(line(**(members | {"id": name})) for name, members in GOOD.items())
     assert load(data).refused == []
     assert {row[1]: row[3].isoformat() for row in load.stored()} == {
@@ -256,7 +257,8 @@ def test_a_bad_line_is_named_and_its_neighbours_are_stored(
     assert load.ids() == ["after", "before"]
 
 
-def test_a_csv_row_over_several_lines_does_not_shift_the_numbers(load: Loader) -> None:
+def test_a_csv_row_over_several_lines_keeps_line_numbers(load: Loader) -> None:
+    """A CSV row that spans several lines does not shift the line numbers of errors."""
     data = rows(f'e1,org-a,a1,{MORNING},"a\nb\nc"', "bad,org-a,a1,never,", header=HEADER + ",note")
     assert load(data, "csv").lines == [5]
 
@@ -329,9 +331,7 @@ def test_what_was_read_before_an_interruption_is_stored(load: Loader) -> None:
     assert load.ids() == ["e1", "e2"]
 
 
-def test_what_was_interrupted_on_its_way_in_is_not_tried_once_more(
-    load: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_chunk_is_not_retried(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's connection may still hold the lock that a second try would wait for."""
     tried = []
 

@@ -1,4 +1,4 @@
-"""Importing takes the same memory whatever the file holds."""
+"""Importing takes the same memory for any file."""
 
 import subprocess
 import sys

@@ -21,7 +21,8 @@ def count(database):
         return connection.scalar(sa.select(sa.func.count()).select_from(issuance_events))
 
 
-def test_the_same_batch_twice_at_once_in_different_order_is_stored_once(database):
+def test_concurrent_copies_of_a_batch_are_stored_once(database):
+    """Concurrent copies of a batch, each in another order, are stored once."""
     orders = [BATCH, BATCH[::-1], BATCH[1000:] + BATCH[:1000], BATCH[::-1]] * 3
     with ThreadPoolExecutor(len(orders)) as pool:
         recorded = list(pool.map(lambda order: store_events(database, order), orders))

@@ -1,4 +1,4 @@
-"""Which name an agent has: of what events say the newest, and what is set wins over both."""
+"""The name of an agent: the newest of its events, unless a name is set later."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -71,7 +71,8 @@ def test_an_old_name_that_is_redelivered_stays_old(database, names):
     assert names() == {"agent-1": "new"}
 
 
-def test_a_name_that_is_said_again_holds_against_what_came_between(database, names):
+def test_a_repeated_name_beats_an_older_event(database, names):
+    """A name repeated by a newer event holds against an event dated between the two."""
     for name, ticks in (("a", 0), ("a", 2), ("b", 1)):
         store_events(database, [said(name, AT + ticks * TICK)])
     assert names() == {"agent-1": "a"}
@@ -83,7 +84,8 @@ def test_events_without_names_change_none(database, names):
     assert names() == {"agent-1": "billing"}
 
 
-def test_instants_are_compared_whatever_their_offset_and_fraction(database, names):
+def test_instants_are_compared_across_offsets_and_fractions(database, names):
+    """The newest name is found by instant, across offsets and fractions of a second."""
     store_events(database, [said("new", AT + timedelta(hours=1))])
     east = datetime.fromisoformat("2026-04-01T02:30:00+02:00")
     store_events(database, [said("old", east)])
@@ -114,7 +116,8 @@ def test_a_name_that_is_set_wins_over_all_that_was_said_before(database, names):
     assert names() == {"agent-1": "newer", "agent-2": "new"}
 
 
-def test_a_name_that_is_set_wins_over_one_that_was_said_ahead_of_time(database, names):
+def test_a_name_that_is_set_beats_an_event_dated_ahead(database, names):
+    """A name that is set wins over the name in an event dated ahead of it."""
     ahead = AT + timedelta(minutes=5)
     store_events(database, [said("ahead", ahead)])
     set_names(database, TENANT, {"agent-1": "set"}, AT)
@@ -124,7 +127,8 @@ def test_a_name_that_is_set_wins_over_one_that_was_said_ahead_of_time(database, 
     assert names() == {"agent-1": "later"}
 
 
-def test_a_name_that_was_taken_back_is_not_brought_back_by_late_events(database, names):
+def test_a_late_event_does_not_restore_a_removed_name(database, names):
+    """A late event does not restore a name that was removed."""
     store_events(database, [said("said")])
     set_names(database, TENANT, {"agent-1": None}, AT + 2 * TICK)
     store_events(database, [said("late", AT + TICK)])
@@ -149,9 +153,8 @@ def test_a_batch_has_one_name_for_each_agent_ordered_by_key():
     ]
 
 
-def test_batches_that_name_the_same_agents_in_opposite_order_do_not_deadlock(
-    database, monkeypatch, names
-):
+def test_batches_in_opposite_order_do_not_deadlock(database, monkeypatch, names):
+    """Concurrent batches that name the same agents in opposite order do not deadlock."""
     monkeypatch.setattr(db, "is_conflict", lambda _error: False)  # a deadlock would be raised
     numbers, turns = range(300), 24
 
@@ -172,7 +175,8 @@ def test_batches_that_name_the_same_agents_in_opposite_order_do_not_deadlock(
     assert set(names().values()) <= {"set", f"{turns - 1}"}
 
 
-def test_the_names_of_a_months_agents_go_with_their_usage_most_first(database, issue, roll_up):
+def test_named_usage_lists_a_months_agents_most_first(database, issue, roll_up):
+    """The usage of a month lists its agents with their names, the most active first."""
     issue(AT, 2, agent="a")
     issue(AT, 2, agent="b")
     issue(AT, 3, agent="named")

@@ -1,4 +1,4 @@
-"""What the dashboard makes of numbers: comparisons, spikes, silent days, peaks, shares."""
+"""The dashboard's arithmetic: comparisons, spikes, silent days, peaks, shares."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -41,7 +41,8 @@ def test_a_period_is_compared_with_the_one_before(before, now, change):
     assert (found.total, found.before, found.change) == (now, before, change)
 
 
-def test_as_many_days_are_shown_as_were_asked_for_and_the_last_is_today():
+def test_the_trend_shows_the_requested_days_up_to_today():
+    """The trend shows as many days as requested, and the last is today."""
     for days in (7, 30, 90):
         shown = trend(*range(1, 200), days=days).days
         assert len(shown) == days
@@ -55,7 +56,8 @@ def test_more_than_twice_the_usual_is_a_spike():
     assert (day.note, day.date, day.usual, day.times_usual) == ("spike", TODAY, 100, 2.01)
 
 
-def test_weekdays_are_compared_with_weekdays_and_weekends_with_weekends():
+def test_weekdays_and_weekends_are_compared_separately():
+    """The trend compares weekdays with weekdays and weekends with weekends."""
     values = [
         5 if (TODAY - timedelta(days=ago)).isoweekday() >= 6 else 100 for ago in range(41, -1, -1)
     ]
@@ -77,7 +79,8 @@ def test_today_is_not_silent_before_it_is_over():
     assert found.days[-1].state == "partial"
 
 
-def test_days_before_the_first_token_are_no_pause_and_say_nothing_of_what_is_usual():
+def test_days_before_the_first_token_are_ignored():
+    """Days before the first token are not silent days and do not count towards the usual."""
     # Of the days before Tuesday two, and then three, are weekdays.
     assert trend(100, 100, 100, 100, 0, 100).notable == []
     (day,) = trend(100, 100, 100, 100, 100, 0, 100).notable
@@ -118,7 +121,8 @@ def test_whole_hours_move_cells_around_the_week_and_lose_none(offset, dow, hour)
     assert week.total == 9
 
 
-def test_peaks_are_the_five_busiest_hours_and_those_that_tie_come_in_the_weeks_order():
+def test_peaks_are_the_five_busiest_hours():
+    """Peaks are the five busiest hours, and equal hours come in the order of the week."""
     points = [cell(dow, 9, 10 + (dow == 3)) for dow in range(7)]
     peaks = activity.week(points).peaks
     assert [(one.dow, one.count) for one in peaks] == [(3, 11), (0, 10), (1, 10), (2, 10), (4, 10)]
@@ -151,7 +155,8 @@ USAGE = [
 ]
 
 
-def test_shares_are_of_the_month_and_more_than_80_percent_is_much():
+def test_a_share_over_80_percent_is_heavy():
+    """A share is a part of the month's tokens, and more than 80 percent is heavy."""
     agents = usage.shares(USAGE)
     assert [(one.rank, one.share, one.heavy) for one in agents] == [
         (1, 0.81, True),

@@ -1,4 +1,4 @@
-"""Connections, whatever the role's, the database's or the server's state is."""
+"""Connections in any state of the role, the database or the server."""
 
 from datetime import UTC, datetime
 
@@ -126,7 +126,8 @@ def test_a_closed_port_is_503_with_retry_after_and_no_password():
     assert client.get("/health").status_code == 200
 
 
-def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgresql_url):
+def test_a_frozen_process_loses_its_locks(postgresql_url):
+    """A process that freezes in a transaction loses its locks after the idle timeout."""
     database = Database(make_settings(postgresql_url).database_url)
 
     def freeze(connection):
@@ -147,9 +148,8 @@ def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgresql_url)
     database.dispose()
 
 
-def test_work_that_needs_one_session_is_refused_when_a_pooler_gives_it_two(
-    postgresql_url, monkeypatch
-):
+def test_work_for_one_session_is_refused_on_two(postgresql_url, monkeypatch):
+    """Work that needs one session is refused if a pooler gives it two."""
     database = Database(make_settings(postgresql_url).database_url)
     sessions = iter([1, 2])
     monkeypatch.setattr(database, "_session", lambda _connection: next(sessions))

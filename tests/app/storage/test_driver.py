@@ -1,4 +1,4 @@
-"""Reads that go straight to the driver are what SQLAlchemy's would be, errors included."""
+"""Reads that go straight to the driver return the same as SQLAlchemy's, errors included."""
 
 from datetime import date
 

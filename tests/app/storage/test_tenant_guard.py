@@ -154,7 +154,8 @@ def test_the_value_that_counts_is_the_one_that_is_sent(fenced):
 
 
 @pytest.mark.usefixtures("both_tenants")
-def test_what_was_allowed_to_one_tenant_is_judged_anew_for_the_next(fenced):
+def test_each_tenants_read_is_checked_again(fenced):
+    """A statement that is allowed for one tenant is checked again for the next."""
     assert fenced(CLOSED) == [(2,)]
     with pytest.raises(TenantGuardError):
         fenced(CLOSED, THEIRS)
@@ -209,7 +210,8 @@ def with_anothers():
 
 @pytest.mark.usefixtures("both_tenants")
 @pytest.mark.parametrize("statement", [without_a_predicate(), with_anothers()], ids=["all", "one"])
-def test_a_read_that_lost_its_predicate_is_500_and_shows_nothing(client, monkeypatch, statement):
+def test_a_read_without_its_predicate_is_500(client, monkeypatch, statement):
+    """A report whose query lacks its tenant predicate returns 500 and no data."""
     path = "/api/v1/analytics/tokens"
     assert client.get(path, headers=bearer()).status_code == 200
     monkeypatch.setattr(trend, "_TREND", statement)

@@ -90,7 +90,8 @@ def test_text_is_for_people(written):
     assert line.endswith(" error    work seconds=0.123 route=/api/v1/events\n")
 
 
-def test_what_is_bound_goes_to_every_line_of_this_thread_until_it_is_unbound(written):
+def test_bound_fields_are_in_every_line_of_the_thread(written):
+    """Bound fields are in every log line of this thread until they are unbound."""
     formatter = logs.JsonLines()
     token = logs.bind(request_id="one")
     elsewhere = []

@@ -1,4 +1,4 @@
-"""Spans for requests, runs and statements, in the trace of whoever calls."""
+"""Spans for requests, runs and statements, in the caller's trace."""
 
 import http.server
 import subprocess
@@ -46,7 +46,8 @@ def traced_client(traced):
     app.extensions["analytics"].database.dispose()
 
 
-def test_a_request_and_its_statements_are_spans_in_the_callers_trace(traced, traced_client):
+def test_a_request_and_its_statements_are_spans(traced, traced_client):
+    """A request and its statements are spans in the caller's trace."""
     headers = bearer() | {"traceparent": PARENT}
     answer = traced_client.get(TOKENS, headers=headers, buffered=True)
     *statements, request = traced[1]()

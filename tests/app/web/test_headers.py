@@ -1,4 +1,4 @@
-"""What a response says of caching, embedding and origins, and whom it believes about proxies."""
+"""Response headers for caching, embedding and origins; trust in proxies."""
 
 import json
 import signal
@@ -63,7 +63,8 @@ def preflight(client, origin, path=TOKENS, method="GET"):
 
 
 @pytest.mark.parametrize("path", READS)
-def test_a_tenants_numbers_are_kept_by_nobody_else_and_asked_for_anew(client, path):
+def test_reports_are_private_and_revalidated(client, path):
+    """Reports may only be cached privately and are revalidated on each use."""
     answer = client.get(path, headers=bearer())
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "private, no-cache"
@@ -151,7 +152,8 @@ def test_only_named_origins_may_read_and_none_with_credentials(serve):
         assert allowed(client.get(path, headers={"Origin": PAGE})) == {}
 
 
-def test_a_preflight_of_a_named_origin_is_answered_without_a_token(serve):
+def test_a_preflight_of_a_named_origin_needs_no_token(serve):
+    """A preflight of a configured origin is answered without a token."""
     client = serve(CORS_ORIGINS=PAGE)
     for path, method in ((TOKENS, "GET"), (EVENTS, "POST"), (f"{NAMES}/a", "PUT")):
         answer = preflight(client, PAGE, path, method)

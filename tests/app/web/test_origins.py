@@ -1,4 +1,4 @@
-"""What a request of no named origin is told about origins."""
+"""CORS headers for a request from an origin that is not configured."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An error is a page for who reads pages, and JSON for programs, always without details."""
+"""An error is a page for browsers and JSON for programs, always without details."""
 
 import pytest
 from sqlalchemy.exc import OperationalError

@@ -178,7 +178,8 @@ def test_processes_with_one_redis_share_a_tenants_count(serve, redis):
         assert read(client, THEIRS).status_code == 200
 
 
-def test_when_redis_dies_requests_are_still_answered_and_counted(serve, redis):
+def test_requests_are_counted_without_redis(serve, redis):
+    """If Redis dies, requests are still answered and counted."""
     url, server = redis
     client = serve(RATE_LIMIT_STORAGE=url)
     assert read(client).status_code == 200

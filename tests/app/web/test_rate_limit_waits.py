@@ -1,4 +1,4 @@
-"""How long a tenant beyond its limit is told to wait."""
+"""``Retry-After`` of a tenant beyond its rate limit."""
 
 import time
 

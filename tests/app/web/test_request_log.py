@@ -1,4 +1,4 @@
-"""What a request leaves behind: a line, numbers, its id."""
+"""Request logging: a line, metrics and the request id."""
 
 import io
 import json
@@ -118,7 +118,9 @@ def test_no_label_holds_a_tenant_an_agent_or_a_path(client, counted):
     assert not [value for value in labels if "theirs" in value or "ours" in value]
 
 
-def test_a_bug_is_a_line_and_a_number_and_its_traceback_has_the_requests_id(app, lines, counted):
+def test_an_unexpected_error_is_logged_with_the_request_id(app, lines, counted):
+    """An unexpected error is logged and counted, and its traceback carries the request id."""
+
     def broken():
         raise RuntimeError("something broke")
 

@@ -1,4 +1,4 @@
-"""Who is waited for on a cluster: writers first, then what they have left at its nodes."""
+"""Waiting on a cluster: first for writers, then for their parts at its nodes."""
 
 from jobs.counting.watermark import NODES, Candidate, Writer
 
@@ -26,7 +26,8 @@ def test_then_every_part_is_waited_for_and_no_later_one():
     assert not waiting.remaining(open_now(LATE, LATER_PART)).writers
 
 
-def test_a_part_that_comes_back_after_a_crash_of_its_node_is_waited_for_under_its_other_name():
+def test_a_part_renamed_by_a_node_crash_is_awaited():
+    """A run still waits for a part that returns under another name after its node crashed."""
     waiting = taken().remaining(open_now(PART))
     assert waiting.remaining(open_now("2:-1/740")).writers == {"2:-1/740"}
 

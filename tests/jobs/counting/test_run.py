@@ -116,7 +116,8 @@ def dying(database, statement):
         event.remove(database.engine, "after_cursor_execute", die)
 
 
-def test_a_run_that_dies_at_any_statement_has_counted_all_or_nothing(issue, roll_up, database):
+def test_a_run_that_dies_counts_all_or_nothing(issue, roll_up, database):
+    """A run that dies at any statement has counted all of its events or none."""
     for statement in itertools.count(1):
         issue("2026-04-01T00:00:00Z", times=5)
         try:
@@ -140,7 +141,8 @@ def test_a_deleted_newest_event_does_not_give_its_id_away(issue, roll_up, databa
     assert roll_up().events == 3
 
 
-def test_events_behind_the_watermark_after_a_wrong_restore_are_refused(issue, roll_up, database):
+def test_events_below_the_watermark_are_refused(issue, roll_up, database):
+    """A run refuses events below the watermark, as a wrong restore leaves them."""
     issue("2026-04-01T00:00:00Z")
     ahead = update(rollup_state).values(watermark=1000)
     database.write(lambda connection: connection.execute(ahead))
@@ -149,7 +151,8 @@ def test_events_behind_the_watermark_after_a_wrong_restore_are_refused(issue, ro
     assert watermark(database) == 1000
 
 
-def test_a_count_that_overflows_fails_the_run_and_stores_nothing(issue, roll_up, database):
+def test_a_count_that_overflows_fails_the_run(issue, roll_up, database):
+    """A count that overflows fails the run, and the run stores nothing."""
     full = daily_issuance.insert().values(
         tenant_id="org-a", date=datetime(2026, 4, 1, tzinfo=UTC).date(), issued=2**63 - 1
     )
@@ -162,7 +165,8 @@ def test_a_count_that_overflows_fails_the_run_and_stores_nothing(issue, roll_up,
         assert connection.scalar(select(daily_issuance.c.issued)) == 2**63 - 1
 
 
-def test_a_run_takes_the_same_number_of_statements_whatever_the_backlog(issue, roll_up, database):
+def test_the_backlog_does_not_change_the_statement_count(issue, roll_up, database):
+    """A run takes the same number of statements for any backlog."""
     counts = []
     for times in (1, 500):
         issue("2026-04-01T00:00:00Z", times=times)

@@ -1,4 +1,4 @@
-"""A database without its state row is damaged: reports and jobs refuse it and say what to do."""
+"""A database without its state row is damaged: reports and jobs refuse it with a remedy."""
 
 import pytest
 from sqlalchemy import delete

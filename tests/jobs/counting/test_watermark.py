@@ -92,7 +92,8 @@ def test_newcomers_are_neither_waited_for_nor_blocked(writer, roll_up, database)
     assert_exact(database)
 
 
-def test_a_rolled_back_writer_leaves_a_gap_that_nobody_waits_for(writer, issue, roll_up, database):
+def test_a_run_does_not_wait_for_a_rolled_back_writer(writer, issue, roll_up, database):
+    """A run does not wait for the gap that a rolled back writer leaves."""
     failing = writer()
     failing.execute(INSERT, ["failing"])
     issue("2026-04-01T00:00:00Z")
@@ -124,9 +125,8 @@ def test_an_open_writer_holds_the_run_up_and_is_named(writer, issue, roll_up, da
     assert len(state(database).writers.split()) == 1
 
 
-def test_the_next_run_resumes_the_candidate_although_new_writers_never_pause(
-    writer, issue, roll_up, database
-):
+def test_the_next_run_resumes_the_candidate(writer, issue, roll_up, database):
+    """The next run resumes the candidate, even if new writers never pause."""
     first, second = writer(), writer()
     first.execute(INSERT, ["first"])
     issue("2026-04-01T00:00:00Z", times=3)
@@ -141,7 +141,8 @@ def test_the_next_run_resumes_the_candidate_although_new_writers_never_pause(
     assert_exact(database)
 
 
-def test_a_pooled_connections_next_transaction_is_not_taken_for_the_old_one(writer, issue, roll_up):
+def test_a_pooled_connections_next_transaction_is_new(writer, issue, roll_up):
+    """A run does not mistake the next transaction of a pooled connection for the old one."""
     pooled = writer()
     pooled.execute(INSERT, ["one"])
     issue("2026-04-01T00:00:00Z")
@@ -174,9 +175,8 @@ def test_a_prepared_transaction_is_waited_for_and_named(writer, issue, roll_up, 
     assert_exact(database)
 
 
-def test_a_writer_that_prepares_while_it_is_waited_for_is_still_waited_for(
-    writer, issue, roll_up, database
-):
+def test_a_writer_that_prepares_is_still_awaited(writer, issue, roll_up, database):
+    """A run still waits for a writer that prepares its transaction meanwhile."""
     slow = writer()
     slow.execute(INSERT, ["slow"])
     issue("2026-04-01T00:00:00Z")
@@ -234,9 +234,8 @@ def test_a_candidate_from_before_a_restore_is_not_trusted(issue, roll_up, databa
     assert_exact(database)
 
 
-def test_a_run_keeps_the_earlier_candidate_that_another_left_meanwhile(
-    writer, issue, roll_up, database, monkeypatch
-):
+def test_a_run_keeps_an_earlier_candidate(writer, issue, roll_up, database, monkeypatch):
+    """A run keeps the earlier candidate that another run stored meanwhile."""
     first, second = writer(), writer()
     first.execute(INSERT, ["first"])
     second.execute(INSERT, ["second"])
@@ -300,7 +299,7 @@ def test_runs_beside_overlapping_writers_lose_nothing(database_url, roll_up, dat
     assert assert_exact(database) > 100
 
 
-def test_the_naive_watermark_loses_events_beside_the_same_writers(database_url, database):
+def test_the_naive_watermark_loses_events(database_url, database):
     """So the test above is known to bite."""
     run_beside_writers(database_url, lambda: naive_run(database))
     with pytest.raises(AssertionError, match="daily_issuance"):

@@ -1,4 +1,4 @@
-"""Counting, verify and rebuild follow a summary table's description, whatever its columns are."""
+"""Counting, verify and rebuild follow the description of any summary table."""
 
 from datetime import date
 

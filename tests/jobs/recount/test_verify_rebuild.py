@@ -1,4 +1,4 @@
-"""Verify tells the truth and rebuild restores it, while everything goes on."""
+"""Verify finds every drift and rebuild repairs it, while writers and runs go on."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

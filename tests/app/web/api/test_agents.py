@@ -1,4 +1,4 @@
-"""GET /api/v1/agents: who is in it, pages without gap or doubling, what is found."""
+"""GET /api/v1/agents: the listed agents, pages without gaps or doubles, and the search."""
 
 import base64
 import json
@@ -116,7 +116,8 @@ def test_what_is_not_changed_is_304(get, name):
     assert get(headers={"If-None-Match": tag}).status_code == 200
 
 
-def test_pages_hold_every_agent_once_in_the_order_of_code_points(get, name, issue, roll_up):
+def test_pages_hold_every_agent_once_in_order(get, name, issue, roll_up):
+    """The pages hold every agent once, in the order of code points."""
     odd = [" ", "-", "A", "Z", "a/b", "\xe9", "\ufffd", "\U0001f600", "~" * 255]
     agents = [*odd, *(f"agent-{number:04}" for number in range(2_491))]
     name(dict.fromkeys(agents[::2], "n"))

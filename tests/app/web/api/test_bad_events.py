@@ -1,6 +1,6 @@
 """POST /api/v1/events refuses bad events, and stores nothing of their batch.
 
-What a bad event is: tests/app/intake/test_events.py.
+Bad events are defined in tests/app/intake/test_events.py.
 """
 
 import gzip

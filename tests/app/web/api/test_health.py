@@ -1,4 +1,4 @@
-"""Readiness: the database and its schema, and nothing said about versions."""
+"""Readiness: the database and its schema, without any version."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""PUT /api/v1/agents and /api/v1/agents/{agentId}: who may, what is a name, all or nothing."""
+"""PUT /api/v1/agents and /api/v1/agents/{agentId}: access, valid names, all or nothing."""
 
 import gzip
 import json

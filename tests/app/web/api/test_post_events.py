@@ -243,7 +243,8 @@ def test_a_writer_that_names_another_organization_is_403(post, stored, organizat
 
 @pytest.mark.parametrize("claim", [{}, {"drop": "organization_id"}], ids=["with", "without"])
 @pytest.mark.parametrize("scope", [WRITE_ANY, f"{WRITE} {WRITE_ANY}"])
-def test_the_identity_provider_names_an_organization_on_every_event(post, stored, scope, claim):
+def test_write_any_needs_an_organization_on_every_event(post, stored, scope, claim):
+    """With `events:write:any` every event must name its organization."""
     named = [event(1, organizationId="org-x"), event(2, organizationId="org-y")]
     answer = post([*named, event(3)], token=bearer(scope=scope, **claim))
     check_invalid(answer)

@@ -55,7 +55,8 @@ def test_too_many_events_are_413_with_the_limit(post):
     check_too_large(post(lines(MOST_EVENTS + 1)), {"maxEvents": MOST_EVENTS})
 
 
-def test_too_many_bytes_are_413_with_the_limit_declared_chunked_or_packed(post):
+def test_too_many_bytes_are_413(post):
+    """A body over the limit gets 413 with the limit: declared, chunked or compressed."""
     large = lines(1, "x" * MOST_BYTES)
     limit = {"maxBytes": MOST_BYTES}
     check_too_large(post(large), limit)

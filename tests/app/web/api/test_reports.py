@@ -119,9 +119,8 @@ def test_trend_counts_whole_days_and_none_outside(get, issue, roll_up):
 @pytest.mark.parametrize(
     ("months", "first"), [(1, "2026-04-01"), (5, "2025-12-01"), (24, "2024-05-01")]
 )
-def test_heatmap_months_are_the_current_calendar_month_and_those_before(
-    get, issue, roll_up, months, first
-):
+def test_heatmap_months_end_with_the_current_month(get, issue, roll_up, months, first):
+    """The heatmap's months are the current calendar month and those before it."""
     start = datetime.fromisoformat(first).replace(tzinfo=UTC)
     issue(start)
     issue("2026-04-15T12:00:00Z")
@@ -138,7 +137,8 @@ def test_heatmap_without_months_is_all_recorded_activity(get, issue, roll_up):
     assert sum(cell["count"] for cell in data(get(HEATMAP))) == 3
 
 
-def test_heatmap_counts_sunday_as_zero_and_goes_by_dow_then_hour(get, issue, roll_up):
+def test_heatmap_starts_on_sunday_by_dow_then_hour(get, issue, roll_up):
+    """The heatmap counts Sunday as zero and is sorted by weekday, then by hour."""
     for day in range(11, 4, -1):
         issue(f"2026-04-{day:02}T23:59:59Z")
     issue("2026-04-05T00:00:00Z", times=9)
@@ -331,7 +331,8 @@ def test_only_the_caller_may_cache_and_must_ask_again(get, path):
     "path",
     ["/api/v1/nothing", "/api/v1//analytics/tokens", "//api/v1/analytics/tokens", f"{TREND}/"],
 )
-def test_an_unknown_path_is_404_in_the_envelope_and_never_a_redirect(client, path):
+def test_an_unknown_path_is_404_and_no_redirect(client, path):
+    """An unknown path gets 404 in the error envelope and never a redirect."""
     answer = client.open(path=path, base_url="http://localhost", headers=bearer())
     check_refusal(answer, 404, "NOT_FOUND")
 

@@ -1,4 +1,4 @@
-"""The dashboard's page: what it shows, for whom, and what it costs."""
+"""The dashboard page: its content, its visitors and its cost."""
 
 import html
 import re
@@ -163,7 +163,8 @@ def test_a_wrong_choice_is_told_on_a_page(browser, query):
     assert f"{query.split('=')[0].capitalize()} must be" in answer.text
 
 
-def test_hours_move_with_a_zone_unless_it_is_ahead_by_a_part_of_one(browser, issue, roll_up):
+def test_hours_move_with_a_zone_of_whole_hours(browser, issue, roll_up):
+    """The hours of the week move with a time zone of whole hours and otherwise stay in UTC."""
     issue("2026-04-12T23:30:00Z", times=3)  # Sunday night, in Berlin Monday already
     roll_up()
     assert "Sunday 23–24 UTC, 3" in text_of(browser.get(DASHBOARD))  # noqa: RUF001
@@ -198,7 +199,8 @@ def test_numbers_say_how_old_they_are_and_when_that_is_too_old(browser, busy, co
     assert "Tue 14 Apr – not counted yet" in text  # noqa: RUF001
 
 
-def test_an_organization_without_events_is_told_how_to_send_the_first(browser, roll_up):
+def test_the_empty_dashboard_shows_how_to_send_events(browser, roll_up):
+    """The dashboard of an organization without events shows how to send the first."""
     assert "The first count has not finished yet." in text_of(browser.get(DASHBOARD))
     roll_up()
     text = text_of(browser.get(DASHBOARD))

@@ -43,7 +43,8 @@ def browser(visit, issuer):
 
 
 @pytest.mark.parametrize("issuer", ["RS256", "ES256"], indirect=True)
-def test_a_person_signs_in_at_the_provider_and_sees_their_organization(issuer, browser):
+def test_a_person_signs_in_at_the_provider(issuer, browser):
+    """A person who signs in at the provider sees their organization."""
     issuer.claims = {"organization_id": "org-b"}
     assert place(browser.get(f"{DASHBOARD}?days=7")) == SIGNIN
     assert f'href="{OIDC}"' in browser.get(SIGNIN).text
@@ -54,7 +55,8 @@ def test_a_person_signs_in_at_the_provider_and_sees_their_organization(issuer, b
         assert session.keys() <= {"tenant", "subject", "expires", "csrf_token"}
 
 
-def test_the_provider_is_asked_for_a_code_with_pkce_state_nonce_and_audience(issuer, browser):
+def test_the_authorization_request_has_pkce_and_a_nonce(issuer, browser):
+    """The authorization request has PKCE, state, nonce and audience."""
     question = asked(browser.get(OIDC))
     assert question.pop("redirect_uri") == f"{browser.base}{CALLBACK}"
     for secret in ("state", "nonce", "code_challenge"):
@@ -68,7 +70,8 @@ def test_the_provider_is_asked_for_a_code_with_pkce_state_nonce_and_audience(iss
     }
 
 
-def test_the_scope_is_a_setting_and_no_audience_is_asked_for_where_none_is_checked(visit, issuer):
+def test_the_authorization_request_follows_the_settings(visit, issuer):
+    """The authorization request has the configured scope, and no audience if none is checked."""
     variables = provided(issuer, OIDC_SCOPE="openid email", JWT_AUDIENCE="none")
     browser = visit(**variables)
     question = asked(browser.get(OIDC))
@@ -101,7 +104,8 @@ def test_after_a_rotation_of_keys_people_sign_in_as_before(issuer, browser):
 # State
 
 
-def test_a_callback_that_is_repeated_or_from_another_browser_is_refused(browser):
+def test_a_repeated_or_foreign_callback_is_refused(browser):
+    """A callback that is repeated or comes from another browser is refused."""
     other = browser.another()
     back = go(browser)
     for answer in (other.get(back), other.get(go(browser))):
@@ -153,9 +157,8 @@ def test_several_tabs_may_begin_and_the_cookie_stays_small(browser):
     ],
     ids=["malformed", "no organization", "another audience", "expired", "another kind"],
 )
-def test_the_providers_access_token_is_held_to_the_rules_of_the_api(
-    issuer, browser, claims, status, said
-):
+def test_the_access_token_must_satisfy_the_api(issuer, browser, claims, status, said):
+    """The provider's access token must satisfy the rules of the API before a session begins."""
     issuer.claims = claims
     check_problem(sign_in(browser), status, said)
     assert not heading(browser)
@@ -219,9 +222,8 @@ def unsigned(patch):
         (unsigned, "UnsupportedAlgorithmError"),
     ],
 )
-def test_without_an_id_token_for_this_very_sign_in_nobody_is_let_in(
-    browser, monkeypatch, caplog, change, cause
-):
+def test_signing_in_needs_an_id_token_for_this_sign_in(browser, monkeypatch, caplog, change, cause):
+    """Signing in fails with 503 without a valid id token for this sign-in."""
     caplog.set_level(logging.INFO, "app.request")
     change(monkeypatch)
     door = go(browser)

@@ -68,7 +68,8 @@ def request_lines(caplog):
     return [record.fields for record in caplog.records if record.name == "app.request"]
 
 
-def test_a_provider_that_is_away_or_silent_is_given_up_and_asked_again(visit, issuer, monkeypatch):
+def test_an_unavailable_or_silent_provider_is_503(visit, issuer, monkeypatch):
+    """Signing in gets a 503 from an unavailable provider, and the next attempt asks it again."""
     monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (free_port(), silent.getsockname()[1]):
@@ -94,9 +95,8 @@ def test_a_provider_that_is_away_or_silent_is_given_up_and_asked_again(visit, is
         (307, {"Location": "/elsewhere"}, b"OURS"),
     ],
 )
-def test_a_description_that_is_none_is_refused_and_no_redirect_is_followed(
-    visit, issuer, stand_in, caplog, answer
-):
+def test_an_invalid_provider_description_is_refused(visit, issuer, stand_in, caplog, answer):
+    """An invalid provider description is refused, and its redirects are not followed."""
     caplog.set_level(logging.INFO)
     ours = json.dumps({"issuer": stand_in.url}).encode()
     *head, body = answer
@@ -125,9 +125,8 @@ def test_a_description_that_is_none_is_refused_and_no_redirect_is_followed(
         (307, {"Location": "/elsewhere"}, b""),
     ],
 )
-def test_a_token_endpoint_that_fails_is_a_sentence_and_lets_nobody_in(
-    browser, stand_in, caplog, answer
-):
+def test_a_failing_token_endpoint_begins_no_session(browser, stand_in, caplog, answer):
+    """A failing token endpoint shows a sentence and begins no session."""
     caplog.set_level(logging.INFO)
     door = go(browser)
     stand_in.answer = answer
@@ -142,7 +141,8 @@ def test_a_token_endpoint_that_fails_is_a_sentence_and_lets_nobody_in(
 
 
 @pytest.mark.parametrize("error", ["access_denied", "server_error", "<script>", "tok\x1ben"])
-def test_what_the_provider_says_of_an_error_is_neither_shown_nor_logged(browser, error, caplog):
+def test_the_providers_error_text_is_not_repeated(browser, error, caplog):
+    """The provider's description of an error is neither shown nor logged."""
     caplog.set_level(logging.DEBUG)
     browser.get(OIDC)
     text = {"error": error, "error_description": "<b>their words</b>", "state": "s"}
@@ -154,7 +154,8 @@ def test_what_the_provider_says_of_an_error_is_neither_shown_nor_logged(browser,
     assert request_lines(caplog)[-1]["cause"] == (error if known else "OAuthError")
 
 
-def test_a_provider_that_hangs_holds_half_of_the_threads_at_most(visit, issuer):
+def test_a_hanging_provider_holds_half_of_the_threads(visit, issuer):
+    """A hanging provider holds at most half of the threads."""
     browser = visit(**provided(issuer, WEB_THREADS="4"))
     door = go(browser)
     turns = browser.app.extensions["analytics_provider"].slots
@@ -164,7 +165,8 @@ def test_a_provider_that_hangs_holds_half_of_the_threads_at_most(visit, issuer):
     assert place(sign_in(browser)) == DASHBOARD
 
 
-def test_keys_that_cannot_be_had_are_said_and_had_at_the_next_attempt(issuer, browser, monkeypatch):
+def test_unavailable_keys_are_fetched_again(issuer, browser, monkeypatch):
+    """Signing in gets a 503 without the provider's keys; the next attempt fetches them."""
     monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
     door = go(browser)
     issuer.go_away()
@@ -173,7 +175,8 @@ def test_keys_that_cannot_be_had_are_said_and_had_at_the_next_attempt(issuer, br
     assert place(sign_in(browser)) == DASHBOARD
 
 
-def test_commands_and_the_api_do_not_load_what_only_signing_in_needs(sqlite_url):
+def test_signing_in_is_imported_only_when_needed(sqlite_url):
+    """Without a provider, neither Authlib nor requests is imported."""
     script = "import sys, wsgi; print([m for m in ('authlib', 'requests') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,4 +1,4 @@
-"""What guards the pages' sessions: forms, cookies, where people are sent, and who is let in."""
+"""The pages' sessions: forms, cookies, redirects and access."""
 
 import time
 
@@ -32,7 +32,8 @@ def page_rules(app: Flask):
 # Who is let in
 
 
-def test_every_page_but_the_few_that_are_named_asks_to_sign_in_first(browser):
+def test_every_page_not_named_as_open_needs_a_session(browser):
+    """Every page that is not named as open redirects to the sign-in page."""
     guarded = [
         (rule.rule, method)
         for rule in page_rules(browser.app)
@@ -130,7 +131,8 @@ def test_a_scheme_that_no_trusted_proxy_names_is_not_believed(browser):
     assert "Secure" not in cookie
 
 
-def test_before_anybody_signed_in_the_cookie_ends_with_the_browser(browser):
+def test_the_cookie_before_signing_in_ends_with_the_browser(browser):
+    """Before signing in, the session cookie has no expiry and ends with the browser."""
     (cookie,) = set_cookies(browser.get(SIGNIN))
     assert "expires" not in cookie.lower()
     assert "max-age" not in cookie.lower()
@@ -162,9 +164,8 @@ def test_what_needs_no_session_opens_none(browser, path):
         ("/\\evil.test", "", "/%5Cevil.test"),
     ],
 )
-def test_after_signing_in_the_page_that_was_asked_for_opens_and_nobody_elses(
-    browser, path, query, afterwards
-):
+def test_signing_in_opens_the_requested_page(browser, path, query, afterwards):
+    """Signing in opens the requested page, and never one of another site."""
     browser.app.add_url_rule("/<path:name>", "any", lambda name: signin.require_session())
     environ = {"PATH_INFO": path.encode().decode("latin-1"), "QUERY_STRING": query}
     begun = browser.get("/x", environ_overrides=environ)
@@ -195,7 +196,8 @@ def test_a_wanted_path_that_is_none_of_ours_is_not_followed(browser, path):
     assert place(browser.sign_in()) == DASHBOARD
 
 
-def test_a_form_that_was_sent_too_late_is_not_where_people_are_sent(browser):
+def test_signing_in_does_not_return_to_an_expired_form(browser):
+    """Signing in leads to the last requested page, not to a form sent without a session."""
     browser.get(f"{DASHBOARD}?days=7")
     browser.post(SIGNOUT)
     assert place(browser.sign_in()) == f"{DASHBOARD}?days=7"

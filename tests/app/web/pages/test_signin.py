@@ -53,7 +53,8 @@ def test_a_token_may_be_pasted_with_the_terminals_line_breaks(browser):
 
 
 @pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE)
-def test_a_token_that_the_api_refuses_begins_no_session_and_is_not_shown(browser, make, caplog):
+def test_a_token_that_the_api_refuses_begins_no_session(browser, make, caplog):
+    """A token that the API refuses begins no session and is neither shown nor logged."""
     caplog.set_level(logging.DEBUG)
     text = make()
     answer = browser.sign_in(text)
@@ -79,7 +80,8 @@ def test_nothing_pasted_is_said_so(browser):
     ],
     ids=["none", "malformed"],
 )
-def test_a_token_without_a_usable_organization_begins_no_session(browser, claims, said):
+def test_a_token_without_an_organization_begins_no_session(browser, claims, said):
+    """A token without a usable organization gets 403 and begins no session."""
     browser.get(f"{DASHBOARD}?days=7")
     answer = browser.sign_in(**claims)
     assert (answer.status_code, said in answer.text) == (403, True)
@@ -87,7 +89,8 @@ def test_a_token_without_a_usable_organization_begins_no_session(browser, claims
     assert place(browser.sign_in()) == f"{DASHBOARD}?days=7"
 
 
-def test_the_cookie_holds_tenant_person_and_end_and_never_the_token(browser):
+def test_the_cookie_never_holds_the_token(browser):
+    """The session cookie holds tenant, subject and expiry, and never the token."""
     text = token(sub="ada", scope="events:write")
     browser.sign_in(text)
     held = content(browser.cookie())
@@ -148,7 +151,8 @@ def test_signing_in_keeps_nothing_of_the_session_before(browser):
         assert ("planted" in session, session["tenant"]) == (False, "org-a")
 
 
-def test_each_session_sees_its_own_tenant_whatever_else_a_request_says(browser):
+def test_each_session_sees_its_own_tenant(browser):
+    """Each session sees its own tenant, even if the request names another."""
     browsers = {"org-a": browser, "org-b": browser.another()}
     for name, visitor in browsers.items():
         visitor.sign_in(organization_id=name)
