@@ -72,6 +72,7 @@ def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
+@pytest.mark.slow
 def test_rows_can_be_measured() -> None:
     done = run("R1", "R2", "R3", "R4", "I2", "T1")
     assert "Traceback" not in done.stderr
@@ -79,6 +80,7 @@ def test_rows_can_be_measured() -> None:
     assert rows >= {"R1a", "R1b", "R2a", "R2b", "R3a", "R3b", "R4a", "R4b", "I2a", "I2d", "T1"}
 
 
+@pytest.mark.slow
 def test_rows_over_http_fail_without_wrk() -> None:
     done = run("S3", PATH="/nowhere")
     assert done.returncode == 1

@@ -9,12 +9,13 @@ from jobs import dev
 
 
 class Child:
-    """One that goes on until it is told to end."""
+    """A process that runs until it is terminated."""
 
     returncode = None
+    starting = staticmethod(lambda: None)
 
     def __init__(self, *_arguments, **_options):
-        pass
+        self.starting()
 
     def poll(self):
         return None
@@ -42,7 +43,9 @@ def test_a_signal_is_taken_at_any_moment(monkeypatch):
     monkeypatch.setattr(dev, "POLL_SECONDS", 0)
     main = threading.main_thread().ident
     for number in range(100):
-        press = threading.Timer(0.01 + number / 10_000, signal.pthread_kill, (main, signal.SIGINT))
-        press.start()
+        press = threading.Timer(number / 10_000, signal.pthread_kill, (main, signal.SIGINT))
+        # With the first child, because the handlers are installed by then.
+        starts = iter([press.start])
+        monkeypatch.setattr(Child, "starting", lambda _child, starts=starts: next(starts, int)())
         assert dev.main() == 0
         press.join()

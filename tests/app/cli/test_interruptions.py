@@ -85,7 +85,6 @@ def events_in(database: Database) -> int:
 IMPORT = ("flask", "events", "import", "-")
 
 
-@pytest.mark.quick
 def test_an_interrupted_import_keeps_its_events(
     database: Database, database_url: str, tmp_path: Path, flask: Runner
 ) -> None:
