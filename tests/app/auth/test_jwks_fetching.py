@@ -3,10 +3,13 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
 from app.auth import jwks as keys
+from app.errors import UnavailableError
 from app.factory import create_app
 from tests.support.jwks_server import FAILING, HANGING, body, serving, silent
 from tests.support.keys import signer
@@ -186,3 +189,43 @@ def test_requests_use_known_keys_during_a_fetch(client, provider, way):
 def test_a_fresh_key_leads_to_no_fetch(client, provider):
     assert [status(client, RSA) for _ in range(5)] == [200] * 5
     assert provider.fetches == 1
+
+
+def test_a_fetch_empties_the_token_cache(client, provider, monkeypatch):
+    """A cached token of a withdrawn key is refused once the new keys are fetched."""
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    cached = RSA.bearer()
+    assert client.get(READ, headers=cached).status_code == 200
+    provider.keys = [NEW.jwk()]
+    assert status(client, NEW) == 200
+    assert client.get(READ, headers=cached).status_code == 401
+
+
+def test_a_late_fetch_does_not_undo_a_newer_one(monkeypatch):
+    """A fetch that was given up and ends after a newer one leaves the newer keys."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", 0)
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    threads, asked, fetched = [], threading.Event(), threading.Event()
+
+    def fetch_data():
+        is_newer = bool(threads)
+        threads.append(threading.current_thread())
+        asked.set()
+        if is_newer:
+            return {"keys": [NEW.jwk()]}
+        assert fetched.wait(SOON_SECONDS)
+        return {"keys": [RSA.jwk()]}
+
+    provider = SimpleNamespace(fetch_data=fetch_data)
+    monkeypatch.setattr(keys, "PyJWKClient", lambda *_, **__: provider)
+    found = keys.KeySet("https://idp.example/jwks", on_fetch=fetched.set)
+    with pytest.raises(UnavailableError):
+        found.find(RSA.kid)
+    assert asked.wait(SOON_SECONDS)
+    with suppress(UnavailableError):  # the newer fetch may end in time
+        found.find(NEW.kid)
+    assert fetched.wait(SOON_SECONDS)
+    threads[0].join(SOON_SECONDS)
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", LONG_SECONDS)
+    assert found.find(NEW.kid) is not None
+    assert found.find(RSA.kid) is None
