@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from app.errors import ValidationError
 from app.intake.events import Event
+from app.intake.formats.base import MAX_LINE_BYTES, bounded_lines
 from app.intake.importer import Imported, Importer, Refused
 from app.intake.store import Stored
 from app.storage.database import Database
@@ -255,6 +256,12 @@ def test_a_bad_line_is_named_and_its_neighbours_are_stored(
     outcome = load(data, file_format)
     assert outcome.lines == [3]
     assert load.ids() == ["after", "before"]
+
+
+def test_the_line_after_one_of_the_longest_length_is_read() -> None:
+    """After a line of exactly `MAX_LINE_BYTES` the next line is read."""
+    lines = [b"x" * (MAX_LINE_BYTES - 1) + b"\n", b"next\n"]
+    assert list(bounded_lines(io.BytesIO(b"".join(lines)))) == lines
 
 
 def test_a_csv_row_over_several_lines_keeps_line_numbers(load: Loader) -> None:
