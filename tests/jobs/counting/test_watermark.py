@@ -16,6 +16,7 @@ from app.errors import RefusedError
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from jobs.counting import run as rollup
+from jobs.counting import watermark
 from jobs.counting.run import add_next_window, run_rollup
 from jobs.counting.watermark import Writer
 from tests.support.databases import conninfo, migrate
@@ -151,6 +152,21 @@ def test_a_pooled_connections_next_transaction_is_new(writer, issue, roll_up):
     pooled.execute(INSERT, ["two"])  # the same pid, another transaction
     assert roll_up(wait_seconds=0).events == 2
     pooled.rollback()
+
+
+def test_a_writer_that_opens_before_the_id_is_read_is_named(writer, database, monkeypatch):
+    """Open writers are listed after the newest id is read, so a writer that drew it is named."""
+    slow, newest_id = writer(), watermark.newest_id
+
+    def insert_then_read(*arguments):
+        slow.execute(INSERT, ["slow"])
+        return newest_id(*arguments)
+
+    monkeypatch.setattr(watermark, "newest_id", insert_then_read)
+    with database.reading() as connection:
+        candidate = watermark.newest_candidate(connection, 0)
+        writers = watermark.describe_writers(connection, candidate)
+    assert (candidate.upto, [w.pid for w in writers]) == (1, [slow.info.backend_pid])
 
 
 def test_an_idle_writer_without_new_ids_holds_nothing_up(writer, issue, roll_up):
