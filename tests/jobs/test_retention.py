@@ -67,6 +67,15 @@ def test_an_event_that_is_not_counted_is_never_deleted(receive, roll_up, purge, 
     assert purge().events == 3
 
 
+def test_an_old_event_beyond_the_watermark_is_kept(receive, roll_up, purge, database):
+    """Once some events are counted, the purge still keeps old events that are not counted."""
+    receive("2026-04-01T00:00:00Z", 2, days_ago=100)
+    roll_up()
+    receive("2026-04-01T00:00:00Z", 3, days_ago=100)
+    assert purge().events == 2
+    assert left(database) == roll_up().events == 3
+
+
 def test_each_months_loss_is_recorded_across_batches(receive, roll_up, purge, database):
     receive("2026-04-01T00:00:00Z", 7, days_ago=100)
     receive("2026-03-31T23:59:59.999999Z", 5, days_ago=100)
