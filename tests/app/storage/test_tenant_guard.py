@@ -153,6 +153,14 @@ def test_the_value_that_counts_is_the_one_that_is_sent(fenced):
             fenced(statement, tenant_id=theirs)
 
 
+def test_the_sent_value_is_judged_and_not_the_default():
+    """The guard judges the value that is sent, not the default of the statement's parameter."""
+    statement = OPEN.where(DAY.tenant_id == sa.bindparam("tenant_id", TENANT))
+    tenant_guard.check(statement, {}, TENANT)
+    with pytest.raises(TenantGuardError, match="another tenant"):
+        tenant_guard.check(statement, {"tenant_id": THEIRS}, TENANT)
+
+
 @pytest.mark.usefixtures("both_tenants")
 def test_each_tenants_read_is_checked_again(fenced):
     """A statement that is allowed for one tenant is checked again for the next."""
