@@ -158,3 +158,17 @@ def test_work_for_one_session_is_refused_on_two(postgresql_url, monkeypatch):
         database.read_then_write(lambda _: None, lambda *_: written.append(1))
     assert written == []
     database.dispose()
+
+
+def test_a_reader_without_a_tenant_keeps_no_others(postgresql_url):
+    """With row security, a reader without a tenant does not keep the tenant of the last reader."""
+    url = make_settings(postgresql_url).database_url
+    database = Database(url, pool_size=1, overflow=0, row_security=True)
+
+    def named(tenant):
+        with database.reading_for(tenant) as reader:
+            session = reader.connection.driver_connection  # the guard refuses text
+            return session.execute("SELECT current_setting('analytics.tenant_id')").fetchone()[0]
+
+    assert [named("org-a"), named(None)] == ["org-a", ""]
+    database.dispose()
