@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.errors import ValidationError
 from app.intake.events import Event
-from app.intake.formats.base import MAX_LINE_BYTES, bounded_lines
+from app.intake.formats.base import BOM, MAX_LINE_BYTES, bounded_lines
 from app.intake.importer import Imported, Importer, Refused
 from app.intake.store import Stored
 from app.storage.database import Database
@@ -98,7 +98,6 @@ def rows(*lines: str, header: str = HEADER, end: str = "\n") -> bytes:
 
 TWO = line("e1") + line("e2")
 ROWS = [f"e1,org-a,a1,{MORNING}", f"e2,org-a,a1,{MORNING}"]
-BOM = b"\xef\xbb\xbf"
 REORDERED = rows(
     f"{MORNING},ignored,e1,a1,org-a",
     f'{MORNING},"a, ""b""\nc",e2,a1,org-a',
@@ -262,6 +261,18 @@ def test_the_line_after_one_of_the_longest_length_is_read() -> None:
     """After a line of exactly `MAX_LINE_BYTES` the next line is read."""
     lines = [b"x" * (MAX_LINE_BYTES - 1) + b"\n", b"next\n"]
     assert list(bounded_lines(io.BytesIO(b"".join(lines)))) == lines
+
+
+@pytest.mark.parametrize(("mark", "length", "kept"), [(b"", 0, 2), (BOM, 0, 2), (BOM, 4, 1)])
+def test_only_a_line_that_was_cut_is_too_long(
+    load: Loader, mark: bytes, length: int, kept: int
+) -> None:
+    """A line of exactly the longest length is stored; the rest of a longer one is never lost."""
+    first = mark + line("e1").rstrip()
+    first = first.ljust(MAX_LINE_BYTES - 1 + length) + b"\n"
+    outcome = load(first + line("e2"))
+    assert len(load.ids()) == kept
+    assert [refused.line for refused in outcome.refused] == [1][: 2 - kept]
 
 
 def test_a_csv_row_over_several_lines_keeps_line_numbers(load: Loader) -> None:
