@@ -7,15 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from app.cli.base import (
-    Group,
-    check_organization,
-    json_option,
-    open_database,
-    progress,
-    show,
-    warn,
-)
+from app.cli.base import Group, check_organization, json_option, open_database, progress, show, warn
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.intake import importer

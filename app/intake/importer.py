@@ -20,12 +20,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from app.errors import ForbiddenError, ValidationError
-from app.intake.events import (
-    Event,
-    InvalidEvent,
-    Members,
-    make_event,
-)
+from app.intake.events import Event, InvalidEvent, Members, make_event
 from app.intake.formats import FORMATS
 from app.intake.formats.base import bounded_lines
 from app.intake.store import Stored, prepare_storing

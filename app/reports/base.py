@@ -15,9 +15,7 @@ from sqlalchemy import Connection, Select
 
 from app.errors import UnavailableError
 from app.storage.driver import Reading, fetch
-from app.storage.tables import (
-    rollup_state,
-)
+from app.storage.tables import rollup_state
 from app.storage.types import as_utc
 
 P = TypeVar("P")

@@ -14,9 +14,7 @@ from sqlalchemy import Connection, Select
 
 from app.dates import days_until
 from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
-from app.storage.tables import (
-    daily_issuance,
-)
+from app.storage.tables import daily_issuance
 
 
 class DayCount(Point, frozen=True):

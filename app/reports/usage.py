@@ -13,10 +13,7 @@ from sqlalchemy import Connection, Select
 
 from app.ids import Id
 from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
-from app.storage.tables import (
-    agents,
-    monthly_agent_issuance,
-)
+from app.storage.tables import agents, monthly_agent_issuance
 
 
 class AgentCount(Point, frozen=True):

@@ -22,10 +22,7 @@ from app.storage.failures import is_conflict
 S = TypeVar("S")
 T = TypeVar("T")
 
-
 ATTEMPTS = 6
-
-
 _POOLED = (
     "the database session changed between two transactions: connect to PostgreSQL itself, not"
     " through a pooler in transaction mode"
@@ -38,7 +35,6 @@ _NAME_TENANT = sa.select(
 _NAME_WRITTEN = sa.select(
     sa.func.set_config("analytics.written", sa.bindparam("names", type_=sa.Text), True)
 )
-
 
 # The statement that begins a transaction of each kind. The drivers neither begin nor commit.
 # - A read on PostgreSQL is one statement, so it needs no BEGIN and ROLLBACK around it.

@@ -3,10 +3,7 @@
 import io
 from collections.abc import Iterator
 
-from app.intake.events import (
-    InvalidEvent,
-    Members,
-)
+from app.intake.events import InvalidEvent, Members
 
 MAX_LINE_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"

@@ -3,11 +3,7 @@
 import csv
 from collections.abc import Iterator
 
-from app.intake.events import (
-    InvalidEvent,
-    Members,
-    check_members,
-)
+from app.intake.events import InvalidEvent, Members, check_members
 from app.intake.formats.base import BOM, Record
 
 
