@@ -27,7 +27,7 @@ def free_port():
 def process(*command, environ, python=sys.executable, cwd=ROOT):
     """A child that is ended by SIGTERM and must then exit with 0; ``log`` is its output's file.
 
-    A file, since a pipe that nobody reads holds up whoever writes to it.
+    The output goes to a file, because a full pipe without a reader blocks its writer.
     """
     with tempfile.NamedTemporaryFile("w") as log:
         child = subprocess.Popen(
