@@ -173,7 +173,7 @@ def _settled_id(source: Database, wait_seconds: float) -> int:
     """The newest id, once every transaction has ended that may have drawn it or a lower one."""
     give_up = time.monotonic() + wait_seconds
     with source.reading() as connection:
-        candidate = newest_candidate(connection, read_state(connection).watermark)
+        candidate = newest_candidate(connection, read_state(connection))
         while candidate.writers:
             if time.monotonic() >= give_up:
                 raise _SourceChangedError([], describe_writers(connection, candidate))

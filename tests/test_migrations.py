@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.storage.database import Database
 from app.storage.schema import MIGRATIONS
 from app.storage.tables import agents, issuance_events, metadata
+from jobs.counting.run import run_rollup
 from tests.support.databases import migrate
 from tests.support.settings import make_settings
 
@@ -126,7 +127,8 @@ ROWS = {
     },
     "rollup_state": {
         "id": 1, "watermark": 7, "candidate": 9, "writers": "w", "last_started": AT,
-        "last_finished": AT, "corrections": 2,
+        "last_finished": AT, "corrections": 2, "newest": 1, "newest_tenant_id": "t",
+        "newest_event_id": "e", "newest_upto": 7, "refusal": "because",
     },
     "rollup_runs": {
         "started_at": AT, "finished_at": AT, "outcome": "failed", "events": 1, "buckets": 3,
@@ -180,6 +182,30 @@ def test_an_upgrade_keeps_every_row(database_url, revision):
     assert read(database, columns) == before
     assert tables(database) == ROWS.keys()
     database.dispose()
+
+
+def test_an_upgrade_notes_the_newest_counted_event(database_url):
+    """A filled database of the previous version knows its newest counted event afterwards."""
+    migrate(database_url, "base")
+    migrate(database_url, "0003")
+    database = Database(make_settings(database_url).database_url)
+    for event in ("first", "counted", "pending"):
+        insert(database, event=event)
+    database.write(
+        lambda connection: connection.execute(text("UPDATE rollup_state SET watermark = 2"))
+    )
+    migrate(database_url)
+    assert noted(database) == (2, "t", "counted", 2, None)
+    run = run_rollup(database, window_ids=10, wait_seconds=5)
+    assert (run.events, run.outcome) == (1, "done")
+    assert noted(database) == (3, "t", "pending", 3, None)
+    database.dispose()
+
+
+def noted(database):
+    columns = "newest, newest_tenant_id, newest_event_id, newest_upto, refusal"
+    with database.reading() as connection:
+        return connection.execute(text(f"SELECT {columns} FROM rollup_state")).one()
 
 
 def test_columns_and_keys_are_those_of_the_models(database):
