@@ -10,10 +10,10 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.storage.database import Database
-from app.storage.schema import MIGRATIONS
+from app.storage.schema import MIGRATIONS, lost_by_downgrade
 from app.storage.tables import agents, issuance_events, metadata
 from jobs.counting.run import run_rollup
-from tests.support.databases import migrate
+from tests.support.databases import downgrade, migrate
 from tests.support.settings import make_settings
 
 INSERT = text(
@@ -206,6 +206,47 @@ def noted(database):
     columns = "newest, newest_tenant_id, newest_event_id, newest_upto, refusal"
     with database.reading() as connection:
         return connection.execute(text(f"SELECT {columns} FROM rollup_state")).one()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_a_downgrade_names_every_row_that_it_deletes(database_url, revision):
+    """The rows that a downgrade announces are those that are missing afterwards."""
+    database = Database(make_settings(database_url).database_url)
+    before = set(fill(database))
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, revision)
+    assert lost.pop("rollup_state.refusal") == 1
+    downgrade(database_url, revision)
+    gone = before - tables(database)
+    assert dict.fromkeys(gone - {"purged_months"}, 1) == lost
+    database.dispose()
+
+
+def test_a_downgrade_to_base_names_every_table(database_url):
+    """The way back to an empty database names all events and numbers."""
+    database = Database(make_settings(database_url).database_url)
+    fill(database)
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, "base")
+    assert lost.keys() - {"rollup_state.refusal"} == ROWS.keys() - {"rollup_state", "purged_months"}
+    migrate(database_url, "base")
+    assert tables(database) == set()
+    database.dispose()
+
+
+def test_purged_months_survive_a_downgrade(database_url, flask):
+    """After a downgrade and an upgrade it is still known which months cannot be recounted."""
+    database = Database(make_settings(database_url).database_url)
+    columns = fill(database)
+    months = read(database, {"purged_months": columns["purged_months"]})
+    downgrade(database_url, "0001")
+    assert "purged_months" not in tables(database)
+    migrate(database_url, "0001")  # an upgrade that is not needed changes nothing
+    migrate(database_url)
+    assert read(database, {"purged_months": columns["purged_months"]}) == months
+    assert tables(database) == set(metadata.tables)
+    assert flask("db", "check").returncode == 0
+    database.dispose()
 
 
 def test_columns_and_keys_are_those_of_the_models(database):
