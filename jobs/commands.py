@@ -323,7 +323,8 @@ def copy(url: str, as_json: bool) -> None:
     """Copy everything in DATABASE_URL into another database, and compare the two.
 
     The other database is empty and migrated: run `flask db upgrade` there first. It gets
-    everything or nothing. Stop the writers and the scheduler before the copy.
+    everything or nothing. Stop the writers and the scheduler before the copy, and start them on the
+    other database: changes of DATABASE_URL after the comparison are not in the copy.
     """
     settings = Settings.from_environ()
     source = open_database(settings)
