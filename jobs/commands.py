@@ -180,10 +180,7 @@ def rebuild(first: date, last: date, force: bool, as_json: bool) -> None:
 @rollup.command(
     examples=["flask rollup resume", "flask rollup resume --json"],
     interrupted="counting is still refused; run it again",
-    exits={
-        1: "an error, or the numbers cannot be proven: counting is still refused",
-        EX_TEMPFAIL: "a writer's open transaction delays this; nothing was changed, run it again",
-    },
+    exits={1: "an error, an open writer, or numbers that cannot be proven: still refused"},
 )
 @click.option(
     "--accept-loss",
@@ -202,15 +199,9 @@ def resume(accept_loss: bool, as_json: bool) -> None:
         done = resume_counting(
             database, accept_loss=accept_loss, on_step=partial(on_progress, "recounting")
         )
-    result = asdict(done) | {"writers": [str(writer) for writer in done.writers]}
-    if done.writers:
-        show(result, "nothing was changed: writers are open", as_json=as_json)
-        for writer in done.writers:
-            warn(f"held up by {writer}")
-        sys.exit(EX_TEMPFAIL)
     ended = "counting was not refused" if done.refusal is None else "counting goes on"
     text = f"{ended}: {_corrected(done.buckets, done.correction)}"
-    show(result, text, as_json=as_json)
+    show(asdict(done), text, as_json=as_json)
 
 
 def _corrected(buckets: int, correction: int | None) -> str:

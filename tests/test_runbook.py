@@ -258,7 +258,7 @@ def test_a_refusal_ends_by_the_words_of_the_page(postgresql_url, admin, fault):
         assert flask("rollup", "rebuild", "--force", *MONTHS).returncode == 0
     for line in blocks(page, "sh")[0].splitlines():
         assert flask(*line.split()[1:]).returncode == 0, line
-    store(postgresql_url, "three", "four", "five")
+    store(postgresql_url, "one", "two", "three", "four", "five")
     assert flask("rollup", "run").returncode == 0
     assert assert_exact_at(postgresql_url) == 5
 

@@ -200,6 +200,7 @@ def _connection(database: Database) -> tuple[str, dict[str, str]]:
     """
     words, options = database.engine.dialect.create_connect_args(database.engine.url)
     password = options.pop("password", None)
+    options.pop("context", None)  # the driver's own, which no other program knows
     options = {"application_name": "agentidp-analytics backup", **_KEEPALIVES, **options}
     variables = {} if password is None else {"PGPASSWORD": str(password)}
     return make_conninfo(*words, **options), {**os.environ, **variables}

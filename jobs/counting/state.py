@@ -1,10 +1,11 @@
 """The state row: reading it, locking it, and the error when it is missing."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Table
 
 from app.errors import RefusedError, UnavailableError
 from app.storage.citus import open_parts
@@ -39,13 +40,18 @@ def read_state(connection: Connection, *columns: Any, lock: bool = False) -> Row
     if row is None:
         raise no_state()
     if lock:
-        _await_others(connection)
+        await_parts(connection, LOCKED)
     return row
 
 
-def _await_others(connection: Connection) -> None:
+def await_parts(connection: Connection, tables: Iterable[Table[Any]]) -> None:
+    """On a cluster, wait until no node has an open part of a transaction that wrote to ``tables``.
+
+    Raises:
+        UnavailableError: a node is unreachable, or still holds prepared parts.
+    """
     give_up = time.monotonic() + PATIENCE_SECONDS
-    while parts := open_parts(connection, LOCKED):
+    while parts := open_parts(connection, tables):
         if time.monotonic() > give_up:
             raise UnavailableError(
                 f"a transaction is still prepared at a node: {', '.join(sorted(parts))}"

@@ -4,7 +4,8 @@ The order makes it exact:
 
 1. Lock the events against writers for a moment. So every transaction that has drawn an id ends
    first. Then move the id sequence beyond the watermark and beyond every event. From now on, the
-   events up to the watermark are all there, and no new one joins them.
+   events up to the watermark are all there, and no new one joins them. A switch-over leaves the
+   sequence of the history behind as well, so it is moved, too.
 2. Rebuild every month whose raw events are all kept. This adds the events that were never counted.
    It refuses if counted events are missing.
 3. Compare the totals of purged months: stored = kept + purged. They cannot be rebuilt.
@@ -12,23 +13,29 @@ The order makes it exact:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.storage.database import Database
-from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_state
+from app.storage.tables import (
+    daily_issuance,
+    issuance_events,
+    purged_months,
+    rollup_runs,
+    rollup_state,
+)
 from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
-from jobs.counting.sequences import advance, newest_id
-from jobs.counting.state import read_state
-from jobs.counting.watermark import Candidate, Writer, describe_writers, open_writers
+from jobs.counting.sequences import advance
+from jobs.counting.state import await_parts, read_state
+from jobs.counting.watermark import Candidate, describe_writers, open_writers
 from jobs.recount.rebuild import LostEventsError, OnStep, Rebuilt, rebuild_kept_months
 
 LOCK_TIMEOUT = "10s"
@@ -37,15 +44,11 @@ _LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"
 
 @dataclass(frozen=True)
 class Resumed:
-    """The refusal that ended, if there was one, and the corrections.
-
-    If ``writers`` were open for too long, nothing was changed.
-    """
+    """The refusal that ended, if there was one, and the corrections."""
 
     refusal: str | None
-    buckets: int = 0
-    correction: int | None = None
-    writers: list[Writer] = field(default_factory=list)
+    buckets: int
+    correction: int | None
 
 
 def resume(
@@ -62,7 +65,8 @@ def resume(
         on_step: as for ``rebuild``.
 
     Raises:
-        RefusedError: the numbers cannot be proven; the message says what to do.
+        RefusedError: the numbers cannot be proven, or a writer stays open; the message says what
+            to do.
     """
     with database.reading() as connection:
         refusal = read_state(connection).refusal
@@ -72,32 +76,39 @@ def resume(
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
         with database.reading() as connection:
-            found = describe_writers(connection, Candidate(0, open_writers(connection)))
-        return Resumed(refusal, writers=found)
+            open_now = Candidate(0, open_writers(connection))
+            writers = "; ".join(map(str, describe_writers(connection, open_now)))
+        raise RefusedError(
+            f"held up by {writers or 'a lock on issuance_events'}; nothing was changed. Wait until"
+            " it ends, then run this again"
+        ) from None
     rebuilt = _rebuild(database, on_step, accept_loss=accept_loss)
     database.write(partial(_end, accept_loss=accept_loss))
     return Resumed(refusal, rebuilt.buckets, rebuilt.correction)
 
 
 def _settle_ids(connection: Connection) -> None:
-    """Wait for all writers, then move the sequence beyond the watermark and every event."""
-    event, on_postgresql = issuance_events.c, connection.dialect.name == "postgresql"
-    if on_postgresql:
+    """Wait for all writers, then move each sequence beyond its rows and beyond the watermark."""
+    if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         lock = f"LOCK TABLE {issuance_events.name} IN SHARE ROW EXCLUSIVE MODE"
         connection.execute(sa.text(lock))
-    watermark: int = read_state(connection).watermark
-    newest = max(watermark, connection.scalar(sa.select(sa.func.max(event.id))) or 0)
-    if newest <= newest_id(connection, event.id):
-        return
+        # On a cluster, a writer that has ended here may have left prepared parts at the nodes.
+        await_parts(connection, [issuance_events])
+    newest = {issuance_events.c.id: read_state(connection).watermark, rollup_runs.c.id: 0}
     try:
-        advance(connection, event.id, newest)
+        for column, least in newest.items():
+            advance(connection, column, max(least, _newest(connection, column)))
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
             raise
         raise RefusedError(
-            "this role may not move the id sequence: run this as the owner of the tables"
+            "this role may not move the id sequences: run this as the owner of the tables"
         ) from error
+
+
+def _newest(connection: Connection, column: Column[int]) -> int:
+    return connection.scalar(sa.select(sa.func.max(column))) or 0
 
 
 def _rebuild(database: Database, on_step: OnStep, *, accept_loss: bool) -> Rebuilt:
