@@ -189,7 +189,8 @@ class Settings:
         "RATE_LIMIT_STORAGE",
         parsing.rate_limit_storage,
         "memory://",
-        "`memory://` counts in each worker process; `redis://…` counts for all of them together",
+        "`memory://` counts in each worker process; `redis://…` counts for all of them together,"
+        " by the hosts' clocks",
         secret=True,
     )
     max_body_bytes: int = setting(
