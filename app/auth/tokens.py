@@ -18,6 +18,7 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from app.auth.jwks import ALGORITHMS, KeySet
+from app.auth.provider_http import trusted_certificates
 from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
@@ -73,6 +74,8 @@ def init_app(app: Flask, settings: Settings) -> None:
     """Configure flask-jwt-extended with the keys, issuer and audience of ``settings``."""
     cache = TokenCache[Caller]()
     app.extensions[_EXTENSION] = cache
+    if settings.provider is not None:
+        trusted_certificates(settings)  # an invalid file stops the start, and not the first sign-in
     algorithms, find_key = _key_source(settings, cache.clear)
     app.config.update(
         JWT_TOKEN_LOCATION=["headers"],
@@ -108,12 +111,14 @@ def _key_source(
 ) -> tuple[Sequence[str], Callable[[dict[str, Any]], Any]]:
     """The accepted algorithms, and a function from a token's unverified header to its key."""
     if settings.jwt_jwks_url is not None:
-        keys = KeySet(settings.jwt_jwks_url, on_fetch)
+        keys = KeySet(settings.jwt_jwks_url, trusted_certificates(settings), on_fetch)
 
         def find_key(header: dict[str, Any]) -> Any:
             kid = header.get("kid")
+            found = keys.find(kid) if isinstance(kid, str) else None
+            algorithm = header.get("alg")
             # The PyJWK is returned, not its bare key: it allows only its own algorithm.
-            key = keys.find(kid) if isinstance(kid, str) else None
+            key = found.get(algorithm) if found and isinstance(algorithm, str) else None
             if key is None:
                 raise InvalidTokenError("the identity provider has no key with this kid")
             return key
@@ -138,12 +143,13 @@ def verify_token(token: str) -> Caller:
     cache: TokenCache[Caller] = current_app.extensions[_EXTENSION]
     caller = cache.get(token)
     if caller is None:
+        generation = cache.generation
         claims = _verified_claims(token)
         client_id = str(claims.get("client_id") or claims.get("azp") or claims.get("sub"))
         subject = str(claims.get("sub") or client_id)
         expires = claims["exp"]
         caller = Caller(_tenant_id(claims), _scopes(claims), client_id, subject, expires)
-        cache.put(token, caller, expires)
+        cache.put(token, caller, expires, generation)
     return caller
 
 

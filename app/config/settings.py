@@ -150,6 +150,16 @@ class Settings:
         Computed("`scope`, else `scp`"),
         "the claim that holds the scopes",
     )
+    ssl_cert_file: Path | None = setting(
+        "SSL_CERT_FILE",
+        Path,
+        None,
+        "a PEM file of certificate authorities that may sign the identity provider's certificate,"
+        " beside the system's; for key set and sign-in",
+    )
+    requests_ca_bundle: Path | None = setting(
+        "REQUESTS_CA_BUNDLE", Path, None, "the same, by a name that other programs use"
+    )
     oidc_issuer: str | None = setting(
         "OIDC_ISSUER",
         parsing.issuer,
