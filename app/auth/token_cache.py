@@ -3,7 +3,8 @@
 An entry is found by the hash of the whole token. It is valid for at most a minute and never past
 the token's expiry. A fetch of the provider's keys empties the cache, so a withdrawn key stops
 working at that fetch. Cached tokens delay such a fetch by at most a minute. The cache has a
-maximum size, because the owner of a key can sign any number of tokens.
+maximum size, because the owner of a key can sign any number of tokens. A value is small, because
+:class:`~app.auth.tokens.Caller` keeps only short texts of a token.
 """
 
 import threading

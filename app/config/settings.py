@@ -142,13 +142,21 @@ class Settings:
         "JWT_ORGANIZATION_CLAIM",
         parsing.claim,
         "organization_id",
-        "the claim that names the organization",
+        "the claim that names the organization; `a.b` or the JSON pointer `/a/b` for a claim inside"
+        " another",
     )
     jwt_scope_claim: str | None = setting(
         "JWT_SCOPE_CLAIM",
         parsing.claim,
         Computed("`scope`, else `scp`"),
-        "the claim that holds the scopes",
+        "the claim that holds the scopes, named in the same ways",
+    )
+    require_at_jwt: bool = setting(
+        "REQUIRE_AT_JWT",
+        parsing.flag,
+        "0",
+        "`1` accepts only tokens whose header has the type `at+jwt` (RFC 9068); see"
+        " [security](security.md#kinds-of-token)",
     )
     ssl_cert_file: Path | None = setting(
         "SSL_CERT_FILE",

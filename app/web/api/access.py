@@ -8,15 +8,8 @@ import re
 
 from flask import g, request
 
-from app.auth.tokens import (
-    AGENTS_WRITE,
-    EVENTS_WRITE,
-    EVENTS_WRITE_ANY,
-    TOKEN_SYNTAX,
-    Caller,
-    tenant_of,
-    verify_token,
-)
+from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE, EVENTS_WRITE_ANY
+from app.auth.tokens import TOKEN_SYNTAX, Caller, tenant_of, verify_token
 from app.errors import ForbiddenError, UnauthorizedError
 
 _BEARER = re.compile(rf"bearer +({TOKEN_SYNTAX.pattern})", re.IGNORECASE)

@@ -143,6 +143,21 @@ def test_a_cleared_cache_forgets_running_verifications():
     assert kept.get("token") == 1
 
 
+LONG = {"scope": " ".join(f"s:{number}" for number in range(1500)) + " events:write"}
+LONG_LIST = {"scope": ["events:write", *(f"s:{number}" for number in range(1500))]}
+LONG_NAMES = {"sub": "s" * 4000, "client_id": "\U0001f600" * 2000, "jti": "j" * 2000}
+
+
+@pytest.mark.parametrize("claims", [LONG, LONG_LIST, LONG_NAMES, LONG | LONG_NAMES])
+def test_a_cached_token_takes_few_bytes(app, claims):
+    """The cache keeps the scopes of this service and short names, however long a token is."""
+    with app.app_context():
+        caller = tokens.verify_token(token("\U0001f600" * 255, **claims))
+    texts = [caller.tenant_id, caller.client_id, caller.subject, *caller.scopes]
+    assert sum(map(sys.getsizeof, [*texts, caller.scopes])) < 4096
+    assert caller.scopes == ({"events:write"} if "scope" in claims else set())
+
+
 def test_no_token_is_kept_as_it_is(client):
     headers = bearer()
     client.get(READ, headers=headers)
