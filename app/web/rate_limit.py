@@ -128,8 +128,9 @@ class RateLimiter:
             return self._count(self._own, caller)
 
     def _count(self, counter: Any, caller: str) -> None:
-        # All rates are tested before one is used: a refused request must use up none of them.
-        full = next((rate for rate in self._rates if not counter.test(rate, caller)), None)
+        # Of several rates, all are tested before one is used: a refused request must use up none.
+        several = self._rates if len(self._rates) > 1 else []
+        full = next((rate for rate in several if not counter.test(rate, caller)), None)
         if full is None:
             # Another process may have used a rate since the test.
             full = next((rate for rate in self._rates if not counter.hit(rate, caller)), None)
