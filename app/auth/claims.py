@@ -19,8 +19,8 @@ _MAX_NAME = 255
 Claims = Mapping[str, Any]
 
 # An issuer signs other kinds of token with the same keys. Cognito names the kind in token_use,
-# Keycloak in typ (its Offline tokens are refresh tokens), others in type, token_type or tokenName.
-_KIND_CLAIMS = ("token_use", "typ", "type", "token_type", "tokenName")
+# Keycloak in typ (its Offline tokens are refresh tokens), Casdoor in tokenType, others otherwise.
+_KIND_CLAIMS = ("token_use", "typ", "type", "token_type", "tokenType", "tokenName")
 _OTHER_KIND = re.compile(r"((serialized-)?id|refresh|offline|logout)([ _-]?token)?", re.IGNORECASE)
 _ACCESS_KIND = re.compile(r"(access|bearer|dpop)([ _-]?token)?", re.IGNORECASE)
 # Hashes of the tokens that were issued beside an ID token. No other kind has them.

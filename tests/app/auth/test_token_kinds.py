@@ -81,10 +81,18 @@ def test_another_type_in_the_header_is_401(client, name):
     check_unauthorized(client.get(READ, headers=typed(typ=name)))
 
 
-KIND_CLAIMS = ["token_use", "typ", "type", "token_type", "tokenName"]
+KIND_CLAIMS = ["token_use", "typ", "type", "token_type", "tokenType", "tokenName"]
 OTHER_KINDS = [
     *("id", "ID", "Id", "id_token", "Serialized-ID", "refresh", "Refresh", "REFRESH"),
-    *("refresh_token", "offline", "Offline", "Logout", "logout_token"),
+    *(
+        "refresh_token",
+        "refresh-token",
+        "RefreshToken",
+        "offline",
+        "Offline",
+        "Logout",
+        "logout_token",
+    ),
 ]
 
 
@@ -104,6 +112,7 @@ def test_a_token_that_says_it_is_for_something_else_is_401(client, claim):
         {"token_type": "access"},
         {"token_type": "Bearer"},
         {"tokenName": "access_token"},
+        {"tokenType": "access-token"},
         {"typ": "Bearer", "token_use": "access", "type": "access"},
     ],
     ids=str,
