@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from app.errors import CODES, ServiceError, UnavailableError
 from app.storage.failures import is_unavailable
 from app.telemetry import metrics
+from app.web import request_log
 from app.web.api.bodies import too_large
 from app.web.api.schemas import Problem
 from app.web.context import services
@@ -35,7 +36,8 @@ def init_app(app: Flask) -> None:
 
 
 def service_error(error: ServiceError) -> Response:
-    """Respond to an error of the service itself."""
+    """Respond to an error of the service itself, and log its cause."""
+    request_log.note_cause(error)
     response = _error_response(error.status, error.code, error.message, error.details)
     response.headers.update(error.headers)
     return response
