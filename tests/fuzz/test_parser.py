@@ -14,7 +14,7 @@ from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
 from app.web.api.bodies import split_json
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
 
 # Functions are fuzzed in seconds.
 pytestmark = pytest.mark.quick
@@ -36,7 +36,7 @@ def check_accepted(event):
 @given(TEXTS, st.sampled_from([None, "org-a"]))
 def test_any_text_is_an_event_or_a_declared_error(text, tenant):
     try:
-        event = parse_event(text, tenant, NOW)
+        event = parse_event(text, tenant, NOW, EVENT_BYTES)
     except (InvalidEvent, ForbiddenError):
         return
     check_accepted(event)
@@ -47,7 +47,7 @@ def test_any_text_is_an_event_or_a_declared_error(text, tenant):
 def test_an_accepted_event_says_what_was_sent(members):
     text = json.dumps(members).encode()
     try:
-        event = parse_event(text, None, NOW)
+        event = parse_event(text, None, NOW, EVENT_BYTES)
     except InvalidEvent:
         return
     check_accepted(event)
@@ -59,7 +59,7 @@ def test_an_accepted_event_says_what_was_sent(members):
 @given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=4))
 def test_a_good_event_is_found_whatever_stands_beside_it(before, after):
     try:
-        batch = parse_batch([*before, TEXT_OF_GOOD, *after], "org-a", NOW)
+        batch = parse_batch([*before, TEXT_OF_GOOD, *after], "org-a", NOW, EVENT_BYTES)
     except ForbiddenError:
         return
     assert batch.received == len(before) + 1 + len(after)
