@@ -20,6 +20,8 @@ from app.intake.importer import Importer
 from app.storage.database import Database
 from tests.support.settings import NOW
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture
 def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Result]]:
@@ -32,9 +34,10 @@ def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Resu
 
         return CliRunner().invoke(command)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {one: signal.getsignal(one) for one in STOPPING}
     yield run
-    signal.signal(signal.SIGINT, handler)
+    for one, handler in handlers.items():
+        signal.signal(one, handler)
 
 
 def test_an_interrupted_connection_reset_logs_no_traceback(
@@ -69,7 +72,7 @@ def test_another_one_is_too_late_to_spoil_the_way_out(run: Callable[..., Result]
         raise KeyboardInterrupt
 
     run(work)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert {signal.getsignal(one) for one in STOPPING} == {signal.SIG_IGN}
 
 
 def outcome(result: Result) -> tuple[int, str]:
