@@ -18,7 +18,7 @@ from app.cli.base import Command, open_database
 from app.config.settings import Settings
 from app.intake.importer import Importer
 from app.storage.database import Database
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -95,7 +95,8 @@ def test_an_interruption_before_a_pipe_read_ends_the_import(
 
     def work(database: Database) -> None:
         threading.Thread(target=press, daemon=True).start()
-        Importer(database, "ndjson", None, lambda: NOW, print, lambda: None).load("-", pipe)
+        importer = Importer(database, "ndjson", None, EVENT_BYTES, lambda: NOW, print, lambda: None)
+        importer.load("-", pipe)
 
     began = time.monotonic()
     assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")

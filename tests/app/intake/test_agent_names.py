@@ -38,7 +38,7 @@ def load(database):
     def load(text, file_format):
         refused = []
         importer = Importer(
-            database, file_format, TENANT, lambda: NOW, refused.append, lambda: None
+            database, file_format, TENANT, EVENT_BYTES, lambda: NOW, refused.append, lambda: None
         )
         importer.load("file", io.BufferedReader(io.BytesIO(text)))
         return [each.reason for each in refused]
