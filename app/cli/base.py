@@ -29,6 +29,9 @@ EX_TEMPFAIL = 75
 EX_INTERRUPTED = 130
 EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
 
+# Ctrl-C, an end by the service manager, and the end of a terminal's session.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # The step, how much of it is done, and its total, which is None if unknown.
 OnProgress = Callable[[str, int, int | None], None]
 
@@ -70,8 +73,9 @@ class Command(click.Command):
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if _is_interruption(error):
-                # Everything is rolled back by now, so another Ctrl-C would only disturb the exit.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                # Everything is rolled back by now, so another signal would only disturb the exit.
+                for number in _STOPPING:
+                    signal.signal(number, signal.SIG_IGN)
                 warn(f"Interrupted: {self.interrupted}")
                 raise click.exceptions.Exit(EX_INTERRUPTED) from None
             if isinstance(error, ServiceError):
@@ -93,9 +97,16 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands."""
+    """A group of commands, in which SIGTERM and SIGHUP do what Ctrl-C does."""
 
     command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for number in _STOPPING:
+            # A parent process such as nohup may have a signal ignored, which then stays so.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+        return super().invoke(ctx)
 
 
 def _is_interruption(error: BaseException | None) -> bool:

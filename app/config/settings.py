@@ -223,6 +223,13 @@ class Settings:
         "10000",
         "the largest number of events in a batch",
     )
+    max_event_bytes: int = setting(
+        "MAX_EVENT_BYTES",
+        integer(1024, 1024**2),
+        "65536",
+        "the largest event or name of an agent in a body, and the largest line or CSV record of an"
+        " import",
+    )
     rollup_interval_seconds: int = setting(
         "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the seconds between two rollup runs"
     )
