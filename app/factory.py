@@ -11,6 +11,7 @@ from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
+from app.waits import Waits
 from app.web import context, cors, errors, rate_limit, request_log
 from app.web.api import agents, docs, events, health, reports
 from app.web.pages import dashboard, formatting, sessions, signin
@@ -51,7 +52,8 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    context.init_app(app, context.Services(settings, database, clock))
+    waits = Waits(settings.web_threads)
+    context.init_app(app, context.Services(settings, database, clock, waits))
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

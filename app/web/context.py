@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from app.config.settings import Settings
 from app.storage.database import Database
+from app.waits import Waits
 from app.web.params import TextConverter
 
 EXTENSION = "analytics"
@@ -24,6 +25,7 @@ class Services:
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
+    waits: Waits
     stopping: Callable[[], bool] = lambda: False
 
 
