@@ -38,6 +38,11 @@ class Waits:
             self._held += 1
             return True
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is free at this moment."""
+        return self._held == self.limit
+
     def leave(self, *, client: bool = False) -> None:
         """Give back a slot that :meth:`enter` took for the same kind of wait."""
         with self._lock:

@@ -43,7 +43,8 @@ class Settings:
         "DATABASE_URL",
         parsing.database_url,
         Computed("a SQLite file in `instance/`"),
-        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` means psycopg 3",
+        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` and `postgres://` mean"
+        " psycopg 3",
         secret=True,
     )
     allow_sqlite: bool = setting(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app.errors import CODES, ServiceError, UnavailableError
-from app.storage.failures import is_unavailable
+from app.storage.failures import is_unavailable, unavailable_message
 from app.telemetry import metrics
 from app.web.api.bodies import too_large
 from app.web.api.schemas import Problem
@@ -66,8 +66,9 @@ def unexpected_error(error: Exception) -> Response:
     if isinstance(error, PoolTimeoutError):
         metrics.count_timeout()
     if is_unavailable(error):
-        log.error("database unavailable: %s", type(error).__name__)
-        return service_error(UnavailableError("the database is unavailable; try again"))
+        message = unavailable_message(error)
+        log.error("database unavailable: %s: %s", type(error).__name__, message)
+        return service_error(UnavailableError(message))
     log.error("unexpected error", exc_info=error)
     return _error_response(500, *CODES[500])
 
