@@ -44,9 +44,6 @@ def service_error(error: ServiceError) -> Response:
 def http_error(error: HTTPException) -> Response:
     """Respond to an error that Flask or Werkzeug raised."""
     status = error.code or 500
-    # A body that stops arriving: see SILENT_SECONDS in app.server.gunicorn_config.
-    if isinstance(error.__context__, BlockingIOError):
-        status = HTTPStatus.REQUEST_TIMEOUT
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
