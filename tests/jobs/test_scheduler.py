@@ -171,7 +171,7 @@ def test_a_clock_set_back_stops_no_task(monkeypatch):
     """After the host's clock is set back or forward, tasks run at their interval as before."""
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", SetClock)
     ticks = queue.SimpleQueue()
-    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None})
     scheduler.add_job(ticks.put, "interval", (1,), seconds=0.2, next_run_time=SetClock.now(UTC))
     scheduler.start()
     try:
