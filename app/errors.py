@@ -84,6 +84,12 @@ class ForbiddenError(ServiceError):
         return {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
+class RequestTimeoutError(ServiceError):
+    """A request whose body did not arrive in time."""
+
+    status = 408
+
+
 class PayloadTooLargeError(ServiceError):
     """Too many events or bytes in one batch; ``details`` names the limit."""
 

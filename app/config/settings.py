@@ -43,7 +43,8 @@ class Settings:
         "DATABASE_URL",
         parsing.database_url,
         Computed("a SQLite file in `instance/`"),
-        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` means psycopg 3",
+        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` and `postgres://` mean"
+        " psycopg 3",
         secret=True,
     )
     allow_sqlite: bool = setting(
@@ -71,7 +72,7 @@ class Settings:
         "WEB_THREADS",
         integer(1, 1000),
         "4",
-        "the threads of each process; each thread has a database connection",
+        "the requests that each process handles at once; each has a database connection",
     )
     trusted_proxies: int = setting(
         "TRUSTED_PROXIES",
@@ -223,6 +224,13 @@ class Settings:
         "10000",
         "the largest number of events in a batch",
     )
+    max_event_bytes: int = setting(
+        "MAX_EVENT_BYTES",
+        integer(1024, 1024**2),
+        "65536",
+        "the largest event or name of an agent in a body, and the largest line or CSV record of an"
+        " import",
+    )
     rollup_interval_seconds: int = setting(
         "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the seconds between two rollup runs"
     )
@@ -274,7 +282,7 @@ class Settings:
         "PROMETHEUS_MULTIPROC_DIR",
         parsing.folder,
         Computed("a new folder"),
-        "the folder where gunicorn's workers share their metrics; emptied at the start;"
+        "the folder where gunicorn's workers share their metrics; must hold nothing else;"
         " used by the web only",
     )
     tracing: bool = setting(
