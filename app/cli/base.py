@@ -22,7 +22,7 @@ from app.config.settings import Settings, colours_wanted
 from app.errors import ServiceError
 from app.ids import is_id
 from app.storage.database import Database
-from app.storage.failures import is_unavailable
+from app.storage.failures import is_missing_table, is_unavailable
 
 # "Temporary failure" in sysexits.h: nothing is lost, the same command may succeed later.
 EX_TEMPFAIL = 75
@@ -186,18 +186,21 @@ def database_problem(error: BaseException) -> str:
     """The first line of the database's own message, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     lines = str(cause).strip().splitlines() or [type(error).__name__]
-    return f"database: {lines[0]}{_MIGRATE if _is_missing(cause, lines[0]) else ''}"
+    if is_missing_table(error):
+        return (
+            f"database: {lines[0]} (the schema is missing or out of date; run `flask db upgrade`)"
+        )
+    return f"database: {lines[0]}{_OTHER if _is_missing_column(cause, lines[0]) else ''}"
 
 
-def _is_missing(cause: BaseException | None, line: str) -> bool:
-    """Whether PostgreSQL or SQLite reports a missing table or column."""
+def _is_missing_column(cause: BaseException | None, line: str) -> bool:
     code = getattr(cause, "sqlstate", None)
-    return code in _UNDEFINED if code else any(text in line for text in _NO_SUCH)
+    return code == _UNDEFINED if code else any(text in line for text in _NO_SUCH)
 
 
-_UNDEFINED = ("42P01", "42703")
-_NO_SUCH = ("no such table", "no such column", "has no column named")
-_MIGRATE = " (the schema may be out of date; check it with `flask db current`)"
+_UNDEFINED = "42703"
+_NO_SUCH = ("no such column", "has no column named")
+_OTHER = " (the schema may be out of date; check it with `flask db current`)"
 
 
 def check_organization(organization: str | None) -> None:

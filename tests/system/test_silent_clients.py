@@ -1,6 +1,7 @@
 """Clients that stop in the middle of a request, or do not take its answer, hold no thread."""
 
 import http.client
+import json
 import socket
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -13,14 +14,17 @@ from tests.support.tokens import bearer
 
 THREADS = 4
 SECONDS = 1
+HEAD_SECONDS = 5
 # gunicorn waits so long for a client to hang up that it has answered.
 LINGERING_SECONDS = 2
 # As it is deployed, but less patient; and an answer that no buffer takes whole.
 CONFIG = f"""
-from app.server import gunicorn_config as serving
-
-serving.SILENT_SECONDS = {SECONDS}
+from app.server import clients
 from app.server.gunicorn_config import *
+
+clients.HEAD_SECONDS = {HEAD_SECONDS}
+clients.BODY_SECONDS = clients.ANSWER_SECONDS = {SECONDS}
+clients.ANSWER_BYTES_PER_SECOND = 1 << 30
 """
 PROBE = """
 from wsgi import app
@@ -58,9 +62,11 @@ def connections(port, sent, count=THREADS):
 
 
 def check_served(port):
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SECONDS)) as other:
-        other.request("GET", "/health")
-        assert other.getresponse().status == 200
+    """Liveness and a report are served."""
+    for path in ("/health", "/api/v1/analytics/tokens"):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SECONDS)) as other:
+            other.request("GET", path, headers=bearer())
+            assert other.getresponse().status == 200
 
 
 def test_half_a_head_is_waited_for_a_while(port):
@@ -73,16 +79,63 @@ def test_half_a_head_is_waited_for_a_while(port):
     "length", ["Content-Length: 500\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1f"]
 )
 def test_half_a_body_is_answered_as_one_that_may_be_sent_again(port, length):
-    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{lines}{length}"
-    with connections(port, head.encode()) as silent:
+    with connections(port, post_head(length)) as silent:
         check_served(port)
         for one in silent:
-            answer = http.client.HTTPResponse(one)
-            answer.begin()
-            assert answer.status == 408
-            assert b"Request Timeout" in answer.read()
+            status, body = answer_to(one)
+            assert status == 408
+            assert json.loads(body) == {
+                "code": "VALIDATION_ERROR",
+                "message": "the body did not arrive in time; send the request again",
+            }
+
+
+def post_head(rest):
+    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{lines}{rest}".encode()
+
+
+def answer_to(connection):
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, answer.read()
+
+
+def test_a_crowd_of_silent_bodies_holds_up_nobody(port):
+    """Beyond the limit a missing body is refused at once, and other requests are served."""
+    with connections(port, post_head("Content-Length: 9\r\n\r\n"), 10 * THREADS) as silent:
+        began = time.monotonic()
+        check_served(port)
+        whole = b'[{"id":"1","agentId":"a","issuedAt":"2026-04-01T09:00:00Z"}]'
+        with connections(port, post_head(f"Content-Length: {len(whole)}\r\n\r\n") + whole, 1) as (
+            one,
+        ):
+            assert answer_to(one)[0] == 202
+        assert time.monotonic() - began < 5 * SECONDS
+        statuses = [answer_to(one)[0] for one in silent]
+    assert set(statuses) == {408, 503}
+
+
+def test_clients_that_come_and_fall_silent_do_not_delay_health(port):
+    """Ten bodies a second that never come leave ``/health`` and reads as quick as before."""
+    slowest = 0.0
+    with ExitStack() as opened:
+        for _ in range(50):
+            opened.enter_context(connections(port, post_head("Content-Length: 9\r\n\r\n"), 1))
+            opened.enter_context(connections(port, b"GET /health HT", 1))
+            began = time.monotonic()
+            check_served(port)
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.1)
+    assert slowest < 2 * SECONDS
+
+
+def test_connections_that_send_nothing_hold_no_thread(port):
+    with connections(port, b"", 10 * THREADS):
+        began = time.monotonic()
+        check_served(port)
+        assert time.monotonic() - began < SECONDS
 
 
 def test_clients_that_do_not_hang_up_are_left_behind_at_once(port):

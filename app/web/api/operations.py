@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE
+from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
