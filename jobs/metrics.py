@@ -15,6 +15,8 @@ from jobs.counting.status import Standing, standing
 
 OUTCOMES = ("done", "held_up", "failed", "refused")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# Prometheus waits ten seconds for a scrape; a connection may take five of them.
+ANSWER_SECONDS = 4
 EVENTS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _runs = Counter("analytics_rollup_runs", "Runs of this process, by outcome", ["outcome"])
@@ -72,7 +74,7 @@ class StandingCollector(Collector):
 
     def _standing(self) -> Standing | None:
         try:
-            with self._database.reading() as connection:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
                 return standing(connection)
         except (SQLAlchemyError, ServiceError):
             return None

@@ -1,4 +1,4 @@
-"""Run migrations on the configured database, one at a time, without long waits for locks."""
+"""Run migrations on the configured database, one at a time."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from sqlalchemy import (
     text,
 )
 
+from app.cli.base import warn
 from app.config.settings import Settings
 from app.storage.database import Database
+from app.storage.schema import change_schema
 from app.storage.tables import metadata
 
-# A migration that waits longer for a lock gives up, because other statements queue behind it.
-LOCK_TIMEOUT = "5s"
 ADVISORY_LOCK = 6_021_977_140_051
 # Where a schema without purged_months keeps its rows. Without them the next upgrade would lose the
 # knowledge that these months cannot be recounted, and a rebuild would make their numbers zero.
@@ -43,10 +43,13 @@ def include_object(item: Any, name: str | None, kind: str, reflected: bool, othe
 
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        # When two hosts deploy at the same time, the second one waits here, at most LOCK_TIMEOUT,
-        # and then finds nothing to do.
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        # When two hosts deploy at the same time, the second one waits here, and then finds nothing
+        # to do. Every role may take an advisory lock, but only the owner may lock this table. So
+        # an advisory lock is used only before the table exists.
+        if connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
+            connection.execute(text("LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE"))
+        else:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -99,7 +102,7 @@ def main() -> None:
         return
     database = Database(Settings.from_environ().database_url)
     try:
-        database.write(migrate)
+        change_schema(database, migrate, advisory=ADVISORY_LOCK, on_wait=warn)
     finally:
         database.dispose()
 

@@ -1,20 +1,26 @@
 """Migrations up, down and up again, and the constraints of the schema, on both databases."""
 
 import hashlib
+import threading
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from app.storage import schema
 from app.storage.database import Database
+from app.storage.locks import LockedError
 from app.storage.schema import MIGRATIONS, lost_by_downgrade
 from app.storage.tables import agents, issuance_events, metadata
 from jobs.counting.run import run_rollup
-from tests.support.databases import downgrade, migrate
-from tests.support.settings import make_settings
+from tests.support.command_line import Runner
+from tests.support.databases import conninfo, downgrade, migrate
+from tests.support.deployment import deployed
+from tests.support.settings import child_environ, make_settings
 
 INSERT = text(
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
@@ -385,3 +391,64 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     rollups = {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
     assert tables == {*rollups, "agents"}
     database.dispose()
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Migrations that wait for a second in all."""
+    for name, seconds in {"LOCK_SECONDS": 0.2, "PAUSE_SECONDS": 0.1, "PATIENCE_SECONDS": 1}.items():
+        monkeypatch.setattr(schema, name, seconds)
+
+
+# Ways for a role with little rights to stand in the way of a migration.
+OBSTACLES = {
+    "an open insert": [
+        "BEGIN",
+        "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+        " VALUES ('t', 'e', 'a', now())",
+    ],
+    "an advisory lock": ["SELECT pg_advisory_lock(6021977140051)"],
+}
+
+
+@pytest.mark.parametrize("statements", OBSTACLES.values(), ids=OBSTACLES)
+def test_a_writer_cannot_hold_a_migration_up(postgresql, hurry, statements):
+    """A migration names the writer whose lock it waits for, and soon gives up or succeeds."""
+    with deployed(postgresql) as deployment:
+        database = deployment.database("owner")
+        migrate(deployment.url("owner"), "0002")
+        writer = deployment.connect("idp", application_name="keycloak")
+        for statement in statements:
+            writer.execute(statement)
+        flask = Runner(child_environ(deployment.url("owner")))
+        done = flask("db", "upgrade")
+        if "BEGIN" not in statements:  # migrations lock no more than they need
+            assert done.returncode == 0, done.stderr
+
+        def lock(connection):
+            connection.execute(text("LOCK TABLE issuance_events"))
+
+        told = []
+        if "BEGIN" in statements:
+            with pytest.raises(LockedError, match=r"pid [0-9]+ \(keycloak\), open for"):
+                schema.change_schema(database, lock, advisory=0, on_wait=told.append)
+            assert f"pid {writer.info.backend_pid} " in told[0]
+            writer.execute("ROLLBACK")
+        schema.change_schema(database, lock, advisory=0, on_wait=told.append)
+
+
+def test_a_migration_waits_until_a_lock_is_released(postgresql_url, monkeypatch):
+    """A migration tries again until the lock is released; others pass meanwhile."""
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.2)
+    migrate(postgresql_url, "base")
+    migrate(postgresql_url, "0001")
+    flask = Runner(child_environ(postgresql_url))
+    with psycopg.connect(conninfo(postgresql_url), autocommit=True) as writer:
+        for statement in ["BEGIN", "LOCK TABLE rollup_state IN ROW EXCLUSIVE MODE"]:
+            writer.execute(statement)
+        release = threading.Timer(2, writer.execute, ["ROLLBACK"])
+        release.start()
+        done = flask("db", "upgrade")
+        release.join()
+    assert done.returncode == 0, done.stderr
+    assert "waiting: a lock is held by pid" in done.stderr

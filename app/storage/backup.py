@@ -160,11 +160,11 @@ def _dump(database: Database, copy: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        errors = _finish(child, database)
-    finally:
-        child.kill()
-        child.wait()
+    with child:  # closes its pipe
+        try:
+            errors = _finish(child, database)
+        finally:
+            child.kill()
     if child.returncode:
         raise RefusedError(f"pg_dump failed: {_first_error(errors)}")
     _verify_dump(copy)

@@ -171,8 +171,8 @@ def _purged_totals(connection: Connection, watermark: int) -> dict[date, tuple[i
     counted = sa.select(month, sa.cast(sa.func.sum(day.issued), sa.BigInteger)).group_by(month)
     kept_month = issued_month.label("month")
     kept = sa.select(kept_month, sa.func.count()).where(event.id <= watermark).group_by(kept_month)
-    stored = dict(connection.execute(counted).tuples().all())
-    left = dict(connection.execute(kept).tuples().all())
+    stored = {row[0]: row[1] for row in connection.execute(counted)}
+    left = {row[0]: row[1] for row in connection.execute(kept)}
     return {
         month: (stored.get(month, 0), left.get(month, 0), events)
         for month, events in sorted(purged.items())

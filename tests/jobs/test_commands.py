@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -137,6 +139,35 @@ def test_status_names_the_writer_that_holds_things_up(postgresql_url):
         (named,) = re.findall(r"held up by (.*)", flask("rollup", "status").stdout)
         assert re.fullmatch(rf"pid {writer.info.backend_pid} \(slow idp\) since .*\+00:00", named)
         assert [run["outcome"] for run in status["runs"]] == ["held_up"]
+    assert flask("rollup", "run").returncode == 0
+
+
+def test_a_locked_state_row_is_named_and_exits_75(issue, postgresql_url, monkeypatch):
+    """A run that waits for a forgotten lock in vain names its holder, and exits with 75."""
+    monkeypatch.setattr("jobs.counting.run.MIN_LOCK_SECONDS", 0.2)
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    with psycopg.connect(conninfo(postgresql_url), application_name="psql") as other:
+        other.execute("SELECT 1 FROM rollup_state FOR UPDATE")
+        held_up = flask("rollup", "run")
+        assert held_up.returncode == 75
+        assert "held up: 0 events" in held_up.stdout
+        named = rf"held up by pid {other.info.backend_pid} \(psql\), open for [0-9]+ s\n"
+        assert re.fullmatch(named, held_up.stderr)
+        refused = flask("events", "purge")
+        assert refused.returncode == 0  # there is nothing to delete
+        status = json.loads(flask("rollup", "status", "--json").stdout)
+        assert [run["outcome"] for run in status["runs"]] == ["held_up"]
+    assert flask("rollup", "run").returncode == 0
+
+
+def test_a_locked_sqlite_file_is_held_up(sqlite_url, tmp_path, monkeypatch):
+    """A run that waits for another SQLite transaction in vain is held up as well."""
+    monkeypatch.setattr("jobs.counting.run.MIN_LOCK_SECONDS", 0.2)
+    flask = Runner(child_environ(sqlite_url, ROLLUP_WAIT_SECONDS="0"))
+    with closing(sqlite3.connect(tmp_path / "analytics.db", isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        assert flask("rollup", "run").returncode == 75
+        shell.execute("ROLLBACK")
     assert flask("rollup", "run").returncode == 0
 
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -92,7 +93,28 @@ class Server:
             self._process.wait(START_SECONDS)
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop every process in the middle of its work, without ending it (SIGSTOP)."""
+        assert self._process is not None
+        # The main process first, so that it starts no other.
+        self._process.send_signal(signal.SIGSTOP)
+        for pid in self._children():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let every process continue."""
+        if self._process is not None:
+            for pid in (*self._children(), self._process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
     def remove(self) -> None:
+        self.thaw()
         self.stop(self.IMMEDIATE)
         shutil.rmtree(self.folder)
 

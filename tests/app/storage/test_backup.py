@@ -278,12 +278,12 @@ def test_a_failing_pg_dump_is_one_clear_error(database_url, flask, tmp_path, scr
 
 
 @on_postgresql
-def test_no_argument_of_pg_dump_has_the_password(database_url, tmp_path):
+def test_no_argument_of_pg_dump_has_the_password():
     """The list of processes does not show the password; pg_dump gets it as a variable."""
-    url = make_url(database_url).set(password="hunter2", host="db.internal", port=5433)
-    words, environ = backups._connection(Database(url))
+    url = "postgresql+psycopg://owner:hunter2@db.internal:5433/analytics?sslmode=require"
+    words, environ = backups._connection(Database(make_url(url)))
     assert "hunter2" not in words
-    assert "db.internal" in words
+    assert {"host=db.internal", "port=5433", "sslmode=require"} <= set(words.split())
     assert environ["PGPASSWORD"] == "hunter2"
 
 
