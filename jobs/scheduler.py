@@ -121,7 +121,7 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
             purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
     except ServiceError as error:
         job_metrics.count_purge("failed")
-        logs.write(log, logging.ERROR, "purge", outcome="refused", reason=error.message)
+        logs.write(log, logging.ERROR, "purge", outcome="failed", reason=error.message)
         return
     except Exception as error:  # as above
         job_metrics.count_purge("failed")

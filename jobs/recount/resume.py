@@ -35,11 +35,11 @@ from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
 from jobs.counting.sequences import advance
 from jobs.counting.state import await_parts, read_state
-from jobs.counting.watermark import Candidate, describe_writers, open_writers
 from jobs.recount.rebuild import LostEventsError, OnStep, Rebuilt, rebuild_kept_months
 
-LOCK_TIMEOUT = "10s"
-_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"
+# How long to wait for open writers. Later writers wait as well.
+WAIT_SECONDS = 10.0
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,12 @@ def resume(
         on_step: as for ``rebuild``.
 
     Raises:
-        RefusedError: the numbers cannot be proven, or a writer stays open; the message says what
-            to do.
+        RefusedError: the numbers cannot be proven; the message says what to do.
+        LockedError: a writer stays open; the message names it.
     """
     with database.reading() as connection:
         refusal = read_state(connection).refusal
-    try:
-        database.write(_settle_ids)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-            raise
-        with database.reading() as connection:
-            open_now = Candidate(0, open_writers(connection))
-            writers = "; ".join(map(str, describe_writers(connection, open_now)))
-        raise RefusedError(
-            f"held up by {writers or 'a lock on issuance_events'}; nothing was changed. Wait until"
-            " it ends, then run this again"
-        ) from None
+    database.write(_settle_ids, lock_seconds=WAIT_SECONDS)
     rebuilt = _rebuild(database, on_step, accept_loss=accept_loss)
     database.write(partial(_end, accept_loss=accept_loss))
     return Resumed(refusal, rebuilt.buckets, rebuilt.correction)
@@ -90,7 +79,6 @@ def resume(
 def _settle_ids(connection: Connection) -> None:
     """Wait for all writers, then move each sequence beyond its rows and beyond the watermark."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         lock = f"LOCK TABLE {issuance_events.name} IN SHARE ROW EXCLUSIVE MODE"
         connection.execute(sa.text(lock))
         # On a cluster, a writer that has ended here may have left prepared parts at the nodes.

@@ -277,7 +277,6 @@ def test_a_failing_pg_dump_is_one_clear_error(database_url, flask, tmp_path, scr
     assert list(tmp_path.iterdir()) == [tools]
 
 
-@on_postgresql
 def test_no_argument_of_pg_dump_has_the_password():
     """The list of processes does not show the password; pg_dump gets it as a variable."""
     url = "postgresql+psycopg://owner:hunter2@db.internal:5433/analytics?sslmode=require"

@@ -99,7 +99,7 @@ def test_a_sequence_left_behind_is_moved(counted, issue, roll_up):
 @on_postgresql
 def test_an_open_writer_delays_a_resume(counted, issue, roll_up, flask, monkeypatch):
     """An id below the watermark that is drawn and not committed must end first."""
-    monkeypatch.setattr(resuming, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(resuming, "WAIT_SECONDS", 0.1)
     set_sequence(counted, 0)
     with psycopg.connect(conninfo(counted.engine.url), application_name="slow") as writer:
         writer.execute(
@@ -109,6 +109,7 @@ def test_an_open_writer_delays_a_resume(counted, issue, roll_up, flask, monkeypa
         refuse(roll_up)
         held_up = flask("rollup", "resume")
         assert held_up.returncode == 1
+        assert "a lock is held by pid" in held_up.stderr
         assert "(slow)" in held_up.stderr
         assert state(counted).refusal is not None
     assert resume(counted).buckets == 3
