@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -186,13 +187,14 @@ def test_a_dump_is_restored_by_the_words_of_the_page(postgresql, new_server, tmp
     page = chapter("Restore")
     (line,) = (one.strip() for one in blocks(page, "sh")[0].splitlines())
     assert "`GRANT … ON DATABASE`" in page
-    with deployed(postgresql) as old:
+    with deployed(postgresql) as old, ExitStack() as at_the_end:
         store(old.url("owner"), "one", "two")
         assert Runner(child_environ(old.url("job")))("rollup", "run").returncode == 0
         store(old.url("owner"), "three")
         made = Runner(child_environ(old.url("owner")))("db", "backup", backup)
         assert made.returncode == 0, made.stderr
         new = moved(old, new_server)
+        at_the_end.callback(new.remove)
         target = conninfo(new.url("administrator"))
         program, *words = line.replace("analytics.backup", backup).split()
         new_server.tool(
