@@ -4,8 +4,6 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import cast
 
@@ -19,6 +17,7 @@ from app.intake import importer
 from app.intake.formats import FORMATS
 
 SHOWN_REFUSALS = 100
+STDIN = "-"
 
 
 @click.group(cls=Group)
@@ -94,9 +93,13 @@ def _load(job: importer.Importer, path: str, progressed: "_Progress") -> bool:
     """Import one file; return whether it could be read to its end."""
     before = job.totals.received
     try:
-        with _open(path) as file:
-            progressed.begin(file)
+        file = _open(path)
+        progressed.begin(file)
+        try:
             job.load(file.name, file)
+        finally:
+            if path != STDIN:
+                file.close()
     except ValidationError as error:
         warn(f"Error: {error.message}")
         return False
@@ -105,17 +108,13 @@ def _load(job: importer.Importer, path: str, progressed: "_Progress") -> bool:
     return True
 
 
-@contextmanager
-def _open(path: str) -> Iterator[io.BufferedReader]:
-    """The file, or standard input, which stays open."""
-    if path == "-":
+def _open(path: str) -> io.BufferedReader:
+    if path == STDIN:
         if sys.stdin is None:
             raise ValidationError("standard input is closed; name a file")
-        yield cast("io.BufferedReader", sys.stdin.buffer)
-        return
+        return cast("io.BufferedReader", sys.stdin.buffer)
     try:
-        with open(path, "rb") as file:
-            yield file
+        return open(path, "rb")
     except OSError as error:
         raise ValidationError(str(error)) from None
 
@@ -124,7 +123,7 @@ class _Progress:
     """How much of all files is read: in bytes, or in events if a file is a pipe of unknown size."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
-        files = [os.stat(path) for path in paths if path != "-"]
+        files = [os.stat(path) for path in paths if path != STDIN]
         known = len(files) == len(paths) and all(stat.S_ISREG(file.st_mode) for file in files)
         self._total = sum(file.st_size for file in files) if known else None
         self._file: io.BufferedReader | None = None

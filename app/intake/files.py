@@ -14,8 +14,8 @@ BOM = b"\xef\xbb\xbf"
 READ_BYTES = 128 * 1024
 WAIT_MILLISECONDS = 100
 # A file that has not changed for so long is complete, even if its last line has no end.
-SETTLED_SECONDS = 2
-GROWTH_SECONDS = 10
+SETTLED_SECONDS = 5
+GROWTH_SECONDS = 30
 _GZIP = b"\x1f"
 _UTF_16 = (b"\xff", b"\xfe")
 _LINE_END = b"\r\n"

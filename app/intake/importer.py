@@ -123,7 +123,9 @@ class Importer:
                 if len(chunk) >= enough:
                     self._store(chunk)
         except (EOFError, OSError, UnicodeError, zlib.error) as error:
-            raise ValidationError(f"{source}: {error}") from None
+            raise ValidationError(
+                f"{source}: {error}; the events before that point are stored"
+            ) from None
         finally:
             self._store(chunk)
             self._settle()

@@ -22,9 +22,9 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     The separator is the one that tells most columns of the header apart.
     """
     records = DelimitedRecords(lines, options.max_bytes)
-    first = records.first_line()
+    first = records.first_line().rstrip("\r\n")
     records.separator = max(SEPARATORS, key=lambda one: len(set(_columns(first.split(one))) - {""}))
-    records.spaced = records.separator + " " in first
+    records.spaced = any(name != name.strip(" ") for name in first.split(records.separator))
     header = next(iter(records), [])
     if isinstance(header, InvalidEvent):
         yield records.number, header
@@ -39,7 +39,7 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
 
 def _columns(header: Sequence[str]) -> list[str]:
     """The member of each column, without regard to spaces and case; empty if there is none."""
-    return [_COLUMNS.get("".join(name.strip('"\ufeff').split()).casefold(), "") for name in header]
+    return [_COLUMNS.get("".join(name.strip(' "\ufeff').split()).casefold(), "") for name in header]
 
 
 def _problem(columns: list[str], tenant_id: str | None) -> InvalidEvent | None:

@@ -127,7 +127,7 @@ def split_json(body: bytes, max_events: int) -> Sequence[bytes]:
     try:
         return [bytes(item) for item in islice(_ITEMS.decode(body), max_events + 1)]
     except (msgspec.MsgspecError, RecursionError):
-        # One event cannot be decoded. After a split by brackets, only that event is refused.
+        # One event cannot be decoded. Found one by one, only that event is refused.
         return _split_array(body, max_events)
 
 

@@ -141,11 +141,21 @@ def test_the_organization_is_a_column_or_given() -> None:
     assert "organizationId" in refused[1]
 
 
-@pytest.mark.parametrize("header", ["id,agentId,issuedAt", "id, agentId, issuedAt"])
-def test_spaces_belong_to_a_cell_unless_the_header_has_them(header: str) -> None:
-    text = f"{header}\n e1 ,a1,{T}\n"
-    events, _ = read(text)
-    assert events == {2: "e1" if ", " in header else " e1 "}
+@pytest.mark.parametrize(
+    ("header", "spaced"),
+    [
+        ("id,agentId,issuedAt,user agent", False),
+        ("id, agentId, issuedAt, user agent", True),
+        ("id ,agentId ,issuedAt ,user agent", True),
+        ('"id", "agentId", "issuedAt", "user agent"', True),
+    ],
+)
+def test_spaces_belong_to_a_cell_unless_the_header_has_them(header: str, spaced: bool) -> None:
+    """Spaces around cells are removed if there are spaces around the names of the header."""
+    events, refused = read(f"{header}\n e1 ,a1,{T}, x\n")
+    assert (events, refused) == ({2: "e1" if spaced else " e1 "}, {})
+    if spaced:
+        assert read(f'{header}\r\ne1, "a1", {T}, "x, y"\r\n') == ({2: "e1"}, {})
 
 
 def test_columns_of_other_names_may_occur_twice() -> None:
