@@ -52,8 +52,8 @@ def check_header(header: Mapping[str, Any], *, require_at_jwt: bool) -> None:
             raise UnauthorizedError(_INVALID, cause=f"header {name}")
 
 
-def check_kind(header: Mapping[str, Any], claims: Claims) -> None:
-    """Refuse an ID, refresh or logout token, as far as it can be told from an access token.
+def check_kind_claims(claims: Claims) -> None:
+    """Refuse a token that says that it is an ID, refresh or logout token.
 
     Raises:
         UnauthorizedError: the token is of another kind.
@@ -61,6 +61,14 @@ def check_kind(header: Mapping[str, Any], claims: Claims) -> None:
     for name in _KIND_CLAIMS:
         if _OTHER_KIND.fullmatch(str(claims.get(name))):
             raise UnauthorizedError(_NOT_ACCESS, cause=f"claim {name}")
+
+
+def check_signs_of_kind(header: Mapping[str, Any], claims: Claims) -> None:
+    """Refuse an ID or logout token that does not name its kind, as far as it can be told apart.
+
+    Raises:
+        UnauthorizedError: the token has a claim that no access token has.
+    """
     for name in _ID_TOKEN_CLAIMS:
         if name in claims:
             raise UnauthorizedError(_NOT_ACCESS, cause=f"claim {name}")

@@ -114,7 +114,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         JWT_ENCODE_ISSUER=settings.jwt_issuer,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
-        # For iat and nbf only: _verified_caller() checks the expiry to the second.
+        # For iat and nbf only: _caller_of() checks the expiry to the second.
         JWT_DECODE_LEEWAY=CLOCK_SKEW_SECONDS,
         # Some providers use numbers, and nothing depends on the claim.
         JWT_VERIFY_SUB=False,
@@ -164,20 +164,25 @@ def verify_token(token: str) -> Caller:
         ForbiddenError: its organization claim is invalid.
         UnavailableError: no keys have been fetched to verify it.
     """
-    if not TOKEN_SYNTAX.fullmatch(token):
-        metrics.count_refused_token("malformed")
-        raise UnauthorizedError(_INVALID, cause="malformed")
     cache: TokenCache[Caller] = current_app.extensions[_CACHE]
-    caller = cache.get(token)
+    caller = cache.get(token) if TOKEN_SYNTAX.fullmatch(token) else None
     if caller is None:
         generation = cache.generation
-        try:
-            caller = _verified_caller(token)
-        except (UnauthorizedError, ForbiddenError) as error:
-            metrics.count_refused_token(error.cause)
-            raise
+        caller = _verified_caller(token, is_access=False)
         cache.put(token, caller, caller.expires, generation)
     return caller
+
+
+def verify_issued_token(token: str) -> Caller:
+    """Verify the access token of a sign-in: the token endpoint itself has said what it is.
+
+    So it may have claims that otherwise only ID tokens have: some providers repeat the nonce of the
+    sign-in. The token is not cached, because the API would refuse it.
+
+    Raises:
+        UnauthorizedError, ForbiddenError, UnavailableError: as for :func:`verify_token`.
+    """
+    return _verified_caller(token, is_access=True)
 
 
 def tenant_of(caller: Caller) -> str:
@@ -260,8 +265,18 @@ def _verify_with_any_jti(token: str) -> None:
     )
 
 
-def _verified_caller(token: str) -> Caller:
+def _verified_caller(token: str, *, is_access: bool) -> Caller:
+    try:
+        return _caller_of(token, is_access=is_access)
+    except (UnauthorizedError, ForbiddenError) as error:
+        metrics.count_refused_token(error.cause)
+        raise
+
+
+def _caller_of(token: str, *, is_access: bool) -> Caller:
     verifier = _verifier()
+    if not TOKEN_SYNTAX.fullmatch(token):
+        raise UnauthorizedError(_INVALID, cause="malformed")
     header, claims = _verified(token)
     expiry = claims.get("exp")
     # bool is an int in Python; NaN and infinity fail the comparison.
@@ -271,7 +286,9 @@ def _verified_caller(token: str) -> Caller:
         )
     if expiry <= time.time():
         raise UnauthorizedError("the token has expired; use a new one", cause="claim exp")
-    reading.check_kind(header, claims)
+    reading.check_kind_claims(claims)
+    if not is_access:
+        reading.check_signs_of_kind(header, claims)
     client_id = reading.text_of(claims, "client_id", "azp", "sub")
     return Caller(
         reading.organization_of(claims, verifier.settings.jwt_organization_claim),

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
-from app.auth.tokens import verify_token
+from app.auth.tokens import Caller, verify_issued_token, verify_token
 from app.errors import ServiceError, UnauthorizedError, ValidationError
 from app.web import errors, request_log
 from app.web.context import services
@@ -50,7 +50,7 @@ def paste() -> Redirect:
     token = "".join(request.form.get("token", "").split())
     if not token:
         raise ValidationError("paste an access token first")
-    return _begin(token)
+    return _begin(verify_token(token))
 
 
 @bp.get("/signin/oidc")
@@ -69,7 +69,7 @@ def callback() -> Redirect:
     """Sign in with the identity provider's redirect back."""
     from app.web.pages import oidc  # noqa: PLC0415 - as above
 
-    return _begin(oidc.finish())
+    return _begin(verify_issued_token(oidc.finish()))
 
 
 @bp.post("/signout")
@@ -98,8 +98,8 @@ def problem(error: ServiceError) -> Response | Redirect:
     return response
 
 
-def _begin(token: str) -> Redirect:
-    path = sessions.begin(verify_token(token))
+def _begin(caller: Caller) -> Redirect:
+    path = sessions.begin(caller)
     g.caller = sessions.current()  # for the request's log line
     return redirect(path, 303)
 

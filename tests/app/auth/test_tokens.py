@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 import jwt
 import pytest
 
+from app.auth.tokens import verify_token
+from app.errors import UnauthorizedError
 from tests.support.services import service_of
 from tests.support.settings import KEY, NOW, TENANT, make_settings
 from tests.support.tokens import bearer, token
@@ -139,6 +141,13 @@ def test_a_token_in_the_query_string_or_a_cookie_is_ignored(client, name):
 def test_a_token_in_a_form_or_a_json_body_is_ignored(client):
     check_unauthorized(client.post("/api/v1/events", data={"access_token": token()}))
     check_unauthorized(client.post("/api/v1/events", json={"access_token": token()}))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a b", "", "a.b.c\n", "\xe9"], ids=repr)
+def test_text_that_is_no_token_is_refused_as_such(app, text):
+    """A pasted text may be anything, and is never a reason for an internal error."""
+    with app.app_context(), pytest.raises(UnauthorizedError):
+        verify_token(text)
 
 
 FORGED = {

@@ -3,6 +3,7 @@
 import base64
 import logging
 
+import jwt
 import pytest
 from joserfc.jwk import KeySet, RSAKey
 
@@ -173,6 +174,31 @@ def test_the_access_token_must_satisfy_the_api(issuer, browser, claims, status, 
     issuer.claims = claims
     check_problem(sign_in(browser), status, said)
     assert not heading(browser)
+
+
+@pytest.mark.parametrize("claims", [{"nonce": "n"}, {"at_hash": "h"}], ids=str)
+def test_the_token_endpoint_says_what_is_an_access_token(issuer, browser, monkeypatch, claims):
+    """A sign-in may use an access token with a nonce or a hash, which the API refuses."""
+    issuer.claims |= claims
+    sent = []
+    make = AccessTokens.__call__
+
+    def untyped(self, *arguments, **options):
+        answer = make(self, *arguments, **options)
+        token = jwt.decode_complete(answer["access_token"], options={"verify_signature": False})
+        key = self.get_jwks().keys[0]
+        header = token["header"] | {"typ": "JWT"}
+        pem = key.as_pem(private=True)
+        signed = jwt.encode(token["payload"], pem, issuer.algorithm, headers=header)
+        sent.append(signed)
+        return answer | {"access_token": signed}
+
+    monkeypatch.setattr(AccessTokens, "__call__", untyped)
+    assert place(sign_in(browser)) == DASHBOARD
+    assert heading(browser) == "org-a"
+    bearer = {"Authorization": f"Bearer {sent[-1]}"}
+    answer = browser.client.get("/api/v1/analytics/tokens", headers=bearer)
+    assert (answer.status_code, answer.json["code"]) == (401, "UNAUTHORIZED")
 
 
 def test_an_access_token_that_is_no_jwt_is_refused(browser, monkeypatch):
