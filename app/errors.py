@@ -14,13 +14,16 @@ CODES = {
     403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
     404: ("NOT_FOUND", "there is no such route"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
-    408: ("VALIDATION_ERROR", "the client sent nothing for too long in the middle of the request"),
+    408: ("VALIDATION_ERROR", "the body did not arrive in time"),
     409: ("CONFLICT", "the request conflicts with what is stored"),
     413: ("PAYLOAD_TOO_LARGE", "the body or the batch is too large"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not supported"),
     429: ("RATE_LIMIT_EXCEEDED", "the organization sent too many requests"),
     500: ("INTERNAL_ERROR", "an unexpected error occurred"),
-    503: ("SERVICE_UNAVAILABLE", "the database or the identity provider's keys are unavailable"),
+    503: (
+        "SERVICE_UNAVAILABLE",
+        "the database or the identity provider's keys are unavailable, or the service is busy",
+    ),
 }
 
 

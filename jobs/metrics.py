@@ -89,6 +89,7 @@ def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield _gauge("rollup_watermark", "Id up to which events are counted", found.watermark)
     yield _gauge("rollup_pending_events", "Events not counted yet", found.pending)
     yield _gauge("rollup_lag_seconds", "Age of the oldest event not counted", found.lag_seconds)
+    yield _gauge("rollup_refused", "1 while counting is refused, until a resume", found.refused)
     yield _gauge(
         "rollup_oldest_writer_seconds",
         "Age of the oldest open transaction that has inserted events",

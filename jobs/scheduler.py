@@ -119,6 +119,10 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
     try:
         with tracing.span("purge"):
             purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
+    except ServiceError as error:
+        job_metrics.count_purge("failed")
+        logs.write(log, logging.ERROR, "purge", outcome="refused", reason=error.message)
+        return
     except Exception as error:  # as above
         job_metrics.count_purge("failed")
         _log_failure("purge", error)

@@ -14,10 +14,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.locks import LockedError
-from app.storage.schema import MIGRATIONS
+from app.storage.schema import MIGRATIONS, lost_by_downgrade
 from app.storage.tables import agents, issuance_events, metadata
+from jobs.counting.run import run_rollup
 from tests.support.command_line import Runner
-from tests.support.databases import conninfo, migrate
+from tests.support.databases import conninfo, downgrade, migrate
 from tests.support.deployment import deployed
 from tests.support.settings import child_environ, make_settings
 
@@ -132,7 +133,8 @@ ROWS = {
     },
     "rollup_state": {
         "id": 1, "watermark": 7, "candidate": 9, "writers": "w", "last_started": AT,
-        "last_finished": AT, "corrections": 2,
+        "last_finished": AT, "corrections": 2, "newest": 1, "newest_tenant_id": "t",
+        "newest_event_id": "e", "newest_upto": 7, "refusal": "because",
     },
     "rollup_runs": {
         "started_at": AT, "finished_at": AT, "outcome": "failed", "events": 1, "buckets": 3,
@@ -185,6 +187,71 @@ def test_an_upgrade_keeps_every_row(database_url, revision):
     migrate(database_url)
     assert read(database, columns) == before
     assert tables(database) == ROWS.keys()
+    database.dispose()
+
+
+def test_an_upgrade_notes_the_newest_counted_event(database_url):
+    """A filled database of the previous version knows its newest counted event afterwards."""
+    migrate(database_url, "base")
+    migrate(database_url, "0003")
+    database = Database(make_settings(database_url).database_url)
+    for event in ("first", "counted", "pending"):
+        insert(database, event=event)
+    database.write(
+        lambda connection: connection.execute(text("UPDATE rollup_state SET watermark = 2"))
+    )
+    migrate(database_url)
+    assert noted(database) == (2, "t", "counted", 2, None)
+    run = run_rollup(database, window_ids=10, wait_seconds=5)
+    assert (run.events, run.outcome) == (1, "done")
+    assert noted(database) == (3, "t", "pending", 3, None)
+    database.dispose()
+
+
+def noted(database):
+    columns = "newest, newest_tenant_id, newest_event_id, newest_upto, refusal"
+    with database.reading() as connection:
+        return connection.execute(text(f"SELECT {columns} FROM rollup_state")).one()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_a_downgrade_names_every_row_that_it_deletes(database_url, revision):
+    """The rows that a downgrade announces are those that are missing afterwards."""
+    database = Database(make_settings(database_url).database_url)
+    before = set(fill(database))
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, revision)
+    assert lost.pop("rollup_state.refusal") == 1
+    downgrade(database_url, revision)
+    gone = before - tables(database)
+    assert dict.fromkeys(gone - {"purged_months"}, 1) == lost
+    database.dispose()
+
+
+def test_a_downgrade_to_base_names_every_table(database_url):
+    """The way back to an empty database names all events and numbers."""
+    database = Database(make_settings(database_url).database_url)
+    fill(database)
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, "base")
+    assert lost.keys() - {"rollup_state.refusal"} == ROWS.keys() - {"rollup_state", "purged_months"}
+    migrate(database_url, "base")
+    assert tables(database) == set()
+    database.dispose()
+
+
+def test_purged_months_survive_a_downgrade(database_url, flask):
+    """After a downgrade and an upgrade it is still known which months cannot be recounted."""
+    database = Database(make_settings(database_url).database_url)
+    columns = fill(database)
+    months = read(database, {"purged_months": columns["purged_months"]})
+    downgrade(database_url, "0001")
+    assert "purged_months" not in tables(database)
+    migrate(database_url, "0001")  # an upgrade that is not needed changes nothing
+    migrate(database_url)
+    assert read(database, {"purged_months": columns["purged_months"]}) == months
+    assert tables(database) == set(metadata.tables)
+    assert flask("db", "check").returncode == 0
     database.dispose()
 
 

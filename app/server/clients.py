@@ -20,8 +20,11 @@ ANSWER_SECONDS = 30.0
 ANSWER_BYTES_PER_SECOND = 65536
 # How long a thread waits for a client while as many threads as allowed wait for clients already.
 CROWDED_SECONDS = 0.02
-# After its answer, the rest of a request is read and discarded up to these limits. If the
-# connection were closed while the client still sends, the answer would be lost.
+# If an answer did not need the body, this is how long a small body may be on its way. Then the
+# connection can be used again.
+UNREAD_SECONDS = 0.2
+# Otherwise the connection ends, and the rest of the request is read and discarded before, up to
+# these limits. If it were closed while the client still sends, the answer would be lost.
 REST_SECONDS = 2.0
 REST_BYTES = 32 << 20
 _STEP = 1 << 16
@@ -171,13 +174,15 @@ class RequestBody:
         self._client.has_rest = self.failed
 
     def _has_ended(self) -> bool:
-        """Whether all of the body is read, or the rest is short and has already arrived."""
-        self._client.allow(0)
+        """Whether all of the body is read, or the rest is short and arrives at once."""
+        self._client.allow(UNREAD_SECONDS)
         try:
-            return len(self._body.read(_STEP)) < _STEP
+            rest = len(self._body.read(_STEP))
         except (ParseException, OSError):
-            self._client.gave_up = False  # it had no time
+            self._client.gave_up = False  # it had little time
             return False
+        self._missing -= rest
+        return rest < _STEP and self._missing <= 0
 
     def _checked(self, read: Callable[[int | None], bytes], size: int | None) -> bytes:
         """What ``read`` returns.

@@ -57,6 +57,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
         if not enabled and not is_full:
             self._stop_listening()
 
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        if isinstance(fs, Deferred) and not self.alive:
+            # gunicorn would close it. Its request may be on its way, so a thread waits for it.
+            self.enqueue_req(conn)
+            return
+        super().finish_request(conn, fs)
+
     def handle(self, conn: Any) -> Any:
         if isinstance(conn.sock, ClientSocket):
             conn.sock.begin()
@@ -79,7 +86,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
         if not isinstance(exc, ParseException) or isinstance(exc, own_faults):
             super().handle_error(req, client, addr, exc)
             return
-        self.log.warning("Invalid request from %s: %s", addr[0] if addr else "", type(exc).__name__)
+        self.log.warning("Invalid request from ip=%s (%s)", addr and addr[0], type(exc).__name__)
         if isinstance(client, ClientSocket):
             client.has_rest = True
         is_long = isinstance(exc, LimitRequestLine | LimitRequestHeaders)
@@ -102,6 +109,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
             conn.timeout = min(conn.timeout, until)
 
 
+class Deferred(Future[Any]):
+    """The future of a connection that has sent nothing yet, so that gunicorn submits it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_result(_DEFER)
+
+
 class Pool(ThreadPoolExecutor):
     """A worker's threads, and one more for ``/health``, which is never behind slow requests."""
 
@@ -113,7 +128,7 @@ class Pool(ThreadPoolExecutor):
     def submit(self, handle: Any, /, *args: Any, **_options: Any) -> Future[Any]:
         """Handle a connection in a thread.
 
-        A new connection that has sent nothing takes no thread: gunicorn submits it again later.
+        A new connection that has sent nothing takes no thread, unless the worker stops.
         """
         (conn,) = args
         if conn.parser is None or not conn.parser.unreader.buf.tell():
@@ -123,9 +138,7 @@ class Pool(ThreadPoolExecutor):
                     return self._for_health.submit(handle, conn)
             except BlockingIOError:
                 if conn.parser is None and self._worker.alive:
-                    later: Future[Any] = Future()
-                    later.set_result(_DEFER)
-                    return later
+                    return Deferred()
             except OSError:
                 pass  # the connection is broken; handling it finds out
         return super().submit(handle, conn)

@@ -95,12 +95,13 @@ class Database:
         postgresql = url.get_backend_name() == "postgresql"
         pool = {"pool_size": pool_size, "max_overflow": overflow}
         self._waits = waits
+        self._session_lock_seconds = BRIEF_SECONDS if waits else LOCK_SECONDS
         self._server: Server | None = None
         if postgresql:
             self.engine, self._server = postgresql_engine(
                 url,
                 pool,
-                lock_seconds=BRIEF_SECONDS if waits else LOCK_SECONDS,
+                lock_seconds=self._session_lock_seconds,
                 for_requests=waits is not None,
             )
         else:
@@ -111,7 +112,8 @@ class Database:
         sa.event.listen(self.engine, "begin", _begin)
         self._reader = self.engine.execution_options(begin="read", waits=waits)
         self._guarded = tenant_guard.guard(self._reader)
-        self._writer = self.engine.execution_options(begin="write")
+        # By how long their statements wait for a lock.
+        self._writers: dict[float | None, sa.Engine] = {}
         self._row_security = row_security and postgresql
 
     @property
@@ -233,7 +235,7 @@ class Database:
             return self._write(work, lock_seconds)
 
     def _write(self, work: Callable[[Connection], T], lock_seconds: float | None) -> T:
-        engine = self._writer.execution_options(lock_seconds=lock_seconds)
+        engine = self._writer_with(lock_seconds)
         for attempt in range(1, ATTEMPTS):
             try:
                 return self._write_once(engine, work)
@@ -243,6 +245,15 @@ class Database:
                 # S311: jitter, not a secret.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         return self._write_once(engine, work)
+
+    def _writer_with(self, lock_seconds: float | None) -> sa.Engine:
+        """The engine for writes that wait for locks so long; ``None``: as long as the session."""
+        if self.is_postgresql and lock_seconds == self._session_lock_seconds:
+            lock_seconds = None
+        if lock_seconds not in self._writers:  # to make one costs more than to begin a transaction
+            engine = self.engine.execution_options(begin="write", lock_seconds=lock_seconds)
+            self._writers[lock_seconds] = engine
+        return self._writers[lock_seconds]
 
     @contextmanager
     def _naming_holders(self) -> Iterator[None]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.config.settings import Settings
-from app.errors import SettingsError
+from app.errors import RefusedError, SettingsError
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from app.storage.locks import LockedError, lock_holders
@@ -25,6 +27,21 @@ PAUSE_SECONDS = 1
 PATIENCE_SECONDS = 75
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+
+# The rows that the downgrade of each migration deletes, by table. A test compares this with the
+# migrations. purged_months is not here: migrations/env.py keeps its rows.
+_DELETED: dict[str, tuple[sa.TableClause, ...]] = {
+    "0001": (
+        sa.table("issuance_events"),
+        sa.table("daily_issuance"),
+        sa.table("dow_hour_activity"),
+        sa.table("monthly_agent_issuance"),
+    ),
+    "0002": (sa.table("rollup_runs"), sa.table("rollup_corrections")),
+    "0003": (sa.table("agents"),),
+}
+# Columns that such a downgrade deletes. The values that the next upgrade writes again are not here.
+_DELETED_VALUES = {"0004": (sa.table("rollup_state", sa.column("refusal")),)}
 
 _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.Text))
 
@@ -40,6 +57,36 @@ def current_revision(connection: Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalar(sa.select(_VERSION.c.version_num))
+
+
+def lost_by_downgrade(connection: Connection, target: str) -> dict[str, int]:
+    """The rows that a downgrade to ``target`` deletes, by table; for a value, by its column.
+
+    Raises:
+        RefusedError: there is no such revision.
+    """
+    script = ScriptDirectory(MIGRATIONS)
+    current = current_revision(connection)
+    if current is None:
+        return {}
+    try:
+        steps = list(script.iterate_revisions(current, target, select_for_downgrade=True))
+    except (RevisionError, CommandError) as error:
+        raise RefusedError(str(error)) from error
+    revisions = [step.revision for step in steps]
+    count = sa.select(sa.func.count())
+    counts = {
+        table.name: count.select_from(table)
+        for revision in revisions
+        for table in _DELETED.get(revision, ())
+    } | {
+        f"{table.name}.{column.name}": count.select_from(table).where(column.is_not(None))
+        for revision in revisions
+        for table in _DELETED_VALUES.get(revision, ())
+        for column in table.c
+    }
+    lost = {name: connection.scalar(rows) or 0 for name, rows in counts.items()}
+    return {name: rows for name, rows in lost.items() if rows}
 
 
 def is_current(connection: Connection) -> bool:

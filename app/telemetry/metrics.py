@@ -69,6 +69,8 @@ _build = Gauge(
 for _outcome in ("accepted", "duplicate", "refused"):
     _events.labels(_outcome)  # begins at 0, so that rate() includes the first event
 _key_fetches.labels("fetched")
+for _cause in ("malformed", "unknown kid", "signature", "claim exp", "claim aud", "claim iss"):
+    _refused_tokens.labels(_cause)
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:

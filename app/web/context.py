@@ -8,8 +8,10 @@ from flask import Flask, current_app, g, request
 from sqlalchemy import Connection
 
 from app.config.settings import Settings
+from app.errors import UnavailableError
 from app.storage.database import Database
 from app.waits import HEALTH, Place, Waits
+from app.web import request_log
 from app.web.params import TextConverter
 
 EXTENSION = "analytics"
@@ -58,7 +60,11 @@ def _take_place() -> None:
         UnavailableError: all places are taken by requests that seem to be stuck.
     """
     if request.path != HEALTH:
-        g.place = Place(services().waits.requests)
+        try:
+            g.place = Place(services().waits.requests)
+        except UnavailableError:
+            request_log.note(cause="busy")
+            raise
 
 
 def _close(_error: BaseException | None) -> None:

@@ -13,6 +13,9 @@
    to it is committed and visible to the fresh snapshot of the statement, or will never exist.
 6. No event is counted twice: ``(tenant_id, event_id)`` is unique, and a row keeps its id.
 7. Late and out-of-order events have new ids. They are added to their buckets like all others.
+8. Points 4 to 6 need new ids above the watermark, and the counted events below it. The state row
+   holds the newest counted event, so that each run checks both. If a run finds a mismatch, counting
+   is refused until a recount has proven the numbers (see ``jobs.counting.refusals``).
 """
 
 import time
@@ -33,6 +36,7 @@ from app.storage.locks import LockedError
 from app.storage.tables import issuance_events, rollup_state
 from app.storage.types import database_now
 from jobs.counting.history import Run, record_run
+from jobs.counting.refusals import note_newest, refuse_refused
 from jobs.counting.state import read_state
 from jobs.counting.tables import (
     SUMMARY_TABLES,
@@ -42,7 +46,12 @@ from jobs.counting.tables import (
     in_window,
     prepare_adding,
 )
-from jobs.counting.watermark import Candidate, describe_writers, newest_candidate, open_writers
+from jobs.counting.watermark import (
+    Candidate,
+    candidate_or_refusal,
+    describe_writers,
+    open_writers,
+)
 
 POLL_SECONDS = 0.05
 # A run waits at least this long for a lock. A window that another run counts takes seconds, too.
@@ -83,6 +92,7 @@ def run_rollup(
     began = time.monotonic()
     with database.reading() as connection:
         state = read_state(connection, rollup_state, database_now().label("now"))
+    refuse_refused(state)
     run = Run(state.now, state.watermark, state.watermark)
     give_up = began + wait_seconds
     progress = _Progress(database, run, window_ids, max(wait_seconds, MIN_LOCK_SECONDS), on_ids)
@@ -110,8 +120,7 @@ class _Progress:
 
     def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
         """Count windows until the newest id is counted, or the time to wait is over."""
-        with self._database.reading() as connection:
-            newest = newest_candidate(connection, state.watermark)
+        newest = candidate_or_refusal(self._database, state)
         resumed = _left_behind(state)
         if resumed.upto > newest.upto:
             resumed = Candidate(0)  # it was stored before the database was restored
@@ -206,7 +215,9 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
 
     If every event up to ``upto`` is counted already, it only returns the watermark.
     """
-    watermark: int = read_state(connection, rollup_state.c.watermark, lock=True).watermark
+    state = read_state(connection, lock=True)
+    refuse_refused(state)  # another run may have stored it since this run began
+    watermark: int = state.watermark
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))
@@ -219,6 +230,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
             writers=sa.case((candidate > window.upto, rollup_state.c.writers)),
         )
     )
+    note_newest(connection, window.upto)
     return Counted(window.upto, events, buckets)
 
 

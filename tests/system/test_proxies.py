@@ -18,7 +18,6 @@ import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -116,17 +115,18 @@ class Web:
 
     def __init__(self, url, folder, port):
         self.port = port
-        self._log = (folder / f"web-{port}.log").open("w+")
+        self._log = folder / f"web-{port}.log"
         self._environ = child_environ(url, PORT=str(port), TRUSTED_PROXIES="1")
 
     def start(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "wsgi:app"],
-            cwd=ROOT,
-            env=self._environ,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env=self._environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def wait(self):
         poll(lambda: call(f"http://127.0.0.1:{self.port}/ready"), lambda answer: answer[0] == 200)
@@ -141,7 +141,7 @@ class Web:
         """Stop the web; what it has logged."""
         self._process.terminate()
         self._process.wait(PATIENCE_SECONDS)
-        return Path(self._log.name).read_text()
+        return self._log.read_text()
 
 
 class Connection(http.client.HTTPSConnection):

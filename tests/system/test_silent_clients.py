@@ -33,17 +33,31 @@ app.add_url_rule("/large", view_func=lambda: b"x" * 50_000_000)
 """
 
 
-@pytest.fixture
-def port(sqlite_url, tmp_path):
-    (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "probed.py").write_text(PROBE)
+@contextmanager
+def served(url, folder, never_logged):
+    """The port of a web whose log has some text nowhere at the end."""
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "probed.py").write_text(PROBE)
     port = free_port()
-    environ = child_environ(sqlite_url, PORT=str(port), PYTHONPATH=str(tmp_path))
-    config = ("--config", str(tmp_path / "config.py"))
+    environ = child_environ(url, PORT=str(port), PYTHONPATH=str(folder))
+    config = ("--config", str(folder / "config.py"))
     with process("gunicorn", "--workers", "1", *config, "probed:app", environ=environ) as server:
         poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
         yield port
-        assert '"status":5' not in server.log.read_text()
+        assert never_logged not in server.log.read_text()
+
+
+@pytest.fixture
+def port(sqlite_url, tmp_path):
+    with served(sqlite_url, tmp_path, '"status":5') as port:
+        yield port
+
+
+@pytest.fixture
+def crowded_port(sqlite_url, tmp_path):
+    """The port of a web that may refuse the bodies of a crowd, by 503."""
+    with served(sqlite_url, tmp_path, '"status":500') as port:
+        yield port
 
 
 @contextmanager
@@ -102,30 +116,32 @@ def answer_to(connection):
     return answer.status, answer.read()
 
 
-def test_a_crowd_of_silent_bodies_holds_up_nobody(port):
+def test_a_crowd_of_silent_bodies_holds_up_nobody(crowded_port):
     """Beyond the limit a missing body is refused at once, and other requests are served."""
-    with connections(port, post_head("Content-Length: 9\r\n\r\n"), 10 * THREADS) as silent:
+    missing = post_head("Content-Length: 9\r\n\r\n")
+    with connections(crowded_port, missing, 10 * THREADS) as silent:
         began = time.monotonic()
-        check_served(port)
+        check_served(crowded_port)
         whole = b'[{"id":"1","agentId":"a","issuedAt":"2026-04-01T09:00:00Z"}]'
-        with connections(port, post_head(f"Content-Length: {len(whole)}\r\n\r\n") + whole, 1) as (
-            one,
-        ):
+        with connections(
+            crowded_port, post_head(f"Content-Length: {len(whole)}\r\n\r\n") + whole, 1
+        ) as (one,):
             assert answer_to(one)[0] == 202
         assert time.monotonic() - began < 5 * SECONDS
         statuses = [answer_to(one)[0] for one in silent]
     assert set(statuses) == {408, 503}
 
 
-def test_clients_that_come_and_fall_silent_do_not_delay_health(port):
-    """Ten bodies a second that never come leave ``/health`` and reads as quick as before."""
+def test_clients_that_come_and_fall_silent_do_not_delay_health(crowded_port):
+    """Bodies and heads that never come leave ``/health`` and reads as quick as before."""
+    missing = post_head("Content-Length: 9\r\n\r\n")
     slowest = 0.0
     with ExitStack() as opened:
         for _ in range(50):
-            opened.enter_context(connections(port, post_head("Content-Length: 9\r\n\r\n"), 1))
-            opened.enter_context(connections(port, b"GET /health HT", 1))
+            opened.enter_context(connections(crowded_port, missing, 1))
+            opened.enter_context(connections(crowded_port, b"GET /health HT", 1))
             began = time.monotonic()
-            check_served(port)
+            check_served(crowded_port)
             slowest = max(slowest, time.monotonic() - began)
             time.sleep(0.1)
     assert slowest < 2 * SECONDS

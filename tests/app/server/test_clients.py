@@ -171,14 +171,16 @@ def test_a_body_that_has_arrived_leaves_no_rest(body, ends, sent, is_used):
     found.finish()
     assert not found.failed
     assert not ends[1].has_rest
+    assert found.read(1024) == b""  # as gunicorn asks before it uses the connection again
 
 
 @pytest.mark.parametrize(
     "sent",
     [HEAD + b"Content-Length: 5\r\n\r\nhel", CHUNKED + b"5\r\nhel", CHUNKED + b"zz\r\n"],
 )
-def test_an_unread_rest_is_not_waited_for(body, ends, sent):
-    """After the answer, a missing or malformed rest ends the connection, without a wait."""
+def test_an_unread_rest_ends_the_connection(body, ends, sent, monkeypatch):
+    """After the answer, a missing or malformed rest ends the connection, after a short wait."""
+    monkeypatch.setattr(clients, "UNREAD_SECONDS", 0.01)
     found = body(sent, is_end=False)
     began = time.monotonic()
     found.finish()
@@ -186,6 +188,18 @@ def test_an_unread_rest_is_not_waited_for(body, ends, sent):
     assert found.failed
     assert ends[1].has_rest
     assert not ends[1].gave_up
+
+
+def test_a_small_body_may_arrive_after_its_answer(body, ends):
+    """A body that follows an answer which did not need it leaves the connection usable."""
+    client, server = ends
+    found = body(HEAD + b"Content-Length: 5\r\n\r\n", is_end=False)
+    later = threading.Timer(0.02, client.sendall, [b"hello"])
+    later.start()
+    found.finish()
+    later.join()
+    assert not found.failed
+    assert not server.has_rest
 
 
 def test_the_rest_is_read_until_the_client_ends(ends):
