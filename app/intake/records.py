@@ -36,6 +36,7 @@ class DelimitedRecords:
         self._max_bytes = max_bytes
         self._again: deque[bytes] = deque()
         self._lines_read = 0
+        self._open_until = 0
         # The csv module has its own limit of a cell, for the whole process.
         csv.field_size_limit(max(max_bytes, csv.field_size_limit()))
 
@@ -85,12 +86,19 @@ class DelimitedRecords:
         """The record's first line, and more lines while a quoted cell has no end."""
         size = len(line)
         yield _text(line)
+        # Lines that did not end the cell of an earlier record do not end this one's either. To
+        # read them again for each of them would take a thousand times as long.
+        if self.number <= self._open_until:
+            return
+        unread = 0
         while len(self.continuation) < MAX_RECORD_LINES - 1 and (line := self._next_line()):
             self.continuation.append(line)
             size += len(line)
             if size > self._max_bytes:
-                return
+                unread = 1
+                break
             yield _text(line)
+        self._open_until = self._lines_read - unread
 
     def _trimmed(self, cells: list[str]) -> list[str]:
         return [cell.strip(" ") for cell in cells] if self.spaced else cells

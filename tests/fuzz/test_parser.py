@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
-from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
+from app.intake.events import FUTURE, InvalidEvent, make_event, parse_batch, parse_event
 from app.intake.files import bounded_lines
 from app.intake.formats.base import Options
 from app.intake.formats.csv_rows import read_csv
@@ -103,7 +103,13 @@ def read_rows(lines):
     """The numbers of the lines that are events, and of those that are refused."""
     events, refused = set(), set()
     for number, members in read_csv(iter([HEADER, *lines]), Options("org-a", 200)):
-        (refused if isinstance(members, InvalidEvent) else events).add(number)
+        try:
+            if isinstance(members, InvalidEvent):
+                raise members
+            make_event(members, "org-a", NOW)
+            events.add(number)
+        except InvalidEvent:
+            refused.add(number)
     assert not events & refused
     return events, refused
 

@@ -69,6 +69,20 @@ def test_each_of_5000_lines_with_open_quotes_is_accounted_for() -> None:
     assert all((number - 2) % 7 == 0 for number in refused)
 
 
+def test_open_quotes_are_not_sought_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work for a file is proportional to its lines, whatever its quotation marks."""
+    texts = []
+
+    def text(line: bytes) -> str:
+        texts.append(line)
+        return line.decode()
+
+    monkeypatch.setattr("app.intake.records._text", text)
+    events, refused = read(HEADER + 'x""","c\n' * 20_000 + row("e1"))
+    assert (list(events.values()), len(refused)) == (["e1"], 20_000)
+    assert len(texts) < 3 * 20_000
+
+
 def test_a_quoted_cell_may_contain_line_breaks() -> None:
     """RFC 4180: a quoted cell may have line breaks, separators and doubled quotation marks."""
     cell = '"two\r\nlines, a ""quote""\n\nand, more"'
