@@ -185,8 +185,8 @@ class Harness:
                 if future.done():
                     future.result()
             assert time.monotonic() < give_up, (
-                f"only {len(self.crew.ledger)} events, {self.kills} kills, {self.restarts} restarts,"
-                f" {self.freezes} freezes and {self.locks} locks by now"
+                f"only {len(self.crew.ledger)} events, {self.kills} kills, {self.restarts}"
+                f" restarts, {self.freezes} freezes and {self.locks} locks by now"
             )
             time.sleep(0.1)
 
