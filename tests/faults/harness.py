@@ -6,9 +6,7 @@ Afterwards the database must hold exactly the acknowledged events, after any kil
 import random
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +108,7 @@ class Harness:
     def __init__(self, plan: Plan, server: Server | Cluster, url: str, folder: Path) -> None:
         self.plan, self.server = plan, server
         self.restarts = self.freezes = self.locks = 0
-        # A frozen server is not restarted, and the other way round.
+        # One fault of the server at a time.
         self.steady = threading.Lock()
         port = free_port()
         self.workshop = Workshop(
@@ -186,7 +184,10 @@ class Harness:
             for future in futures:
                 if future.done():
                     future.result()
-            assert time.monotonic() < give_up, f"only {len(self.crew.ledger)} events by now"
+            assert time.monotonic() < give_up, (
+                f"only {len(self.crew.ledger)} events, {self.kills} kills, {self.restarts}"
+                f" restarts, {self.freezes} freezes and {self.locks} locks by now"
+            )
             time.sleep(0.1)
 
     @property
@@ -209,7 +210,7 @@ class Harness:
             self.restarts += 1
 
     def _freeze_now_and_then(self) -> None:
-        for _ in self._spread(self.plan.freezes, 1 / 3):
+        while self._is_due(self.freezes, self.plan.freezes, 1 / 4):
             with self.steady:
                 self.server.freeze()
                 self.crew.enough.wait(FAULT_SECONDS)
@@ -217,26 +218,19 @@ class Harness:
             self.freezes += 1
 
     def _lock_now_and_then(self) -> None:
-        """As a person who leaves a session open. PostgreSQL may end it, by a restart."""
-        for _ in self._spread(self.plan.locks, 2 / 3):
-            with (
-                suppress(psycopg.OperationalError),
-                psycopg.connect(conninfo(self.workshop.url)) as session,
-            ):
+        """As a person who leaves a session open."""
+        while self._is_due(self.locks, self.plan.locks, 1 / 2):
+            with self.steady, psycopg.connect(conninfo(self.workshop.url)) as session:
                 session.execute("SELECT 1 FROM rollup_state FOR UPDATE")
                 self.crew.enough.wait(FAULT_SECONDS)
-                session.rollback()
-                self.locks += 1
+            self.locks += 1
 
-    def _spread(self, faults: int, phase: float) -> Iterator[int]:
-        """Wait for the moment of each fault; they are spread evenly over the events to come."""
-        number = 0
-        while number < faults and not self.crew.enough.is_set():
-            if len(self.crew.ledger) < self.plan.events * (number + phase) / faults:
-                self.crew.enough.wait(0.05)
-                continue
-            yield number
-            number += 1
+    def _is_due(self, done: int, faults: int, phase: float) -> bool:
+        """Wait for the next fault's turn: they are spread evenly over the events to come."""
+        while done < faults and not self.crew.enough.wait(0.05):
+            if len(self.crew.ledger) >= self.plan.events * (done + phase) / faults:
+                return True
+        return False
 
     def _wait_for_a_prepared_transaction(self) -> None:
         """For a moment: one that a crash leaves behind comes back under another name."""
