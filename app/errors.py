@@ -28,14 +28,20 @@ CODES = {
 
 
 class ServiceError(Exception):
-    """An error with a public message; ``details`` are public as well."""
+    """An error with a public message; ``details`` are public as well.
+
+    ``cause`` is for the log only: fixed words that hold no value of the caller.
+    """
 
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, details: Mapping[str, Any] | None = None, *, cause: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details
+        self.cause = cause
 
     @property
     def code(self) -> str:
@@ -59,8 +65,8 @@ class UnauthorizedError(ServiceError):
 
     status = 401
 
-    def __init__(self, message: str, *, invalid: bool = True) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, invalid: bool = True, cause: str | None = None) -> None:
+        super().__init__(message, cause=cause)
         self.invalid = invalid
 
     @property

@@ -43,16 +43,17 @@ def create_app(
     app.url_map.strict_slashes = True
     request_log.init_app(app)
     sessions.init_app(app)
+    waits = Waits(settings.web_threads)
     # One connection for each thread, because a request uses at most one.
     database = Database(
         settings.database_url,
         pool_size=settings.web_threads,
         overflow=0,
         row_security=settings.row_security,
+        waits=waits,
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    waits = Waits(settings.web_threads)
     context.init_app(app, context.Services(settings, database, clock, waits))
     formatting.init_app(app)
     errors.init_app(app)

@@ -118,15 +118,26 @@ class Waits:
         # Threads that wait for a client to send or to read more.
         self.clients = threading.BoundedSemaphore(requests)
         # Half of the places are for requests that need no lock which another transaction holds.
-        self._locks = threading.BoundedSemaphore(max(1, requests // 2))
+        self._free_for_locks = max(1, requests // 2)
+        self._lock = threading.Lock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether :meth:`enter` would refuse at this moment."""
+        return not self._free_for_locks
 
     def enter(self) -> bool:
         """Whether this request may wait long for a lock in the database; never waits itself.
 
         After such a wait, call :meth:`leave`.
         """
-        return self._locks.acquire(blocking=False)
+        with self._lock:
+            if self.is_full:
+                return False
+            self._free_for_locks -= 1
+            return True
 
     def leave(self) -> None:
         """End a wait that :meth:`enter` allowed."""
-        self._locks.release()
+        with self._lock:
+            self._free_for_locks += 1

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.support.command_line import Runner
+from tests.support.databases import conninfo
 from tests.support.deploy_files import (
     COMPOSE,
     CONTAINERS,
@@ -40,7 +42,9 @@ from tests.support.deploy_files import (
     is_ignored,
     manifest,
     packed,
+    unit,
 )
+from tests.support.postgresql import binaries
 from tests.support.settings import child_environ, make_settings
 from tests.test_docs import variables
 
@@ -354,6 +358,70 @@ def test_selectors_select_the_pods_that_they_are_for():
     assert everybody == {"ports": [{"protocol": "TCP", "port": "http"}]}
     assert monitoring["ports"] == [{"protocol": "TCP", "port": "metrics"}]
     assert monitoring["from"]
+
+
+# The nightly backup
+
+
+def test_the_backup_unit_is_hardened_like_the_others():
+    """It may write in its own folder, and differs from the web only in what it runs and when."""
+    settings, web = unit("backup"), UNITS["web"]
+    assert {name: settings.get(name) for name in HARDENED} == HARDENED
+    own = {"Type", "ExecStart", "ExecReload", "KillMode", "KillSignal", "TimeoutStopSec", "Restart"}
+    own |= {"RestartSec", "StateDirectory", "StateDirectoryMode", "EnvironmentFile"}
+    assert {n: v for n, v in settings.items() if n not in own} == {
+        n: v for n, v in web.items() if n not in own
+    }
+    assert settings["Type"] == ["oneshot"]
+    assert settings["StateDirectoryMode"] == ["0700"]
+    timer = (DEPLOY / "agentidp-analytics-backup.timer").read_text()
+    assert "OnCalendar=*-*-* 02:30:00" in timer
+    assert "Persistent=true" in timer
+
+
+def nightly_commands():
+    """The shell commands of the unit and of the CronJob, with a folder in place of their own."""
+    (line,) = unit("backup")["ExecStart"]
+    shell, option, command = shlex.split(line)
+    assert (shell, option) == ("/bin/sh", "-c")
+    cron = manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = cron["containers"]
+    assert container["command"] == ["sh", "-euc"]
+    return {"systemd": command.replace("%%", "%"), "kubernetes": container["args"][0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["systemd", "kubernetes"])
+def test_the_nightly_command_makes_a_backup(platform: str, postgresql_url: str, tmp_path: Path):
+    """Run as it stands, twice on one day: one file that pg_restore can read."""
+    command = nightly_commands()[platform]
+    command = command.replace(f"{HOME}/.venv/bin/flask", f"{sys.executable} -m flask")
+    command = command.replace("/backup/", f"{tmp_path}/")
+    url = conninfo(postgresql_url).replace("postgresql:", "postgresql+psycopg:", 1)
+    environ = child_environ(url, STATE_DIRECTORY=str(tmp_path))
+    environ["PATH"] = f"{binaries()}:{environ['PATH']}"
+    for _ in range(2):
+        subprocess.run(["sh", "-euc", command], env=environ, cwd=ROOT, check=True, timeout=120)
+    (file,) = tmp_path.iterdir()
+    assert re.fullmatch("analytics-(Mon|Tue|Wed|Thu|Fri|Sat|Sun).backup", file.name)
+    assert file.stat().st_mode & 0o777 == 0o600
+    subprocess.run([binaries() / "pg_restore", "--file=/dev/null", file], check=True, timeout=60)
+
+
+def test_the_backup_pod_is_locked_down():
+    """It runs without root and rights, and writes into its volume only."""
+    pod = manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/backup"]
+    claim = manifest("PersistentVolumeClaim")["metadata"]["name"]
+    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": claim}
 
 
 # Tools that know the formats
