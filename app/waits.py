@@ -14,7 +14,7 @@ from app.errors import UnavailableError
 
 # A request waits for a place as long as places are given back. After this time without one, the
 # requests that hold them are probably stuck, and a further request is refused at once.
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
 # A request of this path takes no place.
 HEALTH = "/health"
 
@@ -36,7 +36,7 @@ class Places:
         """Take a place.
 
         Raises:
-            UnavailableError: all places are taken, and none was given back for a second.
+            UnavailableError: all places are taken, and none was given back for two seconds.
         """
         with self._changed:
             while not self._free:

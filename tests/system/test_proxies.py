@@ -17,14 +17,12 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.config.settings import ROOT
+from tests.support.certificates import make_authority
 from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll
 from tests.support.settings import child_environ
 from tests.support.tokens import bearer
@@ -41,31 +39,6 @@ FORGED = "192.0.2.66"
 def written(language):
     (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
     return block
-
-
-def certificate(folder):
-    """A certificate for the name on the page, and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = serialization.PrivateFormat.PKCS8
-    file = folder / "certificate.pem"
-    file.write_bytes(
-        signed.public_bytes(pem) + key.private_bytes(pem, private, serialization.NoEncryption())
-    )
-    return file
 
 
 def nginx(folder, block, port, pem):
@@ -189,7 +162,7 @@ def service(request, tmp_path, postgresql_url):
     for number, web in enumerate(webs, 1):
         block = block.replace(f"10.0.0.1{number}:3000", f"127.0.0.1:{web.port}")
     found = Service(free_port(), webs)
-    command = request.param(tmp_path, block, found.port, certificate(tmp_path))
+    command = request.param(tmp_path, block, found.port, make_authority(tmp_path).server)
     with ExitStack() as ends:
         for web in webs:
             ends.callback(web.end)
