@@ -103,7 +103,14 @@ class Database:
         :class:`~app.storage.tenant_guard.TenantGuardError`. With ``None``, no table that has
         tenants can be read.
         """
-        connection = self._guarded.connect()
+        return self._admitted(self._guarded, tenant_id)
+
+    def snapshot_for(self, tenant_id: str) -> Connection:
+        """As :meth:`reading_for`, with one snapshot of the database for all statements."""
+        return self._admitted(self._guarded.execution_options(begin="snapshot"), tenant_id)
+
+    def _admitted(self, engine: sa.Engine, tenant_id: str | None) -> Connection:
+        connection = engine.connect()
         tenant_guard.admit(connection, tenant_id)
         if self._row_security:
             # Set for the session, because a read has no transaction around it. The next reader on
