@@ -14,25 +14,34 @@ CODES = {
     403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
     404: ("NOT_FOUND", "there is no such route"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
-    408: ("VALIDATION_ERROR", "the client sent nothing for too long in the middle of the request"),
+    408: ("VALIDATION_ERROR", "the body did not arrive in time"),
     409: ("CONFLICT", "the request conflicts with what is stored"),
     413: ("PAYLOAD_TOO_LARGE", "the body or the batch is too large"),
     415: ("UNSUPPORTED_MEDIA_TYPE", "the content type or encoding is not supported"),
     429: ("RATE_LIMIT_EXCEEDED", "the organization sent too many requests"),
     500: ("INTERNAL_ERROR", "an unexpected error occurred"),
-    503: ("SERVICE_UNAVAILABLE", "the database or the identity provider's keys are unavailable"),
+    503: (
+        "SERVICE_UNAVAILABLE",
+        "the database or the identity provider's keys are unavailable, or the service is busy",
+    ),
 }
 
 
 class ServiceError(Exception):
-    """An error with a public message; ``details`` are public as well."""
+    """An error with a public message; ``details`` are public as well.
+
+    ``cause`` is for the log only: fixed words that hold no value of the caller.
+    """
 
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, details: Mapping[str, Any] | None = None, *, cause: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details
+        self.cause = cause
 
     @property
     def code(self) -> str:
@@ -56,8 +65,8 @@ class UnauthorizedError(ServiceError):
 
     status = 401
 
-    def __init__(self, message: str, *, invalid: bool = True) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, invalid: bool = True, cause: str | None = None) -> None:
+        super().__init__(message, cause=cause)
         self.invalid = invalid
 
     @property
@@ -76,6 +85,12 @@ class ForbiddenError(ServiceError):
     @property
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+
+
+class RequestTimeoutError(ServiceError):
+    """A request whose body did not arrive in time."""
+
+    status = 408
 
 
 class PayloadTooLargeError(ServiceError):

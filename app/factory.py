@@ -10,6 +10,7 @@ from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
+from app.waits import Waits
 from app.web import context, cors, errors, own_address, rate_limit, request_log
 from app.web.api import agents, docs, events, health, reports
 from app.web.pages import dashboard, files, formatting, sessions, signin
@@ -41,16 +42,18 @@ def create_app(
     app.url_map.strict_slashes = True
     request_log.init_app(app)
     sessions.init_app(app)
+    waits = Waits(settings.web_threads)
     # One connection for each thread, because a request uses at most one.
     database = Database(
         settings.database_url,
         pool_size=settings.web_threads,
         overflow=0,
         row_security=settings.row_security,
+        waits=waits,
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    context.init_app(app, context.Services(settings, database, clock))
+    context.init_app(app, context.Services(settings, database, clock, waits))
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

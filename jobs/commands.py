@@ -1,5 +1,6 @@
 """Commands of the jobs: ``flask rollup``, ``flask events purge`` and ``flask db copy``."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -32,13 +33,15 @@ from app.storage.database import Database
 from jobs.copy import Copied, copy_database
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
-from jobs.counting.status import Status, rollup_status
+from jobs.counting.status import Status, behind, rollup_status
 from jobs.recount.rebuild import rebuild as rebuild_months
+from jobs.recount.resume import resume as resume_counting
 from jobs.recount.verify import Verification, verification
 from jobs.retention import purge_events
 
 # The colours of the outcomes that need attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,13 +93,41 @@ def run(as_json: bool) -> None:
     sys.exit(0 if done.outcome == "done" else EX_TEMPFAIL)
 
 
-@rollup.command(examples=["flask rollup status", "flask rollup status --json"])
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """A duration on the command line, in seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([smhd]?)", value)
+    if found is None:
+        raise click.BadParameter(f"must be a duration like 90s, 5m, 2h or 1d, not {value!r}")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+@rollup.command(
+    examples=[
+        "flask rollup status",
+        "flask rollup status --json",
+        "flask rollup status --max-lag 5m",
+    ],
+    exits={1: "an error; or, with --max-lag, counting is behind or refused"},
+)
+@click.option(
+    "--max-lag",
+    metavar="DURATION",
+    callback=_duration,
+    help="Exit 1 if an event has waited for longer, if the last run finished longer ago, or if"
+    " counting is refused. For example 5m; at least twice ROLLUP_INTERVAL_SECONDS.",
+)
 @json_option
-def status(as_json: bool) -> None:
+def status(max_lag: float | None, as_json: bool) -> None:
     """Show how far events are counted, what is pending, and the last runs and corrections."""
     with open_database(Settings.from_environ()).reading() as connection:
         found = rollup_status(connection)
+    late = None if max_lag is None else behind(found, max_lag)
     show(asdict(found), "\n".join(_status_lines(found)), as_json=as_json)
+    if late is not None:
+        warn(f"behind: {late}")
+        sys.exit(1)
 
 
 @rollup.command(
@@ -128,21 +159,63 @@ def verify(first: date | None, last: date | None, as_json: bool) -> None:
 )
 @month_option("--from", "first", "The first month.", required=True)
 @month_option("--to", "last", "The last month.", required=True)
+@click.option("--force", is_flag=True, help="Rebuild even if raw events are lost.")
 @json_option
-def rebuild(first: date, last: date, as_json: bool) -> None:
+def rebuild(first: date, last: date, force: bool, as_json: bool) -> None:
     """Make months equal to a recount of their raw events, while the service runs.
 
     The correction journal keeps each change; `flask rollup status` shows it. Months with purged
-    raw events are refused.
+    raw events are refused. So are months with fewer raw events than every summary table counts,
+    because raw events are lost there.
     """
     _in_order(first, last)
     database = open_database(Settings.from_environ())
     with progress() as on_progress:
-        done = rebuild_months(database, first, last, on_step=partial(on_progress, "rebuilding"))
-    text = f"{done.buckets} buckets corrected"
-    if done.correction is not None:
-        text += f", correction {done.correction}"
-    show(asdict(done), text, as_json=as_json)
+        done = rebuild_months(
+            database, first, last, force=force, on_step=partial(on_progress, "rebuilding")
+        )
+    show(asdict(done), _corrected(done.buckets, done.correction), as_json=as_json)
+
+
+@rollup.command(
+    examples=["flask rollup resume", "flask rollup resume --json"],
+    interrupted="counting is still refused; run it again",
+    exits={
+        1: "an error, or the numbers cannot be proven: counting is still refused",
+        EX_TEMPFAIL: "a writer's open transaction delays this; nothing was changed, run it again",
+    },
+)
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Where counted events are missing, keep the numbers and treat the month as purged.",
+)
+@json_option
+def resume(accept_loss: bool, as_json: bool) -> None:
+    """End a refusal to count, after a recount of all events.
+
+    It moves a sequence that was left behind, counts the events that were never counted, and
+    verifies the rest. Events are stored and read meanwhile. Run it as the owner of the tables.
+    """
+    database = open_database(Settings.from_environ())
+    with progress() as on_progress:
+        done = resume_counting(
+            database, accept_loss=accept_loss, on_step=partial(on_progress, "recounting")
+        )
+    result = asdict(done) | {"writers": [str(writer) for writer in done.writers]}
+    if done.writers:
+        show(result, "nothing was changed: writers are open", as_json=as_json)
+        for writer in done.writers:
+            warn(f"held up by {writer}")
+        sys.exit(EX_TEMPFAIL)
+    ended = "counting was not refused" if done.refusal is None else "counting goes on"
+    text = f"{ended}: {_corrected(done.buckets, done.correction)}"
+    show(result, text, as_json=as_json)
+
+
+def _corrected(buckets: int, correction: int | None) -> str:
+    number = "" if correction is None else f", correction {correction}"
+    return f"{buckets} buckets corrected{number}"
 
 
 @click.command(
@@ -187,6 +260,9 @@ def _status_lines(found: Status) -> Iterable[str]:
     yield f"lag            {found.lag_seconds:.1f} s"
     yield f"last tick      {found.last_started or 'never'}"
     yield f"last finished  {found.last_finished or 'never'}"
+    if found.refusal is not None:
+        text = f"{found.refusal}; see `flask rollup resume`"
+        yield f"refused        {coloured(text, 'red')}"
     if found.candidate is not None:
         yield f"waiting        to count up to {found.candidate}"
     for writer in found.writers:
@@ -247,7 +323,8 @@ def copy(url: str, as_json: bool) -> None:
     """Copy everything in DATABASE_URL into another database, and compare the two.
 
     The other database is empty and migrated: run `flask db upgrade` there first. It gets
-    everything or nothing. Stop the writers and the scheduler before the copy.
+    everything or nothing. Stop the writers and the scheduler before the copy, and start them on the
+    other database: changes of DATABASE_URL after the comparison are not in the copy.
     """
     settings = Settings.from_environ()
     source = open_database(settings)

@@ -15,6 +15,8 @@ from jobs.counting.status import Standing, standing
 
 OUTCOMES = ("done", "held_up", "failed", "refused")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# Prometheus waits ten seconds for a scrape; a connection may take five of them.
+ANSWER_SECONDS = 4
 EVENTS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _runs = Counter("analytics_rollup_runs", "Runs of this process, by outcome", ["outcome"])
@@ -72,7 +74,7 @@ class StandingCollector(Collector):
 
     def _standing(self) -> Standing | None:
         try:
-            with self._database.reading() as connection:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
                 return standing(connection)
         except (SQLAlchemyError, ServiceError):
             return None
@@ -87,6 +89,7 @@ def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield _gauge("rollup_watermark", "Id up to which events are counted", found.watermark)
     yield _gauge("rollup_pending_events", "Events not counted yet", found.pending)
     yield _gauge("rollup_lag_seconds", "Age of the oldest event not counted", found.lag_seconds)
+    yield _gauge("rollup_refused", "1 while counting is refused, until a resume", found.refused)
     yield _gauge(
         "rollup_oldest_writer_seconds",
         "Age of the oldest open transaction that has inserted events",

@@ -3,16 +3,21 @@
 It deletes in short batches, because a DELETE takes the same lock as a writer, and a run waits for
 that lock. The transaction of each batch also records how many events of each month it deletes, so
 that verify and rebuild leave these months out.
+
+A plain INSERT may set ``received_at`` to any time. A receipt in the future would never be due, and
+one in 1970 would spoil a recent month for every tenant. So neither is believed. Then ``issued_at``
+decides.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from threading import Event as Signal
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.database import Database
@@ -20,13 +25,21 @@ from app.storage.tables import issuance_events, purged_months, rollup_state
 from app.storage.types import database_now
 from jobs.counting.buckets import issued_month
 from jobs.counting.history import forget_old_runs
+from jobs.counting.refusals import note_newest, refuse_refused
 from jobs.counting.state import read_state
 from jobs.counting.tables import Window, in_window
+from jobs.counting.watermark import candidate_or_refusal
 
 BATCH_EVENTS = 10_000
-# Ids ascend nearly in the order of receipt. So after this many batches in a row without an old
-# event, a purge ends. To find a few more, it would have to read all events that are kept.
+# Ids ascend nearly in the order of receipt. So after this many batches in a row with recent events
+# and nothing to delete, a purge ends. To find a few more, it would have to read all events that are
+# kept.
 IDLE_BATCHES = 10
+# The clocks of writers may be this much ahead: the API takes such events.
+AHEAD = timedelta(minutes=5)
+# A receipt this long before the retention period is not believed. A purge runs every hour, so such
+# an event would have been deleted long ago.
+LONG_BEFORE = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -52,45 +65,81 @@ def purge_events(
 
     Args:
         on_events: called between two transactions with the number of deleted events.
+
+    Raises:
+        RefusedError: counting is refused, so events up to the watermark may be uncounted.
     """
     with database.reading() as connection:
-        now = connection.execute(sa.select(database_now())).scalar_one()
-    cutoff = now - timedelta(days=retention_days)
+        state = read_state(connection, rollup_state, database_now().label("now"))
+    candidate_or_refusal(database, state)
+    now = state.now
+    receipt = _Receipt(now, now - timedelta(days=retention_days))
     database.write(lambda connection: forget_old_runs(connection, now))
     purged, idle, after = 0, 0, 0
     while idle < IDLE_BATCHES:
         if stop is not None and stop.is_set():
             return Purged(purged, finished=False)
         with database.reading() as connection:
-            upto = _batch_end(connection, after, batch_events)
+            upto, recent = _next_batch(connection, after, batch_events, receipt)
         if upto is None:
             break
-        due = sa.and_(in_window(Window(after, upto)), issuance_events.c.received_at < cutoff)
-        deleted = database.write(partial(_purge_batch, due=due))
-        purged, idle, after = purged + deleted, 0 if deleted else idle + 1, upto
+        deleted = database.write(
+            partial(_purge_batch, window=Window(after, upto), due=receipt.due())
+        )
+        idle = 0 if deleted else idle + recent
+        purged, after = purged + deleted, upto
         on_events(purged)
     return Purged(purged, finished=True)
 
 
-def _batch_end(connection: Connection, after: int, batch_events: int) -> int | None:
-    """The last id of the next batch of counted events; ``None`` if there are no more."""
+class _Receipt(NamedTuple):
+    """Conditions on the receipt of an event, at one time."""
+
+    now: datetime
+    cutoff: datetime
+
+    def due(self) -> ColumnElement[bool]:
+        """It was received before the retention period; without a believable receipt, issued."""
+        event = issuance_events.c
+        earliest, latest = self.cutoff - LONG_BEFORE, self.now + AHEAD
+        received = sa.and_(event.received_at >= earliest, event.received_at < self.cutoff)
+        absurd = sa.or_(event.received_at < earliest, event.received_at > latest)
+        return sa.or_(received, sa.and_(absurd, event.issued_at < self.cutoff))
+
+    def recent(self) -> ColumnElement[bool]:
+        """It was received within the retention period, so events with later ids were as well."""
+        return issuance_events.c.received_at.between(self.cutoff, self.now + AHEAD)
+
+
+def _next_batch(
+    connection: Connection, after: int, batch_events: int, receipt: _Receipt
+) -> tuple[int | None, bool]:
+    """The last id of the next batch of counted events, and whether an event there is recent.
+
+    ``None`` if there are no more counted events.
+    """
     event = issuance_events.c
     watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
+    recent = sa.case((receipt.recent(), 1), else_=0).label("recent")
     batch = (
-        sa.select(event.id)
+        sa.select(event.id, recent)
         .where(event.id > after, event.id <= watermark)
         .order_by(event.id)
         .limit(batch_events)
         .subquery()
     )
-    upto: int | None = connection.scalar(sa.select(sa.func.max(batch.c.id)))
-    return upto
+    upto, found = connection.execute(
+        sa.select(sa.func.max(batch.c.id), sa.func.max(batch.c.recent))
+    ).one()
+    return upto, bool(found)
 
 
-def _purge_batch(connection: Connection, *, due: sa.ColumnElement[bool]) -> int:
+def _purge_batch(connection: Connection, *, window: Window, due: ColumnElement[bool]) -> int:
     # The lock on the state row keeps two purges from recording the same events. It also keeps a
     # rebuild from computing without events whose purge it does not see yet.
-    read_state(connection, lock=True)
+    state = read_state(connection, lock=True)
+    refuse_refused(state)
+    due = sa.and_(in_window(window), due)
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     lost = sa.func.count().label("events")
     months = sa.select(issued_month.label("month"), lost).where(due).group_by(issued_month)
@@ -101,4 +150,7 @@ def _purge_batch(connection: Connection, *, due: sa.ColumnElement[bool]) -> int:
             set_={"events": purged_months.c.events + record.excluded.events},
         )
     )
-    return connection.execute(sa.delete(issuance_events).where(due)).rowcount
+    deleted = connection.execute(sa.delete(issuance_events).where(due)).rowcount
+    if deleted and window.after < (state.newest or 0) <= window.upto:
+        note_newest(connection, state.newest_upto)
+    return deleted

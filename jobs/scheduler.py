@@ -8,12 +8,14 @@ could expire: when one process dies, another one does the next run that is due.
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import BaseScheduler
 from sqlalchemy import Connection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -22,7 +24,8 @@ from app.config.settings import Settings
 from app.dates import utc_now
 from app.errors import ServiceError
 from app.storage.database import Database
-from app.storage.failures import is_unavailable
+from app.storage.failures import is_unavailable, unavailable_message
+from app.storage.locks import LockedError
 from app.storage.tables import rollup_state
 from app.storage.types import database_now
 from app.telemetry import logs, metrics, metrics_server, tracing
@@ -39,6 +42,10 @@ EARLY = 0.1
 # One connection each for a run, a purge and a scrape.
 POOL_SIZE = 3
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+# After so many intervals without a start, a lock on the state row is not one of a run.
+OVERDUE = 2
+# How often the two clocks are compared, and the difference that means that one was set.
+CLOCK_SECONDS = 1.0
 
 
 def claim_tick(connection: Connection, interval_seconds: float) -> bool:
@@ -62,11 +69,26 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
     return True
 
 
+def is_overdue(connection: Connection, interval_seconds: float) -> bool:
+    """Whether no run has started for ``OVERDUE`` intervals, although schedulers tick."""
+    state = sa.select(rollup_state.c.last_started, database_now().label("now"))
+    row = connection.execute(state).one()
+    overdue = timedelta(seconds=interval_seconds * OVERDUE)
+    return row.last_started is None or row.now - row.last_started > overdue
+
+
 def tick(database: Database, settings: Settings, stop: threading.Event) -> Run | None:
-    """Run the rollup if a run is due. A failure is logged, and the next tick tries again."""
+    """Run the rollup if a run is due. A failure is logged, and the next tick tries again.
+
+    A run without a claim is started when all are overdue. It either gets the lock of the state row,
+    or ends as held up, so that a session that has forgotten the lock is logged and counted.
+    """
+    interval = settings.rollup_interval_seconds
     try:
-        if not database.write(lambda c: claim_tick(c, settings.rollup_interval_seconds)):
-            return None
+        if not database.write(lambda connection: claim_tick(connection, interval)):
+            with database.reading() as connection:
+                if not is_overdue(connection, interval):
+                    return None
         with tracing.span("rollup"):
             run = run_rollup(
                 database,
@@ -74,6 +96,11 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
                 wait_seconds=settings.rollup_wait_seconds,
                 stop=stop,
             )
+    except LockedError as error:
+        job_metrics.count_failure("held_up")
+        holders = "; ".join(map(str, error.holders)) or None
+        logs.write(log, logging.WARNING, "rollup", outcome="held_up", held_up_by=holders)
+        return None
     except ServiceError as error:
         job_metrics.count_failure("refused")
         logs.write(log, logging.ERROR, "rollup", outcome="refused", reason=error.message)
@@ -92,6 +119,10 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
     try:
         with tracing.span("purge"):
             purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
+    except ServiceError as error:
+        job_metrics.count_purge("failed")
+        logs.write(log, logging.ERROR, "purge", outcome="refused", reason=error.message)
+        return
     except Exception as error:  # as above
         job_metrics.count_purge("failed")
         _log_failure("purge", error)
@@ -133,7 +164,7 @@ def run_scheduler(settings: Settings) -> None:
     logs.write(
         log, logging.INFO, "scheduler started", version=__version__, interval_seconds=interval
     )
-    signal.sigwait(STOPPING)
+    await_signal(scheduler)
     stop.set()
     scheduler.shutdown(wait=True)
     database.dispose()
@@ -158,6 +189,27 @@ def _scheduled(
     return scheduler
 
 
+def await_signal(scheduler: BackgroundScheduler) -> None:
+    """Wait for a signal to stop. Meanwhile, keep the scheduler's times right.
+
+    APScheduler compares its times with the host's clock. If that clock is set back by an hour, it
+    would run nothing for an hour. The monotonic clock shows the change, and the times follow it.
+    """
+    offset = time.time() - time.monotonic()
+    while signal.sigtimedwait(STOPPING, CLOCK_SECONDS) is None:
+        now = time.time() - time.monotonic()
+        if abs(now - offset) >= CLOCK_SECONDS:
+            follow_clock(scheduler, now - offset)
+            offset = now
+
+
+def follow_clock(scheduler: BaseScheduler, change: float) -> None:
+    """Move the next time of each task by the ``change`` of the host's clock, in seconds."""
+    logs.write(log, logging.WARNING, "the clock was set", seconds=round(change, 3))
+    for job in scheduler.get_jobs():
+        job.modify(next_run_time=job.next_run_time + timedelta(seconds=change))
+
+
 def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:
     """Measure and trace this process, and serve its metrics if an address is set."""
     metrics.describe_process("jobs")
@@ -171,9 +223,10 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
 
 
 def _log_run(run: Run) -> None:
+    level = logging.INFO if run.events else logging.DEBUG  # by default four runs a minute
     logs.write(
         log,
-        logging.INFO if run.outcome == "done" else logging.WARNING,
+        level if run.outcome == "done" else logging.WARNING,
         "rollup",
         outcome=run.outcome,
         events=run.events,
@@ -190,4 +243,6 @@ def _log_failure(task: str, error: Exception) -> None:
     unavailable = is_unavailable(error)
     reason = "database unavailable" if unavailable else "unexpected error"
     fields = {"outcome": "failed", "reason": reason}
+    if unavailable:
+        fields["cause"] = unavailable_message(error)
     log.error(task, exc_info=None if unavailable else error, extra={"fields": fields})

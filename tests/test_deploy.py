@@ -5,19 +5,25 @@ formats are asked where a machine has them.
 """
 
 import importlib.util
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.factory import create_app
 from tests.support.command_line import Runner
+from tests.support.databases import conninfo
 from tests.support.deploy_files import (
     COMPOSE,
     CONTAINERS,
@@ -36,9 +42,13 @@ from tests.support.deploy_files import (
     is_ignored,
     manifest,
     packed,
+    unit,
 )
+from tests.support.postgresql import binaries
 from tests.support.settings import child_environ, make_settings
 from tests.test_docs import variables
+
+SOCKET = DEPLOY / "agentidp-analytics-web.socket"
 
 # What is read by others: libpq, the image of PostgreSQL, and Python.
 OTHERS = {"PGPASSWORD", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
@@ -161,20 +171,82 @@ def test_ports_and_probes_are_those_of_the_service(sqlite_url: str):
     assert "PORT" not in environment()
 
     (check,) = image("HEALTHCHECK")
-    probed = re.search(r"'PORT', '(\d+)'\)\}(/\w+)", check)
+    probed = re.search(r"'PORT', '(\d+)'\).*'(/\w+)'", check)
     assert probed
     assert int(probed[1]) == port
     assert image("EXPOSE") == [str(port)]
 
-    assert COMPOSE["services"]["web"]["ports"] == [f"127.0.0.1:{port}:{port}"]
-    assert [name for name, s in COMPOSE["services"].items() if "ports" in s] == ["web"]
+    web, *_metrics = COMPOSE["services"]["web"]["ports"]
+    assert web == f"127.0.0.1:{port}:{port}"
 
-    assert WEB["ports"] == [{"name": "http", "containerPort": port}]
+    assert WEB["ports"][0] == {"name": "http", "containerPort": port}
+    assert re.findall(r"^ListenStream=(.*)$", SOCKET.read_text(), re.M) == [f"127.0.0.1:{port}"]
     # Only readiness asks for the database: no restart brings it back.
     paths = {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
     for name, path in paths.items():
         assert WEB[name]["httpGet"] == {"path": path, "port": "http"}
     assert {probed[2], *paths.values()} <= routes
+
+
+def test_metrics_are_served_where_they_are_scraped():
+    """Compose and Kubernetes set the address of each process's metrics, and open its port."""
+    variables = {"web": "METRICS_BIND", "jobs": "JOBS_METRICS_BIND"}
+    (port,) = {ports["containerPort"] for ports in WEB["ports"] if ports["name"] == "metrics"}
+    for number, (name, variable) in enumerate(variables.items()):
+        service = COMPOSE["services"][name]
+        assert service["environment"][variable] == f"0.0.0.0:{port}"
+        assert service["environment"]["DATABASE_URL"].startswith("postgresql://")
+        assert f"127.0.0.1:{port + number}:{port}" in service["ports"]
+        assert manifest("ConfigMap")["data"][variable] == f"0.0.0.0:{port}"
+        container = CONTAINERS[f"agentidp-analytics-{name}"]
+        assert {"name": "metrics", "containerPort": port} in container["ports"]
+    assert [name for name, s in COMPOSE["services"].items() if "ports" in s] == ["web", "jobs"]
+    assert all(port.startswith("127.0.0.1:") for s in ("web", "jobs") for port in ports_of(s))
+
+    service, monitor = yaml.safe_load_all((DEPLOY / "kubernetes-metrics.yaml").read_text())
+    for pod in ("agentidp-analytics-web", "agentidp-analytics-jobs"):
+        labels = PODS[pod]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": port, "targetPort": "metrics"}]
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["metrics"]
+
+
+def ports_of(service: str) -> list[str]:
+    ports: list[str] = COMPOSE["services"][service]["ports"]
+    return ports
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_the_image_is_healthy_as_the_web_answers(status: int):
+    """The image's health check asks the web itself, even if a proxy is set for the container."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    (check,) = image("HEALTHCHECK")
+    _python, *arguments = json.loads(check[check.index("[") :])
+    with HTTPServer(("127.0.0.1", 0), Answer) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        proxy = "http://127.0.0.1:9"  # nothing listens there
+        environ = os.environ | {
+            "PORT": str(web.server_port),
+            "http_proxy": proxy,
+            "ALL_PROXY": proxy,
+        }
+        environ.pop("no_proxy", None)
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environ, capture_output=True, timeout=60, check=False
+        )
+        web.shutdown()
+        thread.join()
+    assert (done.returncode == 0) is (status == 200), done.stderr
 
 
 def test_stopping_is_given_longer_than_gunicorn_gives_requests():
@@ -282,7 +354,74 @@ def test_selectors_select_the_pods_that_they_are_for():
     policy = manifest("NetworkPolicy")["spec"]
     for pod in PODS.values():
         assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": "http"}]}]
+    everybody, monitoring = policy["ingress"]
+    assert everybody == {"ports": [{"protocol": "TCP", "port": "http"}]}
+    assert monitoring["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+    assert monitoring["from"]
+
+
+# The nightly backup
+
+
+def test_the_backup_unit_is_hardened_like_the_others():
+    """It may write in its own folder, and differs from the web only in what it runs and when."""
+    settings, web = unit("backup"), UNITS["web"]
+    assert {name: settings.get(name) for name in HARDENED} == HARDENED
+    own = {"Type", "ExecStart", "ExecReload", "KillMode", "KillSignal", "TimeoutStopSec", "Restart"}
+    own |= {"RestartSec", "StateDirectory", "StateDirectoryMode", "EnvironmentFile"}
+    assert {n: v for n, v in settings.items() if n not in own} == {
+        n: v for n, v in web.items() if n not in own
+    }
+    assert settings["Type"] == ["oneshot"]
+    assert settings["StateDirectoryMode"] == ["0700"]
+    timer = (DEPLOY / "agentidp-analytics-backup.timer").read_text()
+    assert "OnCalendar=*-*-* 02:30:00" in timer
+    assert "Persistent=true" in timer
+
+
+def nightly_commands():
+    """The shell commands of the unit and of the CronJob, with a folder in place of their own."""
+    (line,) = unit("backup")["ExecStart"]
+    shell, option, command = shlex.split(line)
+    assert (shell, option) == ("/bin/sh", "-c")
+    cron = manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = cron["containers"]
+    assert container["command"] == ["sh", "-euc"]
+    return {"systemd": command.replace("%%", "%"), "kubernetes": container["args"][0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["systemd", "kubernetes"])
+def test_the_nightly_command_makes_a_backup(platform: str, postgresql_url: str, tmp_path: Path):
+    """Run as it stands, twice on one day: one file that pg_restore can read."""
+    command = nightly_commands()[platform]
+    command = command.replace(f"{HOME}/.venv/bin/flask", f"{sys.executable} -m flask")
+    command = command.replace("/backup/", f"{tmp_path}/")
+    url = conninfo(postgresql_url).replace("postgresql:", "postgresql+psycopg:", 1)
+    environ = child_environ(url, STATE_DIRECTORY=str(tmp_path))
+    environ["PATH"] = f"{binaries()}:{environ['PATH']}"
+    for _ in range(2):
+        subprocess.run(["sh", "-euc", command], env=environ, cwd=ROOT, check=True, timeout=120)
+    (file,) = tmp_path.iterdir()
+    assert re.fullmatch("analytics-(Mon|Tue|Wed|Thu|Fri|Sat|Sun).backup", file.name)
+    assert file.stat().st_mode & 0o777 == 0o600
+    subprocess.run([binaries() / "pg_restore", "--file=/dev/null", file], check=True, timeout=60)
+
+
+def test_the_backup_pod_is_locked_down():
+    """It runs without root and rights, and writes into its volume only."""
+    pod = manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/backup"]
+    claim = manifest("PersistentVolumeClaim")["metadata"]["name"]
+    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": claim}
 
 
 # Tools that know the formats
@@ -296,7 +435,12 @@ def test_systemd_takes_the_units_and_finds_them_hardened(process: str, tmp_path:
     copy = tmp_path / f"agentidp-analytics-{process}.service"
     # It looks for the programs, which are where these tests run.
     copy.write_text(text.replace(f"{HOME}/.venv", sys.prefix).replace(HOME, str(ROOT)))
-    for check in (["verify", "--man=no"], ["security", "--offline=yes", "--threshold=15"]):
+    shutil.copy(SOCKET, tmp_path)
+    sockets = [str(tmp_path / SOCKET.name)] if process == "web" else []
+    for check in (
+        ["verify", "--man=no", *sockets],
+        ["security", "--offline=yes", "--threshold=15"],
+    ):
         done = subprocess.run(
             ["systemd-analyze", "--no-pager", *check, str(copy)],
             capture_output=True,

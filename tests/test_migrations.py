@@ -1,19 +1,26 @@
 """Migrations up, down and up again, and the constraints of the schema, on both databases."""
 
 import hashlib
+import threading
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from app.storage import schema
 from app.storage.database import Database
-from app.storage.schema import MIGRATIONS
+from app.storage.locks import LockedError
+from app.storage.schema import MIGRATIONS, lost_by_downgrade
 from app.storage.tables import agents, issuance_events, metadata
-from tests.support.databases import migrate
-from tests.support.settings import make_settings
+from jobs.counting.run import run_rollup
+from tests.support.command_line import Runner
+from tests.support.databases import conninfo, downgrade, migrate
+from tests.support.deployment import deployed
+from tests.support.settings import child_environ, make_settings
 
 INSERT = text(
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
@@ -126,7 +133,8 @@ ROWS = {
     },
     "rollup_state": {
         "id": 1, "watermark": 7, "candidate": 9, "writers": "w", "last_started": AT,
-        "last_finished": AT, "corrections": 2,
+        "last_finished": AT, "corrections": 2, "newest": 1, "newest_tenant_id": "t",
+        "newest_event_id": "e", "newest_upto": 7, "refusal": "because",
     },
     "rollup_runs": {
         "started_at": AT, "finished_at": AT, "outcome": "failed", "events": 1, "buckets": 3,
@@ -179,6 +187,71 @@ def test_an_upgrade_keeps_every_row(database_url, revision):
     migrate(database_url)
     assert read(database, columns) == before
     assert tables(database) == ROWS.keys()
+    database.dispose()
+
+
+def test_an_upgrade_notes_the_newest_counted_event(database_url):
+    """A filled database of the previous version knows its newest counted event afterwards."""
+    migrate(database_url, "base")
+    migrate(database_url, "0003")
+    database = Database(make_settings(database_url).database_url)
+    for event in ("first", "counted", "pending"):
+        insert(database, event=event)
+    database.write(
+        lambda connection: connection.execute(text("UPDATE rollup_state SET watermark = 2"))
+    )
+    migrate(database_url)
+    assert noted(database) == (2, "t", "counted", 2, None)
+    run = run_rollup(database, window_ids=10, wait_seconds=5)
+    assert (run.events, run.outcome) == (1, "done")
+    assert noted(database) == (3, "t", "pending", 3, None)
+    database.dispose()
+
+
+def noted(database):
+    columns = "newest, newest_tenant_id, newest_event_id, newest_upto, refusal"
+    with database.reading() as connection:
+        return connection.execute(text(f"SELECT {columns} FROM rollup_state")).one()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_a_downgrade_names_every_row_that_it_deletes(database_url, revision):
+    """The rows that a downgrade announces are those that are missing afterwards."""
+    database = Database(make_settings(database_url).database_url)
+    before = set(fill(database))
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, revision)
+    assert lost.pop("rollup_state.refusal") == 1
+    downgrade(database_url, revision)
+    gone = before - tables(database)
+    assert dict.fromkeys(gone - {"purged_months"}, 1) == lost
+    database.dispose()
+
+
+def test_a_downgrade_to_base_names_every_table(database_url):
+    """The way back to an empty database names all events and numbers."""
+    database = Database(make_settings(database_url).database_url)
+    fill(database)
+    with database.reading() as connection:
+        lost = lost_by_downgrade(connection, "base")
+    assert lost.keys() - {"rollup_state.refusal"} == ROWS.keys() - {"rollup_state", "purged_months"}
+    migrate(database_url, "base")
+    assert tables(database) == set()
+    database.dispose()
+
+
+def test_purged_months_survive_a_downgrade(database_url, flask):
+    """After a downgrade and an upgrade it is still known which months cannot be recounted."""
+    database = Database(make_settings(database_url).database_url)
+    columns = fill(database)
+    months = read(database, {"purged_months": columns["purged_months"]})
+    downgrade(database_url, "0001")
+    assert "purged_months" not in tables(database)
+    migrate(database_url, "0001")  # an upgrade that is not needed changes nothing
+    migrate(database_url)
+    assert read(database, {"purged_months": columns["purged_months"]}) == months
+    assert tables(database) == set(metadata.tables)
+    assert flask("db", "check").returncode == 0
     database.dispose()
 
 
@@ -318,3 +391,64 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     rollups = {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
     assert tables == {*rollups, "agents"}
     database.dispose()
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Migrations that wait for a second in all."""
+    for name, seconds in {"LOCK_SECONDS": 0.2, "PAUSE_SECONDS": 0.1, "PATIENCE_SECONDS": 1}.items():
+        monkeypatch.setattr(schema, name, seconds)
+
+
+# Ways for a role with little rights to stand in the way of a migration.
+OBSTACLES = {
+    "an open insert": [
+        "BEGIN",
+        "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+        " VALUES ('t', 'e', 'a', now())",
+    ],
+    "an advisory lock": ["SELECT pg_advisory_lock(6021977140051)"],
+}
+
+
+@pytest.mark.parametrize("statements", OBSTACLES.values(), ids=OBSTACLES)
+def test_a_writer_cannot_hold_a_migration_up(postgresql, hurry, statements):
+    """A migration names the writer whose lock it waits for, and soon gives up or succeeds."""
+    with deployed(postgresql) as deployment:
+        database = deployment.database("owner")
+        migrate(deployment.url("owner"), "0002")
+        writer = deployment.connect("idp", application_name="keycloak")
+        for statement in statements:
+            writer.execute(statement)
+        flask = Runner(child_environ(deployment.url("owner")))
+        done = flask("db", "upgrade")
+        if "BEGIN" not in statements:  # migrations lock no more than they need
+            assert done.returncode == 0, done.stderr
+
+        def lock(connection):
+            connection.execute(text("LOCK TABLE issuance_events"))
+
+        told = []
+        if "BEGIN" in statements:
+            with pytest.raises(LockedError, match=r"pid [0-9]+ \(keycloak\), open for"):
+                schema.change_schema(database, lock, advisory=0, on_wait=told.append)
+            assert f"pid {writer.info.backend_pid} " in told[0]
+            writer.execute("ROLLBACK")
+        schema.change_schema(database, lock, advisory=0, on_wait=told.append)
+
+
+def test_a_migration_waits_until_a_lock_is_released(postgresql_url, monkeypatch):
+    """A migration tries again until the lock is released; others pass meanwhile."""
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.2)
+    migrate(postgresql_url, "base")
+    migrate(postgresql_url, "0001")
+    flask = Runner(child_environ(postgresql_url))
+    with psycopg.connect(conninfo(postgresql_url), autocommit=True) as writer:
+        for statement in ["BEGIN", "LOCK TABLE rollup_state IN ROW EXCLUSIVE MODE"]:
+            writer.execute(statement)
+        release = threading.Timer(2, writer.execute, ["ROLLBACK"])
+        release.start()
+        done = flask("db", "upgrade")
+        release.join()
+    assert done.returncode == 0, done.stderr
+    assert "waiting: a lock is held by pid" in done.stderr

@@ -3,9 +3,11 @@
 An entry is found by the hash of the whole token. It is valid for at most a minute and never past
 the token's expiry. A fetch of the provider's keys empties the cache, so a withdrawn key stops
 working at that fetch. Cached tokens delay such a fetch by at most a minute. The cache has a
-maximum size, because the owner of a key can sign any number of tokens.
+maximum size, because the owner of a key can sign any number of tokens. A value is small, because
+:class:`~app.auth.tokens.Caller` keeps only short texts of a token.
 """
 
+import threading
 import time
 from hashlib import sha256
 from typing import Generic, TypeVar
@@ -21,6 +23,13 @@ class TokenCache(Generic[T]):
 
     def __init__(self) -> None:
         self._entries: dict[bytes, tuple[T, float, float]] = {}
+        self._lock = threading.Lock()
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """A number that changes with each :meth:`clear`. Read it before a verification begins."""
+        return self._generation
 
     def get(self, token: str) -> T | None:
         """The value of ``token``; ``None`` when the token must be verified."""
@@ -30,19 +39,29 @@ class TokenCache(Generic[T]):
         value, expiry, until = entry
         return value if time.time() < expiry and time.monotonic() < until else None
 
-    def put(self, token: str, value: T, expiry: float) -> None:
-        """Store the value of a token that was just verified; ``expiry`` is its ``exp``."""
+    def put(self, token: str, value: T, expiry: float, generation: int) -> None:
+        """Store the value of a token that was just verified.
+
+        Args:
+            expiry: the token's ``exp``.
+            generation: the cache's when the verification began. If the cache was cleared since
+                then, the token may have been verified with a withdrawn key, and is not stored.
+        """
         key = _key(token)
-        # A dict keeps the order of insertion: a new entry must become the newest.
-        self._entries.pop(key, None)
-        while len(self._entries) >= MAX_TOKENS:
-            # Another thread may remove the same entry at this moment.
-            self._entries.pop(next(iter(self._entries), b""), None)
-        self._entries[key] = (value, expiry, time.monotonic() + TTL_SECONDS)
+        with self._lock:
+            if generation != self._generation:
+                return
+            # A dict keeps the order of insertion: a new entry must become the newest.
+            self._entries.pop(key, None)
+            while len(self._entries) >= MAX_TOKENS:
+                del self._entries[next(iter(self._entries))]
+            self._entries[key] = (value, expiry, time.monotonic() + TTL_SECONDS)
 
     def clear(self) -> None:
         """Remove every token, because keys may have been withdrawn."""
-        self._entries.clear()
+        with self._lock:
+            self._generation += 1
+            self._entries.clear()
 
 
 def _key(token: str) -> bytes:

@@ -1,55 +1,61 @@
 """Access tokens: verify one and return its caller, or mint one for development.
 
 A token is an OAuth access token of the identity provider. flask-jwt-extended checks signature,
-issuer and audience. This module checks the header and the claims that the library accepts
-unchecked (RFC 8725; RFC 9068, 4).
+times, issuer and audience. This module and :mod:`app.auth.claims` check the header and the claims
+that the library accepts unchecked (RFC 8725; RFC 9068, 4).
 """
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import jwt
 from flask import Flask, current_app
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
-from jwt.exceptions import InvalidTokenError, PyJWTError
+from jwt import exceptions
 
+from app.auth import claims as reading
 from app.auth.jwks import ALGORITHMS, KeySet
+from app.auth.provider_http import trusted_certificates
 from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
-from app.ids import is_id
+from app.telemetry import metrics
 
-EVENTS_WRITE, EVENTS_WRITE_ANY = "events:write", "events:write:any"
-AGENTS_WRITE = "agents:write"
 CLOCK_SKEW_SECONDS = 10
 TOKEN_SYNTAX = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
 
-_EXTENSION = "analytics_token_cache"
+_EXTENSION = "analytics_token_verifier"
+_CACHE = "analytics_token_cache"
 # 9999-12-31. A later expiry is a mistake, or an attempt to overflow a clock.
 _MAX_EXPIRY = 253_402_300_799
 
 # Header and claims are untrusted JSON. Numbers out of range and deep nesting cause errors in the
 # parser or in arithmetic, which the libraries do not turn into their own errors.
 _VERIFICATION_ERRORS = (
-    PyJWTError,
+    exceptions.PyJWTError,
     JWTExtendedException,
     ValueError,
     TypeError,
     ArithmeticError,
     RecursionError,
 )
-
-_HEADER_TYPES = ("jwt", "at+jwt", "application/at+jwt")
-# Header members that choose a key, or (crit) demand rules that this service does not know.
-_REFUSED_MEMBERS = ("jku", "jwk", "x5u", "x5c", "crit")
-# The issuer signs other kinds of token with the same keys. Cognito names the kind in token_use,
-# Keycloak in typ (its Offline tokens are refresh tokens), others in type.
-_KIND_CLAIMS = ("token_use", "typ", "type")
-_OTHER_KIND = re.compile(r"(id|refresh|offline|logout)([ _-]?token)?", re.IGNORECASE)
+_CAUSES: tuple[tuple[type[Exception], str], ...] = (
+    (exceptions.InvalidAlgorithmError, "algorithm"),
+    (exceptions.InvalidSignatureError, "signature"),
+    (exceptions.ExpiredSignatureError, "claim exp"),
+    (exceptions.InvalidAudienceError, "claim aud"),
+    (exceptions.InvalidIssuerError, "claim iss"),
+    (JWTExtendedException, "claim exp"),  # the only claim that the library requires
+    (exceptions.DecodeError, "malformed"),
+    (exceptions.InvalidTokenError, "header"),
+)
+# The claim of time that another error is about. Its texts hold no value of the token.
+_TIME_CLAIM = re.compile(r"\((exp|nbf|iat)\)")
 _INVALID = "the token is invalid; use a new access token"
 
 
@@ -59,7 +65,7 @@ class Caller:
 
     ``tenant_id`` is ``None`` without an organization claim. ``client_id`` is the OAuth client
     that the token was issued to. ``subject`` is ``sub``: the person who signed in, or the client
-    again. ``expires`` is in Unix seconds.
+    again. ``expires`` is in Unix seconds. All texts are short, because callers are cached.
     """
 
     tenant_id: str | None
@@ -69,11 +75,32 @@ class Caller:
     expires: float
 
 
+@dataclass(frozen=True)
+class _Verifier:
+    """How the tokens of this service are verified."""
+
+    settings: Settings
+    find_key: Callable[[Mapping[str, Any]], Any]
+
+    @property
+    def scope_claims(self) -> tuple[str, ...]:
+        """The names of the claim with the scopes; the first that is present counts."""
+        configured = self.settings.jwt_scope_claim
+        return (configured,) if configured else ("scope", "scp")
+
+
 def init_app(app: Flask, settings: Settings) -> None:
-    """Configure flask-jwt-extended with the keys, issuer and audience of ``settings``."""
+    """Configure flask-jwt-extended with the keys, issuer and audience of ``settings``.
+
+    Raises:
+        SettingsError: a file of certificates is invalid.
+    """
     cache = TokenCache[Caller]()
-    app.extensions[_EXTENSION] = cache
+    app.extensions[_CACHE] = cache
+    if settings.provider is not None:
+        trusted_certificates(settings)  # an invalid file stops the start, and not the first sign-in
     algorithms, find_key = _key_source(settings, cache.clear)
+    app.extensions[_EXTENSION] = _Verifier(settings, find_key)
     app.config.update(
         JWT_TOKEN_LOCATION=["headers"],
         # The library requires the claim with this name. This service requires only exp.
@@ -87,17 +114,14 @@ def init_app(app: Flask, settings: Settings) -> None:
         JWT_ENCODE_ISSUER=settings.jwt_issuer,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
-        # For iat and nbf only: _verified_claims() checks the expiry to the second.
+        # For iat and nbf only: _verified_caller() checks the expiry to the second.
         JWT_DECODE_LEEWAY=CLOCK_SKEW_SECONDS,
-        # The claims' names, for _tenant_id(), _scopes() and mint_token().
-        JWT_ORGANIZATION_CLAIM=settings.jwt_organization_claim,
-        JWT_SCOPE_CLAIMS=(settings.jwt_scope_claim,)
-        if settings.jwt_scope_claim
-        else ("scope", "scp"),
+        # Some providers use numbers, and nothing depends on the claim.
+        JWT_VERIFY_SUB=False,
     )
 
     def decode_key(header: dict[str, Any], _claims: dict[str, Any]) -> Any:
-        _check_header(header)
+        reading.check_header(header, require_at_jwt=settings.require_at_jwt)
         return find_key(header)
 
     JWTManager(app).decode_key_loader(decode_key)
@@ -105,17 +129,24 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 def _key_source(
     settings: Settings, on_fetch: Callable[[], object]
-) -> tuple[Sequence[str], Callable[[dict[str, Any]], Any]]:
+) -> tuple[Sequence[str], Callable[[Mapping[str, Any]], Any]]:
     """The accepted algorithms, and a function from a token's unverified header to its key."""
     if settings.jwt_jwks_url is not None:
-        keys = KeySet(settings.jwt_jwks_url, on_fetch)
+        certificates = trusted_certificates(settings)
+        keys = KeySet(settings.jwt_jwks_url, certificates, on_fetch)
 
-        def find_key(header: dict[str, Any]) -> Any:
+        def find_key(header: Mapping[str, Any]) -> Any:
             kid = header.get("kid")
+            if not isinstance(kid, str):
+                raise UnauthorizedError(_INVALID, cause="header kid")
+            found = keys.find(kid)
+            if found is None:
+                raise UnauthorizedError(_INVALID, cause="unknown kid")
+            algorithm = header.get("alg")
             # The PyJWK is returned, not its bare key: it allows only its own algorithm.
-            key = keys.find(kid) if isinstance(kid, str) else None
+            key = found.get(algorithm) if isinstance(algorithm, str) else None
             if key is None:
-                raise InvalidTokenError("the identity provider has no key with this kid")
+                raise UnauthorizedError(_INVALID, cause="algorithm")
             return key
 
         return ALGORITHMS, find_key
@@ -134,16 +165,18 @@ def verify_token(token: str) -> Caller:
         UnavailableError: no keys have been fetched to verify it.
     """
     if not TOKEN_SYNTAX.fullmatch(token):
-        raise UnauthorizedError(_INVALID)
-    cache: TokenCache[Caller] = current_app.extensions[_EXTENSION]
+        metrics.count_refused_token("malformed")
+        raise UnauthorizedError(_INVALID, cause="malformed")
+    cache: TokenCache[Caller] = current_app.extensions[_CACHE]
     caller = cache.get(token)
     if caller is None:
-        claims = _verified_claims(token)
-        client_id = str(claims.get("client_id") or claims.get("azp") or claims.get("sub"))
-        subject = str(claims.get("sub") or client_id)
-        expires = claims["exp"]
-        caller = Caller(_tenant_id(claims), _scopes(claims), client_id, subject, expires)
-        cache.put(token, caller, expires)
+        generation = cache.generation
+        try:
+            caller = _verified_caller(token)
+        except (UnauthorizedError, ForbiddenError) as error:
+            metrics.count_refused_token(error.cause)
+            raise
+        cache.put(token, caller, caller.expires, generation)
     return caller
 
 
@@ -154,7 +187,10 @@ def tenant_of(caller: Caller) -> str:
         ForbiddenError: the token has no organization claim.
     """
     if caller.tenant_id is None:
-        raise ForbiddenError("the token has no organization; use a token of one organization")
+        raise ForbiddenError(
+            "the token has no organization; use a token of one organization",
+            cause="no organization",
+        )
     return caller.tenant_id
 
 
@@ -164,67 +200,98 @@ def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> 
     Raises:
         RefusedError: the service verifies tokens with an identity provider's keys.
     """
-    if current_app.config["JWT_SECRET_KEY"] is None:
+    verifier = _verifier()
+    settings = verifier.settings
+    if settings.jwt_secret_key is None:
         raise RefusedError(
             "tokens cannot be minted with an identity provider's keys; set JWT_SECRET_KEY instead"
         )
-    claims = {
-        "sub": "development",
-        "client_id": "development",
-        current_app.config["JWT_ORGANIZATION_CLAIM"]: organization,
-        current_app.config["JWT_SCOPE_CLAIMS"][0]: " ".join(scopes),
-    }
-    token: str = create_access_token(identity=None, expires_delta=expires, additional_claims=claims)
+    claims: dict[str, Any] = {"sub": "development", "client_id": "development"}
+    reading.set_claim(claims, verifier.scope_claims[0], " ".join(scopes))
+    reading.set_claim(claims, settings.jwt_organization_claim, organization)
+    token: str = create_access_token(
+        identity=None,
+        expires_delta=expires,
+        additional_claims=claims,
+        additional_headers={"typ": "at+jwt"},
+    )
     return token
 
 
-def _verified_claims(token: str) -> dict[str, Any]:
+def _verified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the claims of a token with a valid signature, issuer and audience.
+
+    Raises:
+        UnauthorizedError: the token is invalid.
+        UnavailableError: no keys have been fetched to verify it.
+    """
     try:
-        claims = decode_token(token)
-    except _VERIFICATION_ERRORS:
-        raise UnauthorizedError(_INVALID) from None
+        try:
+            decode_token(token)
+        except exceptions.InvalidJTIError:
+            _verify_with_any_jti(token)
+        # The library adds claims of its own, such as a type. Only what was signed counts.
+        verified = jwt.decode_complete(token, options={"verify_signature": False})
+    except _VERIFICATION_ERRORS as error:
+        raise UnauthorizedError(_INVALID, cause=_cause(error)) from None
+    return verified["header"], verified["payload"]
+
+
+def _verify_with_any_jti(token: str) -> None:
+    """Verify a token whose ``jti`` is not text, from the beginning.
+
+    Some providers use numbers, and nothing depends on the claim. flask-jwt-extended has no option
+    for this, unlike for ``sub``, so PyJWT is called with the same rules.
+    """
+    verifier = _verifier()
+    key = verifier.find_key(jwt.get_unverified_header(token))
+    jwt.decode(
+        token,
+        key,
+        algorithms=current_app.config["JWT_DECODE_ALGORITHMS"],
+        issuer=verifier.settings.jwt_issuer,
+        audience=verifier.settings.jwt_audience,
+        leeway=CLOCK_SKEW_SECONDS,
+        options={
+            "verify_aud": verifier.settings.jwt_audience is not None,
+            "verify_sub": False,
+            "verify_jti": False,
+        },
+    )
+
+
+def _verified_caller(token: str) -> Caller:
+    verifier = _verifier()
+    header, claims = _verified(token)
     expiry = claims.get("exp")
     # bool is an int in Python; NaN and infinity fail the comparison.
     if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not expiry <= _MAX_EXPIRY:
-        raise UnauthorizedError("the token has no valid `exp` claim; use a token that expires")
-    if expiry <= time.time():
-        raise UnauthorizedError("the token has expired; use a new one")
-    if any(_OTHER_KIND.fullmatch(str(claims.get(name))) for name in _KIND_CLAIMS):
-        raise UnauthorizedError("the token must be an access token, not an ID or refresh token")
-    return claims
-
-
-def _check_header(header: dict[str, Any]) -> None:
-    kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _HEADER_TYPES:
-        raise InvalidTokenError("the typ header is not one of an access token")
-    if any(name in header for name in _REFUSED_MEMBERS):
-        raise InvalidTokenError("the header chooses a key or demands unknown rules")
-
-
-def _tenant_id(claims: dict[str, Any]) -> str | None:
-    name = current_app.config["JWT_ORGANIZATION_CLAIM"]
-    if name not in claims:
-        return None
-    organization = claims[name]
-    if not is_id(organization):
-        raise ForbiddenError(
-            "the token's organization is invalid; it must be 1 to 255 characters without control"
-            " characters"
+        raise UnauthorizedError(
+            "the token has no valid `exp` claim; use a token that expires", cause="claim exp"
         )
-    return str(organization)
+    if expiry <= time.time():
+        raise UnauthorizedError("the token has expired; use a new one", cause="claim exp")
+    reading.check_kind(header, claims)
+    client_id = reading.text_of(claims, "client_id", "azp", "sub")
+    return Caller(
+        reading.organization_of(claims, verifier.settings.jwt_organization_claim),
+        reading.scopes_of(claims, verifier.scope_claims),
+        client_id,
+        reading.text_of(claims, "sub") or client_id,
+        expiry,
+    )
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes in the first claim that is present: text with spaces (RFC 8693, 4.2) or a list.
+def _verifier() -> _Verifier:
+    found: _Verifier = current_app.extensions[_EXTENSION]
+    return found
 
-    ``scope`` is always text. ``scp`` is a list at Okta and text at Entra.
-    """
-    names = current_app.config["JWT_SCOPE_CLAIMS"]
-    name = next((name for name in names if name in claims), None)
-    scope = claims.get(name) if name else None
-    if isinstance(scope, str):
-        return frozenset(scope.split(" "))
-    if isinstance(scope, list) and name != "scope":
-        return frozenset(item for item in scope if isinstance(item, str))
-    return frozenset()
+
+def _cause(error: Exception) -> str:
+    """Why the libraries refused a token, in words that hold nothing of the token."""
+    if isinstance(error, exceptions.MissingRequiredClaimError):
+        return f"claim {error.claim}"
+    found = _TIME_CLAIM.search(str(error)) if isinstance(error, exceptions.PyJWTError) else None
+    if found:
+        return f"claim {found[1]}"
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "malformed")

@@ -22,12 +22,15 @@ from app.config.settings import Settings, colours_wanted
 from app.errors import ServiceError
 from app.ids import is_id
 from app.storage.database import Database
-from app.storage.failures import is_unavailable
+from app.storage.failures import is_missing_table, is_unavailable
 
 # "Temporary failure" in sysexits.h: nothing is lost, the same command may succeed later.
 EX_TEMPFAIL = 75
 EX_INTERRUPTED = 130
 EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
+
+# Ctrl-C, an end by the service manager, and the end of a terminal's session.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # The step, how much of it is done, and its total, which is None if unknown.
 OnProgress = Callable[[str, int, int | None], None]
@@ -70,8 +73,9 @@ class Command(click.Command):
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if _is_interruption(error):
-                # Everything is rolled back by now, so another Ctrl-C would only disturb the exit.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                # Everything is rolled back by now, so another signal would only disturb the exit.
+                for number in _STOPPING:
+                    signal.signal(number, signal.SIG_IGN)
                 warn(f"Interrupted: {self.interrupted}")
                 raise click.exceptions.Exit(EX_INTERRUPTED) from None
             if isinstance(error, ServiceError):
@@ -93,9 +97,16 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands."""
+    """A group of commands, in which SIGTERM and SIGHUP do what Ctrl-C does."""
 
     command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for number in _STOPPING:
+            # A parent process such as nohup may have a signal ignored, which then stays so.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+        return super().invoke(ctx)
 
 
 def _is_interruption(error: BaseException | None) -> bool:
@@ -175,18 +186,21 @@ def database_problem(error: BaseException) -> str:
     """The first line of the database's own message, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     lines = str(cause).strip().splitlines() or [type(error).__name__]
-    return f"database: {lines[0]}{_MIGRATE if _is_missing(cause, lines[0]) else ''}"
+    if is_missing_table(error):
+        return (
+            f"database: {lines[0]} (the schema is missing or out of date; run `flask db upgrade`)"
+        )
+    return f"database: {lines[0]}{_OTHER if _is_missing_column(cause, lines[0]) else ''}"
 
 
-def _is_missing(cause: BaseException | None, line: str) -> bool:
-    """Whether PostgreSQL or SQLite reports a missing table or column."""
+def _is_missing_column(cause: BaseException | None, line: str) -> bool:
     code = getattr(cause, "sqlstate", None)
-    return code in _UNDEFINED if code else any(text in line for text in _NO_SUCH)
+    return code == _UNDEFINED if code else any(text in line for text in _NO_SUCH)
 
 
-_UNDEFINED = ("42P01", "42703")
-_NO_SUCH = ("no such table", "no such column", "has no column named")
-_MIGRATE = " (the schema may be out of date; check it with `flask db current`)"
+_UNDEFINED = "42703"
+_NO_SUCH = ("no such column", "has no column named")
+_OTHER = " (the schema may be out of date; check it with `flask db current`)"
 
 
 def check_organization(organization: str | None) -> None:

@@ -15,7 +15,8 @@ import click
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE, mint_token
+from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE
+from app.auth.tokens import mint_token
 from app.cli.base import Group, json_option, open_database, show, warn
 from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now

@@ -303,7 +303,7 @@ def database_url(text: str) -> URL:
         raise ValueError(
             "is not a database URL; write postgresql://HOST/NAME or sqlite:////FILE"
         ) from None
-    if url.drivername == "postgresql":
+    if url.drivername in ("postgresql", "postgres"):  # hosting providers write the latter
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
         raise ValueError("must be postgresql://HOST/NAME or sqlite:////FILE")

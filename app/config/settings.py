@@ -43,7 +43,8 @@ class Settings:
         "DATABASE_URL",
         parsing.database_url,
         Computed("a SQLite file in `instance/`"),
-        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` means psycopg 3",
+        "SQLite or PostgreSQL, as a SQLAlchemy URL; `postgresql://` and `postgres://` mean"
+        " psycopg 3",
         secret=True,
     )
     allow_sqlite: bool = setting(
@@ -73,7 +74,7 @@ class Settings:
         "WEB_THREADS",
         integer(1, 1000),
         "4",
-        "the threads of each process; each thread has a database connection",
+        "the requests that each process handles at once; each has a database connection",
     )
     public_url: PublicUrl | None = setting(
         "PUBLIC_URL",
@@ -154,13 +155,31 @@ class Settings:
         "JWT_ORGANIZATION_CLAIM",
         parsing.claim,
         "organization_id",
-        "the claim that names the organization",
+        "the claim that names the organization; `a.b` or the JSON pointer `/a/b` for a claim inside"
+        " another",
     )
     jwt_scope_claim: str | None = setting(
         "JWT_SCOPE_CLAIM",
         parsing.claim,
         Computed("`scope`, else `scp`"),
-        "the claim that holds the scopes",
+        "the claim that holds the scopes, named in the same ways",
+    )
+    require_at_jwt: bool = setting(
+        "REQUIRE_AT_JWT",
+        parsing.flag,
+        "0",
+        "`1` accepts only tokens whose header has the type `at+jwt` (RFC 9068); see"
+        " [security](security.md#kinds-of-token)",
+    )
+    ssl_cert_file: Path | None = setting(
+        "SSL_CERT_FILE",
+        Path,
+        None,
+        "a PEM file of certificate authorities that may sign the identity provider's certificate,"
+        " beside the system's; for key set and sign-in",
+    )
+    requests_ca_bundle: Path | None = setting(
+        "REQUESTS_CA_BUNDLE", Path, None, "the same, by a name that other programs use"
     )
     oidc_issuer: str | None = setting(
         "OIDC_ISSUER",
@@ -202,7 +221,8 @@ class Settings:
         "RATE_LIMIT_STORAGE",
         parsing.rate_limit_storage,
         "memory://",
-        "`memory://` counts in each worker process; `redis://…` counts for all of them together",
+        "`memory://` counts in each worker process; `redis://…` counts for all of them together,"
+        " by the hosts' clocks",
         secret=True,
     )
     max_body_bytes: int = setting(
@@ -216,6 +236,13 @@ class Settings:
         integer(1, 1_000_000),
         "10000",
         "the largest number of events in a batch",
+    )
+    max_event_bytes: int = setting(
+        "MAX_EVENT_BYTES",
+        integer(1024, 1024**2),
+        "65536",
+        "the largest event or name of an agent in a body, and the largest line or CSV record of an"
+        " import",
     )
     rollup_interval_seconds: int = setting(
         "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the seconds between two rollup runs"
@@ -268,7 +295,7 @@ class Settings:
         "PROMETHEUS_MULTIPROC_DIR",
         parsing.folder,
         Computed("a new folder"),
-        "the folder where gunicorn's workers share their metrics; emptied at the start;"
+        "the folder where gunicorn's workers share their metrics; must hold nothing else;"
         " used by the web only",
     )
     tracing: bool = setting(

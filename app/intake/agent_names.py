@@ -23,6 +23,7 @@ from app.intake.events import (
     InvalidEvent,
     decode_event,
     prepared,
+    refuse_large,
     refuse_nul,
     wrong_member,
 )
@@ -65,22 +66,22 @@ class AgentBody(msgspec.Struct, rename="camel"):
 B = TypeVar("B", NameBody, AgentBody)
 
 
-def parse_name(item: bytes) -> str | None:
-    """The name in one agent's body.
+def parse_name(item: bytes, max_bytes: int) -> str | None:
+    """The name in one agent's body of at most ``max_bytes``.
 
     Raises:
-        ValidationError: the name is missing or invalid.
+        ValidationError: the body is too long, or the name is missing or invalid.
     """
     refused = Batch()
     try:
-        return _parse(item, NameBody).name
+        return _parse(item, NameBody, max_bytes).name
     except InvalidEvent as problem:
         refused.reject(0, problem)
         raise _refusal(refused, 1) from None
 
 
-def parse_names(items: Sequence[bytes]) -> dict[str, str | None]:
-    """Names by agent, from one JSON text each. The last name for an agent wins.
+def parse_names(items: Sequence[bytes], max_bytes: int) -> dict[str, str | None]:
+    """Names by agent, from one JSON text of at most ``max_bytes`` each. An agent's last name wins.
 
     Raises:
         ValidationError: some names are invalid; ``details`` lists them.
@@ -89,7 +90,7 @@ def parse_names(items: Sequence[bytes]) -> dict[str, str | None]:
     refused = Batch()
     for index, item in enumerate(items):
         try:
-            agent = _parse(item, AgentBody)
+            agent = _parse(item, AgentBody, max_bytes)
         except InvalidEvent as problem:
             refused.reject(index, problem)
         else:
@@ -99,7 +100,8 @@ def parse_names(items: Sequence[bytes]) -> dict[str, str | None]:
     return names
 
 
-def _parse(item: bytes, kind: type[B]) -> B:
+def _parse(item: bytes, kind: type[B], max_bytes: int) -> B:
+    refuse_large(item, max_bytes)
     value: Any = decode_event(item, ("agentId", "name"))
     try:
         body = msgspec.convert(value, kind)

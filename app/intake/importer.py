@@ -1,15 +1,15 @@
 """Import: reads files of events as streams and stores them in chunks.
 
 Memory does not grow with the size of a file: while one chunk is stored, only the next one is read.
-Each chunk is committed as one batch. An interrupted import can be run again, because an event that
-is already stored counts as a duplicate.
+Each chunk is committed as one batch. A source that delivers slowly, such as a log that is followed,
+is stored in smaller chunks. An interrupted import can be run again, because an event that is
+already stored counts as a duplicate.
 """
 
 import gc
-import gzip
 import io
-import select
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.errors import ForbiddenError, ValidationError
 from app.intake.events import Event, InvalidEvent, Members, make_event
+from app.intake.files import open_lines
 from app.intake.formats import FORMATS
-from app.intake.formats.base import bounded_lines
+from app.intake.formats.base import Options
 from app.intake.store import Stored, prepare_storing
 from app.storage.database import Database
 
@@ -31,9 +32,9 @@ CHUNK_EVENTS = 10_000
 # transaction writes each page fewer times.
 SQLITE_CHUNK_EVENTS = 50_000
 TURN_SECONDS = 1e-5
-READ_BYTES = 128 * 1024
-WAIT_MILLISECONDS = 100
-_GZIP = b"\x1f"
+# A chunk is stored after so long without more data, and at the latest after so long.
+SILENT_SECONDS = 1
+CHUNK_SECONDS = 5
 
 
 class Refused(NamedTuple):
@@ -79,6 +80,7 @@ class Importer:
     Args:
         file_format: a key of ``FORMATS``.
         tenant_id: the tenant of all events; ``None`` if each event names its own.
+        max_bytes: the limit of one record of a file.
         clock: returns the present; called for every event, because a source may be a live pipe.
         on_refused: called for every refused line; all other lines are stored.
         on_chunk: called after every commit.
@@ -87,31 +89,43 @@ class Importer:
     database: Database
     file_format: str
     tenant_id: str | None
+    max_bytes: int
     clock: Callable[[], datetime]
     on_refused: Callable[[Refused], None]
     on_chunk: Callable[[], None]
     totals: Imported = field(default_factory=Imported)
     _pending: "Future[Stored] | None" = field(default=None, init=False)
+    _stored_at: float = field(default=0, init=False)
 
     @_tuned_interpreter()
     def load(self, source: str, file: io.BufferedReader) -> None:
         """Store the events of one file, gzip-compressed or not.
 
         Raises:
-            ValidationError: the file ends early or cannot be read further. The events before
+            ValidationError: the file is damaged or cannot be read further. The events before
                 that point are stored. They are also stored if reading is interrupted.
         """
         chunk: list[Event] = []
+        self._stored_at = time.monotonic()
+
+        def on_wait(silent: float) -> None:
+            waited = time.monotonic() - self._stored_at
+            if silent >= SILENT_SECONDS or waited >= CHUNK_SECONDS:
+                self._store(chunk)
+                self._settle()
+
         enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
         try:
-            for number, members in FORMATS[self.file_format](
-                bounded_lines(_plain(_interruptible(file)))
-            ):
+            lines = open_lines(file, self.max_bytes, on_wait)
+            options = Options(self.tenant_id, self.max_bytes)
+            for number, members in FORMATS[self.file_format](lines, options):
                 self._take(source, number, members, chunk)
                 if len(chunk) >= enough:
                     self._store(chunk)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValidationError(f"{source}: {error}") from None
+        except (EOFError, OSError, UnicodeError, zlib.error) as error:
+            raise ValidationError(
+                f"{source}: {error}; the events before that point are stored"
+            ) from None
         finally:
             self._store(chunk)
             self._settle()
@@ -133,6 +147,7 @@ class Importer:
         # Emptied first, so that a chunk that fails or is interrupted is not stored again.
         events = chunk.copy()
         chunk.clear()
+        self._stored_at = time.monotonic()
         store = prepare_storing(self.database, events)
         self._settle()
         if events:
@@ -174,40 +189,3 @@ def _in_thread(store: Callable[[], Stored]) -> "Future[Stored]":
 
     Thread(target=run, daemon=True).start()
     return future
-
-
-class _Interruptible(io.RawIOBase):
-    """A file whose reads never block for long, so that Ctrl-C is handled at once.
-
-    Ctrl-C ends a read that blocks, but not a read that begins just after Ctrl-C: the process would
-    wait for more data from the pipe. So this class polls, and reads only data that has arrived.
-    """
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
-        self._ready = select.poll()
-        self._ready.register(file, select.POLLIN)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready.poll(WAIT_MILLISECONDS):
-            pass
-        return self._file.readinto1(buffer)
-
-
-def _interruptible(file: io.BufferedReader) -> io.BufferedReader:
-    try:
-        file.fileno()
-    except OSError:  # a file in memory
-        return file
-    return io.BufferedReader(_Interruptible(file), READ_BYTES)
-
-
-def _plain(file: io.BufferedReader) -> io.BufferedIOBase:
-    """The file, decompressed if its content is gzip; its name does not matter."""
-    # One byte is tested: no text begins with it, and a slow pipe may have no second byte yet.
-    if file.peek(1)[:1] == _GZIP:
-        return gzip.GzipFile(fileobj=file)
-    return file

@@ -4,8 +4,6 @@ In a checkout ``gunicorn.conf.py`` imports them; an installed package is started
 ``gunicorn --config python:app.server.gunicorn_config wsgi:app``.
 """
 
-import socket
-import struct
 import subprocess  # nosec B404  # its call gives its reason, to S603
 import sys
 from typing import Any
@@ -15,8 +13,10 @@ from gunicorn.glogging import Logger
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
 from app.server.address import check_host
+from app.server.clients import ClientSocket, CrowdedError, RequestBody, SilentClientError
 from app.storage.schema import refuse_other_schema
 from app.telemetry import logs, metrics_folder, tracing
+from app.waits import Waits
 
 try:
     settings = Settings.from_environ()
@@ -30,7 +30,7 @@ except SettingsError as error:
 bind = settings.address
 worker_class = "app.server.worker.Worker"
 workers = settings.web_workers
-threads = settings.web_threads
+threads = Waits(settings.web_threads).threads
 timeout = 60
 graceful_timeout = 30
 # Most load balancers keep an idle connection for a minute. gunicorn has to keep it longer, or it
@@ -43,14 +43,13 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
+# Without sendfile every answer goes through ClientSocket, which limits the wait for its client.
+sendfile = False
+
 # The access log (--access-logfile) has the path only, because the query may hold a sign-in's code
 # and the referrer may hold any text.
 access_log_format = '%(h)s - - %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "-" "%(a)s"'
 
-# How long a client may send nothing in the middle of a request, or not read its response. It
-# occupies a thread for that time. By default, gunicorn waits without limit for a client whose
-# network is down.
-SILENT_SECONDS = 30
 # How long gunicorn's main process waits for the metrics server to end.
 METRICS_SERVER_SECONDS = 5
 # How long a thread may run while another thread waits for the interpreter, for example because the
@@ -75,7 +74,7 @@ class Log(Logger):  # type: ignore[misc]  # gunicorn ships no types
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: object, **kwargs: Any) -> None:
-        if isinstance(sys.exception(), BlockingIOError):  # see SILENT_SECONDS
+        if isinstance(sys.exception(), SilentClientError | CrowdedError):
             self.info("A client was silent for too long")
             return
         if msg.startswith("Error handling request"):
@@ -87,14 +86,11 @@ logger_class = Log
 
 
 def when_ready(server: Any) -> None:
-    """Before the first worker: limit the wait for silent clients, and share metrics."""
-    if server.cfg.threads > settings.web_threads:
-        server.log.warning("some threads have no connection; set WEB_THREADS to gunicorn's threads")
-    # A connection inherits these timeouts from the socket that accepts it.
-    patience = struct.pack("ll", SILENT_SECONDS, 0)
-    for listener in server.LISTENERS:
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    """Before the first worker: share metrics."""
+    if server.cfg.threads > threads:
+        server.log.warning(
+            "some threads have no connection; set WEB_THREADS, not gunicorn's threads"
+        )
     if settings.metrics_bind is not None:
         try:
             server.metrics_folder = metrics_folder.share(settings.metrics_folder)
@@ -142,6 +138,24 @@ def post_worker_init(worker: Any) -> None:
     metrics.describe_process("web")
     if services := _services(worker):
         services.stopping = lambda: not worker.alive
+        worker.waits = services.waits
+
+
+def pre_request(_worker: Any, request: Any) -> None:
+    """Before each request: limit the wait for its body, and answer the faults in it."""
+    client = request.unreader.sock
+    if not isinstance(client, ClientSocket):  # it uses TLS
+        return
+    length = next((int(value) for name, value in request.headers if name == "CONTENT-LENGTH"), None)
+    request.body = RequestBody(request.body, length, client)
+    if length is not None and length > settings.max_body_bytes:
+        request.force_close()  # its body is not read
+
+
+def post_request(_worker: Any, request: Any, _environ: Any, _response: Any) -> None:
+    """After each request: find out whether its body was read."""
+    if isinstance(request.body, RequestBody):
+        request.body.finish()
 
 
 def worker_exit(_server: Any, worker: Any) -> None:

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -16,8 +16,21 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.storage import tenant_guard
-from app.storage.engines import postgresql_engine, sqlite_engine
-from app.storage.failures import is_conflict
+from app.storage.engines import milliseconds, postgresql_engine, sqlite_engine
+from app.storage.failures import is_conflict, is_locked
+from app.storage.locks import (
+    BRIEF_SECONDS,
+    LOCK_SECONDS,
+    PATIENT_SECONDS,
+    LockedError,
+    lock_holders,
+    with_patience,
+)
+from app.storage.tables import metadata
+from app.waits import Waits
+
+if TYPE_CHECKING:
+    from app.storage.deadlines import Server
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -66,19 +79,42 @@ class Database:
         pool_size: connections that stay open; a web worker needs one for each of its threads.
         overflow: further connections, which are closed after use.
         row_security: send PostgreSQL the tenant of every read, for row-level security policies.
+        waits: the slots of a process that serves requests. Each of its reads and writes then ends
+            after some seconds (see ``deadlines`` and ``locks``).
     """
 
     def __init__(
-        self, url: URL, *, pool_size: int = 5, overflow: int = 10, row_security: bool = False
+        self,
+        url: URL,
+        *,
+        pool_size: int = 5,
+        overflow: int = 10,
+        row_security: bool = False,
+        waits: Waits | None = None,
     ) -> None:
         postgresql = url.get_backend_name() == "postgresql"
         pool = {"pool_size": pool_size, "max_overflow": overflow}
-        self.engine = postgresql_engine(url, pool) if postgresql else sqlite_engine(url, pool)
+        self._waits = waits
+        self._session_lock_seconds = BRIEF_SECONDS if waits else LOCK_SECONDS
+        self._server: Server | None = None
+        if postgresql:
+            self.engine, self._server = postgresql_engine(
+                url,
+                pool,
+                lock_seconds=self._session_lock_seconds,
+                for_requests=waits is not None,
+            )
+        else:
+            self.engine = sqlite_engine(
+                url, pool, lock_seconds=PATIENT_SECONDS if waits else LOCK_SECONDS
+            )
         self.engine.update_execution_options(begin="current")
         sa.event.listen(self.engine, "begin", _begin)
-        self._reader = self.engine.execution_options(begin="read")
+        self._reader = self.engine.execution_options(begin="read", waits=waits)
         self._guarded = tenant_guard.guard(self._reader)
-        self._writer = self.engine.execution_options(begin="write")
+        self._guarded_snapshot = self._guarded.execution_options(begin="snapshot")
+        # By how long their statements wait for a lock.
+        self._writers: dict[float | None, sa.Engine] = {}
         self._row_security = row_security and postgresql
 
     @property
@@ -89,12 +125,20 @@ class Database:
         """Close the pooled connections."""
         self.engine.dispose()
 
-    def reading(self) -> Connection:
+    def reading(self, *, seconds: float | None = None) -> Connection:
         """A connection for reads, to be used in ``with``.
 
         On PostgreSQL every statement sees the newest commits.
+
+        Args:
+            seconds: in a job or a command, how long its statements may wait for the server; by
+                default as long as it answers other connections.
         """
-        return self._reader.connect()
+        connection = self._connect(self._reader)
+        if seconds is not None and self.is_postgresql:
+            driver: Any = connection.connection.driver_connection
+            driver.limit(seconds)
+        return connection
 
     def reading_for(self, tenant_id: str | None) -> Connection:
         """A connection for the reads of one tenant; the caller must close it.
@@ -107,10 +151,10 @@ class Database:
 
     def snapshot_for(self, tenant_id: str) -> Connection:
         """As :meth:`reading_for`, with one snapshot of the database for all statements."""
-        return self._admitted(self._guarded.execution_options(begin="snapshot"), tenant_id)
+        return self._admitted(self._guarded_snapshot, tenant_id)
 
     def _admitted(self, engine: sa.Engine, tenant_id: str | None) -> Connection:
-        connection = engine.connect()
+        connection = self._connect(engine)
         tenant_guard.admit(connection, tenant_id)
         if self._row_security:
             # Set for the session, because a read has no transaction around it. The next reader on
@@ -147,8 +191,9 @@ class Database:
 
         Raises:
             RefusedError: a pooler in transaction mode used another session for ``write``.
+            LockedError: a lock was not free in time.
         """
-        with self.engine.connect() as connection:
+        with self._naming_holders(), self.engine.connect() as connection:
             try:
                 with connection.begin():
                     session, found = self._session(connection), read(connection)
@@ -159,39 +204,118 @@ class Database:
             finally:
                 connection.invalidate()  # closing the connection drops the temporary tables
 
+    def shares_sessions(self) -> bool:
+        """Whether a pooler in transaction mode is between this process and PostgreSQL."""
+        if not self.is_postgresql:
+            return False
+        with self.reading() as one:
+            session = self._session(one)
+            driver: Any = one.connection.driver_connection
+            if session == driver.info.backend_pid:
+                return False  # no pooler at all
+            # A pooler in session mode keeps the session for this connection. Another one gives it
+            # to the next transaction, or continues with another session.
+            with self.engine.begin() as other:
+                return self._session(other) == session or self._session(one) != session
+
     def _session(self, connection: Connection) -> int | None:
         """The id of PostgreSQL's process for a connection; ``None`` on SQLite."""
         if not self.is_postgresql:
             return None
         return connection.scalar(sa.select(sa.func.pg_backend_pid()))
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, lock_seconds: float | None = None) -> T:
         """Run ``work`` in one transaction and commit it.
 
         A deadlock or a serialization conflict rolls the transaction back. The transaction is then
-        run again, so ``work`` may be called more than once.
+        run again, so ``work`` may be called more than once. It is also run again after a brief wait
+        for a lock, in a process that serves requests.
+
+        Args:
+            lock_seconds: in a job or a command, how long a statement waits for a lock.
+
+        Raises:
+            LockedError: in a job or a command, a lock was not free in time.
         """
+        if self._waits is not None:
+            return with_patience(self._waits, lambda seconds: self._write(work, seconds))
+        with self._naming_holders():
+            return self._write(work, lock_seconds)
+
+    def _write(self, work: Callable[[Connection], T], lock_seconds: float | None) -> T:
+        engine = self._writer_with(lock_seconds)
         for attempt in range(1, ATTEMPTS):
             try:
-                return self._write_once(work)
+                return self._write_once(engine, work)
             except DBAPIError as error:
                 if not is_conflict(error):
                     raise
                 # S311: jitter, not a secret.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
-        return self._write_once(work)
+        return self._write_once(engine, work)
+
+    def _writer_with(self, lock_seconds: float | None) -> sa.Engine:
+        """The engine for writes that wait for locks so long; ``None``: as long as the session."""
+        if self.is_postgresql and lock_seconds == self._session_lock_seconds:
+            lock_seconds = None
+        if lock_seconds not in self._writers:  # to make one costs more than to begin a transaction
+            engine = self.engine.execution_options(begin="write", lock_seconds=lock_seconds)
+            self._writers[lock_seconds] = engine
+        return self._writers[lock_seconds]
+
+    @contextmanager
+    def _naming_holders(self) -> Iterator[None]:
+        """Raise a :class:`LockedError` if a lock was not free in time."""
+        try:
+            yield
+        except DBAPIError as error:
+            if not is_locked(error):
+                raise
+            with self.reading() as connection:
+                holders = lock_holders(connection, metadata.tables)
+            raise LockedError(holders) from error
 
     def name_tenants(self, connection: Connection, tenant_ids: Iterable[str]) -> None:
         """Send PostgreSQL the tenants of the rows to be written, for row-level security."""
         if self._row_security:
             connection.execute(_NAME_WRITTEN, {"names": "\x1f".join(tenant_ids)})
 
-    def _write_once(self, work: Callable[[Connection], T]) -> T:
-        with self._writer.begin() as connection:
+    def _write_once(self, engine: sa.Engine, work: Callable[[Connection], T]) -> T:
+        with self._connect(engine) as connection, connection.begin():
             return work(connection)
+
+    def _connect(self, engine: sa.Engine) -> Connection:
+        """A connection. The limit of a request includes the wait for it.
+
+        Raises:
+            UnavailableError: the server does not answer requests at this moment.
+        """
+        server = self._server
+        if server is None or server.request_seconds is None:
+            return engine.connect()
+        server.check()
+        ends = time.monotonic() + server.request_seconds
+        connection = engine.connect()
+        driver: Any = connection.connection.driver_connection
+        driver.limit(ends - time.monotonic())
+        return connection
 
 
 def _begin(connection: Connection) -> None:
-    statement = _BEGIN[connection.dialect.name][connection.get_execution_options()["begin"]]
-    if statement is not None:
+    options = connection.get_execution_options()
+    statement = _BEGIN[connection.dialect.name][options["begin"]]
+    seconds = options.get("lock_seconds")
+    if statement is None:
+        return
+    if seconds is None:
         connection.exec_driver_sql(statement)
+    elif connection.dialect.name == "postgresql":
+        # One message to the server. Without parameters, the driver allows two statements.
+        limit = f"SET LOCAL lock_timeout = '{milliseconds(seconds)}'"
+        connection.exec_driver_sql(f"{statement}; {limit}")
+    else:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+        try:
+            connection.exec_driver_sql(statement)
+        finally:  # a later read may wait for longer
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(PATIENT_SECONDS * 1000)}")

@@ -10,11 +10,17 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 
 from app.storage import tenant_guard
-from app.storage.failures import as_sqlalchemy_error
+from app.storage.engines import milliseconds
+from app.storage.failures import as_sqlalchemy_error, is_locked
+from app.storage.locks import BRIEF_SECONDS, PATIENT_SECONDS
+from app.waits import Waits
 
 Reading = CompoundSelect[*tuple[Any, ...]]
+
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %(limit)s, false)"
 
 
 def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]) -> Sequence[Any]:
@@ -31,9 +37,30 @@ def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]
         return connection.execute(statement, parameters).all()
     tenant_guard.check_read(connection, statement, parameters)
     text, values = _compiled(statement, connection.dialect)
+    values = values | parameters
+    waits: Waits | None = connection.get_execution_options().get("waits")
+    try:
+        return _rows(connection, text, values)
+    except DBAPIError as error:
+        if waits is None or not is_locked(error) or not waits.enter():
+            raise
+    # As in app.storage.locks.with_patience(); a first wait that is shorter would cost a round trip.
+    try:
+        _set_lock_timeout(connection, PATIENT_SECONDS)
+        found = _rows(connection, text, values)
+        _set_lock_timeout(connection, BRIEF_SECONDS)
+        return found
+    except BaseException:
+        connection.invalidate()  # its session has another lock_timeout than the pool expects
+        raise
+    finally:
+        waits.leave()
+
+
+def _rows(connection: Connection, text: str, values: dict[str, Any]) -> list[Any]:
     driver: Any = connection.connection.driver_connection
     try:
-        found: list[Any] = driver.cursor().execute(text, values | parameters).fetchall()
+        found: list[Any] = driver.cursor().execute(text, values).fetchall()
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     return found
@@ -51,6 +78,7 @@ def fetch_batches(
         TenantGuardError: the statement does not read the tenant of this connection.
     """
     text = ""
+    driver: Any = None
     cursor: Any = None
     try:
         if connection.dialect.name == "postgresql":
@@ -58,18 +86,25 @@ def fetch_batches(
             text, values = _compiled(statement, connection.dialect)
             if not connection.in_transaction():
                 connection.begin()
-            driver: Any = connection.connection.driver_connection
+            driver = connection.connection.driver_connection
+            driver.renew()
             cursor = driver.cursor(name="batches")
             cursor.execute(text, values | parameters)
         else:
             cursor = connection.execute(statement, parameters).cursor
         while rows := cursor.fetchmany(size):
             yield rows
+            if driver is not None:
+                driver.renew()  # a client may have taken its time
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     finally:
         if cursor is not None and not connection.invalidated:
             cursor.close()
+
+
+def _set_lock_timeout(connection: Connection, seconds: float) -> None:
+    _rows(connection, _LOCK_TIMEOUT, {"limit": milliseconds(seconds)})
 
 
 @lru_cache(maxsize=256)

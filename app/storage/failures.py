@@ -1,5 +1,6 @@
 """Failures of the database: tells an unavailable database and a conflict from other errors."""
 
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from app.errors import UnavailableError
 
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
+_LOCK_NOT_AVAILABLE, _QUERY_CANCELED = "55P03", "57014"
+_LOCK_NOT_AVAILABLE, _QUERY_CANCELED = "55P03", "57014"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 _FROZEN_TOO_LONG = "25P03"
 # The causes in this order: a standby before its promotion; a database before its migration; a
@@ -22,6 +25,44 @@ _NODES_CHANGED = ("connection", "for shard")
 def is_conflict(error: DBAPIError) -> bool:
     """Whether a deadlock or a serialization conflict rolled this transaction back."""
     return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether a lock was not free in time."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.OperationalError):
+        # The lower byte: the others say in which situation.
+        return cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+def is_missing_table(error: BaseException) -> bool:
+    """Whether the statement names a table that does not exist."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.OperationalError):
+        return str(cause).startswith("no such table")
+    return getattr(cause, "sqlstate", None) == _UNDEFINED_TABLE
+
+
+def unavailable_message(error: BaseException) -> str:
+    """Why the database is unavailable, for a caller: without names and values."""
+    if isinstance(error, UnavailableError):
+        return error.message
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    reasons = {
+        "the database has no current schema; run `flask db upgrade`": is_missing_table(error),
+        "another transaction holds a lock on these rows or their table; try again later": (
+            is_locked(error)
+        ),
+        "the database took too long; try again later": (
+            getattr(cause, "sqlstate", None) == _QUERY_CANCELED
+        ),
+        "no database connection is free; try again later": (isinstance(error, sa.exc.TimeoutError)),
+        # Named only, because the class comes with the driver for PostgreSQL.
+        "the database does not answer; try again later": type(cause).__name__ == "NoAnswerError",
+    }
+    default = "the database is unavailable; try again"
+    return next((message for message, applies in reasons.items() if applies), default)
 
 
 def is_unavailable(error: BaseException) -> bool:

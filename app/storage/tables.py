@@ -66,6 +66,9 @@ class RollupStateColumns(TypedColumns):
     ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended.
     ``writers``: names as in ``jobs.counting.watermark``, separated by spaces.
     ``corrections``: the number of rebuilds that have changed numbers.
+    ``newest``, ``newest_tenant_id``, ``newest_event_id``: id and key of the newest event with an id
+    up to ``newest_upto``, a watermark; null if there is none. See ``jobs.counting.refusals``.
+    ``refusal``: why counting is refused until ``flask rollup resume``.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
@@ -75,6 +78,11 @@ class RollupStateColumns(TypedColumns):
     last_started = Column(UTCDateTime)
     last_finished = Column(UTCDateTime)
     corrections: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    newest: Named[int | None] = Column(sa.BigInteger)
+    newest_tenant_id: Named[str | None] = Column(Id)
+    newest_event_id: Named[str | None] = Column(Id)
+    newest_upto: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    refusal: Named[str | None] = Column(sa.Text)
 
 
 class RollupRunColumns(TypedColumns):

@@ -36,6 +36,17 @@ _durations = Histogram(
     buckets=SECONDS,
 )
 _events = Counter("analytics_events", "Events posted, by outcome", ["outcome"])
+_refused_tokens = Counter(
+    "analytics_tokens_refused", "Access tokens that were refused, by cause", ["cause"]
+)
+_key_fetches = Counter(
+    "analytics_key_fetches", "Fetches of the identity provider's key set, by outcome", ["outcome"]
+)
+_keys_fetched = Gauge(
+    "analytics_keys_fetched_timestamp_seconds",
+    "When the identity provider's key set was last fetched",
+    multiprocess_mode="mostrecent",
+)
 _in_use = Gauge(
     "analytics_database_connections_in_use",
     "Connections that a request or a job has taken from the pool",
@@ -57,6 +68,9 @@ _build = Gauge(
 )
 for _outcome in ("accepted", "duplicate", "refused"):
     _events.labels(_outcome)  # begins at 0, so that rate() includes the first event
+_key_fetches.labels("fetched")
+for _cause in ("malformed", "unknown kid", "signature", "claim exp", "claim aud", "claim iss"):
+    _refused_tokens.labels(_cause)
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
@@ -75,6 +89,18 @@ def count_events(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) ->
     ):
         if events:
             _events.labels(outcome).inc(events)
+
+
+def count_refused_token(cause: str | None) -> None:
+    """Count a refused access token; ``cause`` is one of few fixed texts, as ``claim aud``."""
+    _refused_tokens.labels(cause or "other").inc()
+
+
+def count_key_fetch(outcome: str) -> None:
+    """Count a fetch of the key set; ``outcome`` is one of ``provider_http.OUTCOMES``."""
+    _key_fetches.labels(outcome).inc()
+    if outcome == "fetched":
+        _keys_fetched.set_to_current_time()
 
 
 def count_timeout() -> None:

@@ -7,6 +7,7 @@ first worker is forked. It must not import the library before that call.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,11 @@ from pathlib import Path
 from app.errors import SettingsError
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+# A file that prometheus_client writes: the kind of its metrics, and the process.
+_METRICS_FILE = re.compile(r"(counter|gauge_[a-z]+|histogram|summary)_[0-9]+\.db")
+# A database may have such a name, too, but begins like this.
+_SQLITE = b"SQLite format 3"
 
 _folder: Path | None = None
 _is_temporary = False
@@ -23,11 +29,12 @@ def share(given: Path | None) -> Path:
     """Share metrics through a folder from now on, in this process and in its forks.
 
     Args:
-        given: the folder; files that an earlier process left there are deleted. ``None``: a new
+        given: the folder; metrics that an earlier process left there are deleted. ``None``: a new
             temporary folder.
 
     Raises:
-        SettingsError: the folder cannot be used; the message names ``PROMETHEUS_MULTIPROC_DIR``.
+        SettingsError: the folder cannot be used, or holds anything else. The message names
+            ``PROMETHEUS_MULTIPROC_DIR``.
     """
     global _folder, _is_temporary  # noqa: PLW0603 - one for each process
     try:
@@ -35,14 +42,31 @@ def share(given: Path | None) -> Path:
             _folder, _is_temporary = Path(tempfile.mkdtemp(prefix="agentidp-analytics-")), True
         else:
             given.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for file in given.glob("*.db"):
-                file.unlink(missing_ok=True)
+            if others := [file.name for file in given.iterdir() if not _is_metrics(file)]:
+                raise SettingsError(
+                    VARIABLE, f"holds other files ({min(others)}); name a folder of its own"
+                )
+            empty(given)
             tempfile.TemporaryFile(dir=given).close()  # fails now if workers could not write there
             _folder = given
     except OSError as error:
         raise SettingsError(VARIABLE, f"cannot be used: {error.strerror}") from None
     os.environ[VARIABLE] = str(_folder)
     return _folder
+
+
+def empty(folder: Path) -> None:
+    """Delete the metrics in a folder, and nothing else."""
+    for file in filter(_is_metrics, folder.iterdir()):
+        file.unlink(missing_ok=True)
+
+
+def _is_metrics(file: Path) -> bool:
+    """Whether prometheus_client wrote this file."""
+    if not _METRICS_FILE.fullmatch(file.name) or file.is_symlink() or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_SQLITE)) != _SQLITE
 
 
 def keep_private() -> None:

@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.config.parsing import Bind
 from app.config.settings import Settings
-from app.telemetry import logs
+from app.telemetry import logs, metrics_folder
 
 log = logging.getLogger("app.telemetry.metrics_server")
 
@@ -55,8 +55,7 @@ def main(host: str, port: str, folder: str) -> None:
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]  # the library's gap
     serve(Bind(host, int(port)), _is_input_closed, registry)
     sys.stdin.read()
-    for file in Path(folder).glob("*.db"):
-        file.unlink(missing_ok=True)
+    metrics_folder.empty(Path(folder))
 
 
 def _is_input_closed(seconds: float) -> bool:

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, request
 from sqlalchemy import Connection
 
 from app.config.settings import Settings
 from app.errors import UnavailableError
 from app.storage.database import Database
+from app.waits import HEALTH, Place, Waits
+from app.web import request_log
 from app.web.params import TextConverter
 
 EXTENSION = "analytics"
@@ -27,6 +29,7 @@ class Services:
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
+    waits: Waits
     stopping: Callable[[], bool] = lambda: False
     long_responses: threading.BoundedSemaphore = field(init=False)
 
@@ -35,10 +38,11 @@ class Services:
 
 
 def init_app(app: Flask, services: Services) -> None:
-    """Attach the services, register ``<text:name>``, and close connections after requests."""
+    """Attach the services, register ``<text:name>``, and limit the requests under way."""
     app.extensions[EXTENSION] = services
     app.url_map.converters["text"] = TextConverter
-    app.teardown_appcontext(_close_connection)
+    app.before_request(_take_place)
+    app.teardown_appcontext(_close)
 
 
 def services() -> Services:
@@ -58,7 +62,8 @@ def connection() -> Connection:
 class Snapshot:
     """A connection with one snapshot, in place of the request's, while a long response is sent.
 
-    A slow client keeps it for long. So at most half of a worker's connections are used so.
+    The request's place among those under way is kept as long, even while its client is slow. So at
+    most half of the places are used so.
 
     Raises:
         UnavailableError: too many such responses are being sent.
@@ -69,12 +74,14 @@ class Snapshot:
         if not self._slots.acquire(blocking=False):
             raise UnavailableError("too many long reports are being sent; try again")
         try:
-            _close_connection(None)  # a request uses one connection
+            _close_connection()  # a request uses one connection
             self.connection = services().database.snapshot_for(g.tenant_id)
         except BaseException:
             self._slots.release()
             raise
         self._is_open = True
+        self._place: Place = g.pop("place")
+        self._place.keep()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -89,11 +96,38 @@ class Snapshot:
         """Give the connection back. Further calls do nothing."""
         if self._is_open:
             self._is_open = False
-            self._slots.release()
-            self.connection.close()
+            try:
+                self.connection.close()
+            finally:
+                self._place.end()
+                self._slots.release()
 
 
-def _close_connection(_error: BaseException | None) -> None:
+def _take_place() -> None:
+    """Take a place among the requests under way; ``/health`` is answered without one.
+
+    Raises:
+        UnavailableError: all places are taken by requests that seem to be stuck.
+    """
+    if request.path != HEALTH:
+        try:
+            g.place = Place(services().waits.requests)
+        except UnavailableError:
+            request_log.note(cause="busy")
+            raise
+
+
+def _close(_error: BaseException | None) -> None:
+    """Close the request's connection, then end its place."""
+    place: Place | None = g.pop("place", None)
+    try:
+        _close_connection()
+    finally:
+        if place is not None:
+            place.end()
+
+
+def _close_connection() -> None:
     opened: Connection | None = g.pop("connection", None)
     if opened is not None:
         opened.close()

@@ -14,8 +14,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from app.errors import CODES, ServiceError, UnavailableError
-from app.storage.failures import is_unavailable
+from app.storage.failures import is_unavailable, unavailable_message
 from app.telemetry import metrics
+from app.web import request_log
 from app.web.api.bodies import too_large
 from app.web.api.schemas import Problem
 from app.web.context import services
@@ -35,7 +36,8 @@ def init_app(app: Flask) -> None:
 
 
 def service_error(error: ServiceError) -> Response:
-    """Respond to an error of the service itself."""
+    """Respond to an error of the service itself, and log its cause."""
+    request_log.note_cause(error)
     response = _error_response(error.status, error.code, error.message, error.details)
     response.headers.update(error.headers)
     return response
@@ -44,9 +46,6 @@ def service_error(error: ServiceError) -> Response:
 def http_error(error: HTTPException) -> Response:
     """Respond to an error that Flask or Werkzeug raised."""
     status = error.code or 500
-    # A body that stops arriving: see SILENT_SECONDS in app.server.gunicorn_config.
-    if isinstance(error.__context__, BlockingIOError):
-        status = HTTPStatus.REQUEST_TIMEOUT
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return service_error(too_large(services().settings.max_body_bytes))
     message = HTTPStatus(status).phrase
@@ -66,8 +65,9 @@ def unexpected_error(error: Exception) -> Response:
     if isinstance(error, PoolTimeoutError):
         metrics.count_timeout()
     if is_unavailable(error):
-        log.error("database unavailable: %s", type(error).__name__)
-        return service_error(UnavailableError("the database is unavailable; try again"))
+        message = unavailable_message(error)
+        log.error("database unavailable: %s: %s", type(error).__name__, message)
+        return service_error(UnavailableError(message))
     log.error("unexpected error", exc_info=error)
     return _error_response(500, *CODES[500])
 

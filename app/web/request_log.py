@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
+from app.errors import ServiceError
 from app.telemetry import logs, metrics, tracing
 
 log = logging.getLogger("app.request")
@@ -27,6 +28,12 @@ def init_app(app: Flask) -> None:
 def note(**fields: Any) -> None:
     """Add fields to the request's log line."""
     g.setdefault("log_fields", {}).update(fields)
+
+
+def note_cause(error: ServiceError) -> None:
+    """Add the cause of an error to the request's log line; the response does not have it."""
+    if error.cause is not None:
+        note(cause=error.cause)
 
 
 def _begin() -> None:
@@ -60,7 +67,8 @@ def _finish(response: Response) -> Response:
         bytes=response.content_length,
         client=request.remote_addr,
         tenant=caller and caller.tenant_id,
-        subject=caller and caller.client_id,  # the field's name since 0.1.0
+        client_id=caller and caller.client_id,
+        subject=caller and caller.client_id,  # the same, by its name in 0.1.0
         **g.get("log_fields", {}),
     )
     return response

@@ -6,6 +6,7 @@ that were counted, and the row of a killed run stays ``running``.
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.storage.locks import Holder
 from app.storage.tables import rollup_runs
 from app.storage.types import database_now
 from jobs.counting.watermark import Writer
@@ -27,9 +29,9 @@ Outcome = Literal["running", "done", "held_up", "failed"]
 class Run:
     """One run: its progress so far, or its result.
 
-    ``held_up``: some events committed before the run are not counted yet, because a writer's
-    transaction stayed open (``writers`` names it) or the run was stopped. Nothing is lost; the
-    next run resumes.
+    ``held_up``: some events committed before the run are not counted yet. A writer's transaction
+    stayed open, another transaction held a lock (``writers`` names either), or the run was stopped.
+    Nothing is lost; the next run resumes.
     """
 
     started_at: datetime
@@ -39,7 +41,7 @@ class Run:
     events: int = 0
     buckets: int = 0
     seconds: float = 0.0
-    writers: list[Writer] = field(default_factory=list)
+    writers: Sequence[Writer | Holder] = field(default_factory=list)
     error: str | None = None
     id: int | None = None
 

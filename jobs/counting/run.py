@@ -13,10 +13,14 @@
    to it is committed and visible to the fresh snapshot of the statement, or will never exist.
 6. No event is counted twice: ``(tenant_id, event_id)`` is unique, and a row keeps its id.
 7. Late and out-of-order events have new ids. They are added to their buckets like all others.
+8. Points 4 to 6 need new ids above the watermark, and the counted events below it. The state row
+   holds the newest counted event, so that each run checks both. If a run finds a mismatch, counting
+   is refused until a recount has proven the numbers (see ``jobs.counting.refusals``).
 """
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Event as Signal
@@ -28,9 +32,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.citus import is_citus
 from app.storage.database import Database
+from app.storage.locks import LockedError
 from app.storage.tables import issuance_events, rollup_state
 from app.storage.types import database_now
 from jobs.counting.history import Run, record_run
+from jobs.counting.refusals import note_newest, refuse_refused
 from jobs.counting.state import read_state
 from jobs.counting.tables import (
     SUMMARY_TABLES,
@@ -40,9 +46,16 @@ from jobs.counting.tables import (
     in_window,
     prepare_adding,
 )
-from jobs.counting.watermark import Candidate, describe_writers, newest_candidate, open_writers
+from jobs.counting.watermark import (
+    Candidate,
+    candidate_or_refusal,
+    describe_writers,
+    open_writers,
+)
 
 POLL_SECONDS = 0.05
+# A run waits at least this long for a lock. A window that another run counts takes seconds, too.
+MIN_LOCK_SECONDS = 5.0
 
 # Called with the number of ids counted so far, and of all ids to count.
 OnIds = Callable[[int, int], None]
@@ -68,7 +81,8 @@ def run_rollup(
 
     Args:
         window_ids: the largest number of ids in one transaction.
-        wait_seconds: how long to wait for writers that were open at the start.
+        wait_seconds: how long to wait for writers that were open at the start, and for a lock that
+            another session holds.
         stop: when set, the run ends early, between two transactions.
         on_ids: called between two transactions, and while the run waits.
 
@@ -78,11 +92,14 @@ def run_rollup(
     began = time.monotonic()
     with database.reading() as connection:
         state = read_state(connection, rollup_state, database_now().label("now"))
+    refuse_refused(state)
     run = Run(state.now, state.watermark, state.watermark)
     give_up = began + wait_seconds
-    progress = _Progress(database, run, window_ids, on_ids)
+    progress = _Progress(database, run, window_ids, max(wait_seconds, MIN_LOCK_SECONDS), on_ids)
     try:
         progress.count(state, give_up, stop or Signal())
+    except LockedError as error:
+        progress.give_way(error)
     except Exception as error:
         progress.fail(error)
         raise
@@ -92,16 +109,18 @@ def run_rollup(
 class _Progress:
     """A run in progress."""
 
-    def __init__(self, database: Database, run: Run, window_ids: int, on_ids: OnIds) -> None:
+    def __init__(
+        self, database: Database, run: Run, window_ids: int, lock_seconds: float, on_ids: OnIds
+    ) -> None:
         self.run = run
         self._database = database
+        self._write = partial(database.write, lock_seconds=lock_seconds)
         self._window_ids = window_ids
         self._on_ids = on_ids
 
     def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
         """Count windows until the newest id is counted, or the time to wait is over."""
-        with self._database.reading() as connection:
-            newest = newest_candidate(connection, state.watermark)
+        newest = candidate_or_refusal(self._database, state)
         resumed = _left_behind(state)
         if resumed.upto > newest.upto:
             resumed = Candidate(0)  # it was stored before the database was restored
@@ -114,7 +133,7 @@ class _Progress:
             # resumed one is safe first, and runs make progress even if writers never pause.
             safe = max((c.upto for c in (newest, resumed) if not c.writers), default=0)
             if safe > self.run.watermark:
-                self.run = self._database.write(partial(self._count_next, upto=safe))
+                self.run = self._write(partial(self._count_next, upto=safe))
             elif time.monotonic() >= give_up:
                 break
             else:
@@ -137,8 +156,16 @@ class _Progress:
         failed = replace(self.run, outcome="failed", error=reason)
         try:
             self._database.write(lambda connection: record_run(connection, failed))
-        except sa.exc.SQLAlchemyError:
+        except (sa.exc.SQLAlchemyError, LockedError):
             return  # the caller raises the failure
+
+    def give_way(self, error: LockedError) -> None:
+        """End as held up by the transactions that hold the lock, and record it if possible."""
+        self.run = replace(self.run, outcome="held_up", writers=error.holders)
+        with suppress(sa.exc.SQLAlchemyError, LockedError):
+            self.run = self._database.write(
+                lambda connection: record_run(connection, self.run), lock_seconds=1
+            )
 
     def _count_next(self, connection: Connection, upto: int) -> Run:
         counted = add_next_window(connection, upto, self._window_ids)
@@ -171,7 +198,7 @@ class _Progress:
             connection.execute(kept)
             return record_run(connection, held_up)
 
-        self.run = self._database.write(leave)
+        self.run = self._write(leave)
 
     def _finish(self) -> None:
         done = replace(self.run, outcome="done")
@@ -180,7 +207,7 @@ class _Progress:
             connection.execute(sa.update(rollup_state).values(last_finished=database_now()))
             return done if done.id is None else record_run(connection, done)
 
-        self.run = self._database.write(finish)
+        self.run = self._write(finish)
 
 
 def add_next_window(connection: Connection, upto: int, window_ids: int) -> Counted:
@@ -188,7 +215,9 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
 
     If every event up to ``upto`` is counted already, it only returns the watermark.
     """
-    watermark: int = read_state(connection, rollup_state.c.watermark, lock=True).watermark
+    state = read_state(connection, lock=True)
+    refuse_refused(state)  # another run may have stored it since this run began
+    watermark: int = state.watermark
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))
@@ -201,6 +230,7 @@ def add_next_window(connection: Connection, upto: int, window_ids: int) -> Count
             writers=sa.case((candidate > window.upto, rollup_state.c.writers)),
         )
     )
+    note_newest(connection, window.upto)
     return Counted(window.upto, events, buckets)
 
 

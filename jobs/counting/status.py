@@ -1,7 +1,7 @@
 """The status of counting, for ``flask rollup status`` and for metrics."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from jobs.counting.state import no_state
 from jobs.counting.watermark import Candidate, Writer, describe_writers, open_writers
 
 SHOWN = 10
+# A transaction that stays open for a day delays runs, so no run finishes meanwhile.
+_CREDIBLE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,22 @@ class Status:
     """The state row, the events beyond its watermark, and the latest runs and corrections.
 
     ``pending``: committed events that are not counted yet. ``lag_seconds``: the age of the oldest
-    of them, since its receipt; 0 without any. ``candidate``: the id that a run could not reach;
-    ``writers``: the open transactions that delay it. ``last_started``: when a scheduler last began
-    a run; runs by hand do not change it. ``runs`` and ``corrections``: the newest rows of the
-    history and of the journal.
+    of them, since its receipt; 0 without any. ``refusal``: why counting is refused until
+    ``flask rollup resume``. ``candidate``: the id that a run could not reach; ``writers``: the open
+    transactions that delay it. ``last_started``: when a scheduler last began a run; runs by hand do
+    not change it. ``finished_seconds``: the time since ``last_finished``. ``runs`` and
+    ``corrections``: the newest rows of the history and of the journal.
     """
 
     watermark: int
     pending: int
     lag_seconds: float
+    refusal: str | None
     candidate: int | None
     writers: list[Writer]
     last_started: datetime | None
     last_finished: datetime | None
+    finished_seconds: float | None
     runs: list[dict[str, Any]]
     corrections: list[dict[str, Any]]
 
@@ -41,6 +46,7 @@ class Status:
 class Standing:
     """The numbers of the status, for metrics.
 
+    ``refused``: whether counting is refused until ``flask rollup resume``.
     ``oldest_writer_seconds``: the age of the oldest transaction that may delay a run; 0 without
     any, and for transactions whose start this role may not see.
     """
@@ -48,6 +54,7 @@ class Standing:
     watermark: int
     pending: int
     lag_seconds: float
+    refused: bool
     last_finished: datetime | None
     oldest_writer_seconds: float
 
@@ -61,6 +68,7 @@ def standing(connection: Connection) -> Standing:
         watermark=row.watermark,
         pending=row.events,
         lag_seconds=_lag(row),
+        refused=row.refusal is not None,
         last_finished=row.last_finished,
         oldest_writer_seconds=max((row.now - since).total_seconds(), 0.0),
     )
@@ -75,17 +83,47 @@ def rollup_status(connection: Connection) -> Status:
         watermark=row.watermark,
         pending=row.events,
         lag_seconds=_lag(row),
+        refusal=row.refusal,
         candidate=row.candidate,
         writers=describe_writers(connection, waiting),
         last_started=row.last_started,
         last_finished=row.last_finished,
+        finished_seconds=_age(row, row.last_finished) if row.last_finished else None,
         runs=_newest(connection, rollup_runs, "id"),
         corrections=_newest(connection, rollup_corrections, "correction"),
     )
 
 
+def behind(found: Status, seconds: float) -> str | None:
+    """Why counting is behind by more than some seconds, or refused; ``None`` if it is not."""
+    if found.refusal is not None:
+        return f"counting is refused: {found.refusal}"
+    if found.lag_seconds > seconds:
+        return f"an event has been waiting for {found.lag_seconds:.0f} s"
+    if found.finished_seconds is None:
+        return "no run has finished yet"
+    if found.finished_seconds > seconds:
+        return f"the last run finished {found.finished_seconds:.0f} s ago"
+    return None
+
+
 def _lag(row: Row[Any]) -> float:
-    return max((row.now - row.oldest).total_seconds(), 0.0) if row.oldest else 0.0
+    """The age of the oldest pending event.
+
+    A plain INSERT may set any receipt. A receipt in the future, or long before the last run that
+    counted everything, is not believed: such an event came after that run.
+    """
+    if row.oldest is None:
+        return 0.0
+    finished = row.last_finished
+    if finished and not finished - _CREDIBLE <= row.oldest <= row.now:
+        return _age(row, finished)
+    return _age(row, row.oldest)
+
+
+def _age(row: Row[Any], when: datetime) -> float:
+    now: datetime = row.now
+    return max((now - when).total_seconds(), 0.0)
 
 
 def _state(connection: Connection) -> Row[Any]:

@@ -25,15 +25,22 @@ SQLite has one writer at a time. Ids commit in order, so every committed id is s
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
-from app.errors import RefusedError
 from app.storage.citus import is_citus, open_parts
+from app.storage.database import Database
 from app.storage.tables import issuance_events
 from app.storage.types import as_utc
-from jobs.counting.sequences import newest_id
+from jobs.counting.refusals import (
+    MismatchError,
+    checked_newest_id,
+    refuse_refused,
+    store_refusal,
+)
+from jobs.counting.state import read_state
 
 RECOVERED = "-1/"
 # A marker among a candidate's writers. When no other writer is left, the open parts at the nodes
@@ -62,13 +69,6 @@ _DESCRIBED_WRITERS = sa.text(f"""
     LEFT JOIN pg_prepared_xacts AS prepared ON prepared.transaction = own.transactionid
     ORDER BY since
 """)  # noqa: S608
-
-_SEQUENCE = sa.text("""
-    SELECT pg_is_in_recovery() AS standby,
-           (SELECT seqcache = 1 AND seqincrement = 1 AND NOT seqcycle FROM pg_sequence
-            WHERE seqrelid = CAST(pg_get_serial_sequence('issuance_events', 'id') AS regclass)
-           ) AS ordered
-""")
 
 
 @dataclass(frozen=True)
@@ -111,26 +111,34 @@ class Writer:
         return f"pid {self.pid} ({self.application or 'no application name'}) since {since}"
 
 
-def newest_candidate(connection: Connection, watermark: int) -> Candidate:
+def newest_candidate(connection: Connection, state: Row[Any]) -> Candidate:
     """The newest id drawn so far, and the writers that are open right after it was read.
 
     Args:
         connection: outside of a transaction, so that each statement sees the newest commits.
-        watermark: as read before this call.
+        state: as read before this call.
 
     Raises:
-        RefusedError: counting would give wrong numbers. The database is a standby, or the id
-            sequence draws ids in blocks or is below the watermark.
+        RefusedError: counting is refused, or would give wrong numbers.
     """
-    _refuse_unordered_ids(connection)
-    upto = newest_id(connection, issuance_events.c.id)
-    if upto < watermark:
-        raise RefusedError(
-            f"the newest event id, {upto}, is below the watermark, {watermark}: events and"
-            " rollups come from different backups, so new events would never be counted; restore"
-            " both from one backup"
-        )
+    refuse_refused(state)
+    upto = checked_newest_id(connection, state)
     return Candidate(upto, open_writers(connection))
+
+
+def candidate_or_refusal(database: Database, state: Row[Any]) -> Candidate:
+    """The newest candidate; if counting would give wrong numbers, that refusal is stored.
+
+    Raises:
+        RefusedError: counting is refused.
+    """
+    try:
+        with database.reading() as connection:
+            return newest_candidate(connection, state)
+    except MismatchError:
+        database.write(store_refusal)
+    with database.reading() as connection:
+        return newest_candidate(connection, read_state(connection))
 
 
 def open_writers(connection: Connection) -> frozenset[str]:
@@ -161,16 +169,3 @@ def describe_writers(connection: Connection, candidate: Candidate) -> list[Write
 
 def _is_part(writer: str) -> bool:
     return ":" in writer
-
-
-def _refuse_unordered_ids(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        return
-    sequence = connection.execute(_SEQUENCE).one()
-    if sequence.standby:
-        raise RefusedError("this database is a standby; connect to the primary")
-    if not sequence.ordered:
-        raise RefusedError(
-            "the sequence of issuance_events.id must have INCREMENT 1 and CACHE 1, without CYCLE;"
-            " restore it with ALTER SEQUENCE"
-        )

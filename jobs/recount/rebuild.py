@@ -5,18 +5,24 @@ short transaction that locks the state row. Adding is right even if a run has co
 because runs only add as well. A rebuild starts again if another rebuild has changed numbers since
 the differences were computed. A table with a source is compared with that source in the short
 transaction, after the source is repaired.
+
+A recount is right only if the raw events are all there. Each independent table counts every event.
+If these tables agree on a tenant's month, and fewer raw events are left than they count, then raw
+events are lost, and the rebuild refuses. If the tables disagree, a number was changed by hand, and
+the recount decides.
 """
 
 import getpass
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Connection, Table
+from sqlalchemy import Column, Connection, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
@@ -26,13 +32,31 @@ from app.storage.tables import rollup_corrections, rollup_state
 from app.storage.types import database_now
 from jobs.counting.state import read_state
 from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
-from jobs.recount.difference import Scope, difference, scope
+from jobs.recount.difference import Scope, difference
+from jobs.recount.difference import scope as months_of
 
 ATTEMPTS = 5
 # Each table's difference, then the transaction that adds them all.
 STEPS = len(SUMMARY_TABLES) + 1
 
 OnStep = Callable[[int, int], None]
+Months = Callable[[Connection], Scope]
+# So many tenants' months are named in an error.
+NAMED = 3
+
+
+class LostEventsError(RefusedError):
+    """Raw events of some months are lost.
+
+    Args:
+        found: the losses, in words.
+        months: the number of lost events of each month.
+    """
+
+    def __init__(self, message: str, found: str, months: Mapping[date, int]) -> None:
+        super().__init__(message)
+        self.found = found
+        self.months = months
 
 
 @dataclass(frozen=True)
@@ -48,35 +72,56 @@ def rebuild(
     first: date,
     last: date,
     *,
+    force: bool = False,
     on_step: OnStep = lambda _done, _all: None,
 ) -> Rebuilt:
     """Make the months from ``first`` to ``last`` equal to a recount.
 
     Args:
+        force: make them equal to the raw events that are left, even if some are lost.
         on_step: called with the steps done and their number, never while the state lock is held.
 
     Raises:
         RefusedError: raw events of a month were purged, so that month cannot be recounted.
+        LostEventsError: raw events of a month are lost.
     """
-    compute = partial(_compute, first=first, last=last, on_step=on_step)
+    months = partial(_rebuildable, first=first, last=last)
+    return _rebuild(database, months, force=force, on_step=on_step)
+
+
+def rebuild_kept_months(
+    database: Database, *, on_step: OnStep = lambda _done, _all: None
+) -> Rebuilt:
+    """Make every month equal to a recount, except months whose raw events were purged.
+
+    Raises:
+        LostEventsError: raw events of a month are lost.
+    """
+    months = partial(months_of, first=None, last=None)
+    return _rebuild(database, months, force=False, on_step=on_step)
+
+
+def _rebuild(database: Database, months: Months, *, force: bool, on_step: OnStep) -> Rebuilt:
+    compute = partial(_compute, months=months, on_step=on_step)
+    apply = partial(_apply, months=months, force=force)
     for _ in range(ATTEMPTS):
-        rebuilt = database.read_then_write(compute, partial(_apply, first=first, last=last))
+        rebuilt = database.read_then_write(compute, apply)
         if rebuilt is not None:
             on_step(STEPS, STEPS)
             return rebuilt
     raise RefusedError("other rebuilds keep changing numbers; run this again when they have ended")
 
 
-def _compute(connection: Connection, *, first: date, last: date, on_step: OnStep) -> int:
+def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> int:
     """Store each table's difference in a temporary table; returns the corrections so far."""
     # The nodes of a cluster share no snapshot, so on a cluster the lock makes runs wait.
     before: int = read_state(connection, lock=is_citus(connection)).corrections
-    months = _rebuildable(connection, first, last)
+    scope = months(connection)
     for done, summary in enumerate(SUMMARY_TABLES):
         on_step(done, STEPS)
         _deltas(summary).create(connection, checkfirst=False)
         if summary.source is None:
-            _store_deltas(connection, summary, months)
+            _store_deltas(connection, summary, scope)
     on_step(len(SUMMARY_TABLES), STEPS)
     return before
 
@@ -88,17 +133,19 @@ def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) 
     connection.execute(sa.insert(_deltas(summary)).from_select([*summary.keys, "delta"], rows))
 
 
-def _apply(connection: Connection, before: int, *, first: date, last: date) -> Rebuilt | None:
+def _apply(connection: Connection, before: int, *, months: Months, force: bool) -> Rebuilt | None:
     """Add the differences; returns ``None`` if another rebuild has changed numbers meanwhile."""
     if read_state(connection, lock=True).corrections != before:
         return None
     # Checked again, because a purge may have run since the differences were computed.
-    months = _rebuildable(connection, first, last)
+    scope = months(connection)
+    if not force:
+        _refuse_lost_events(connection)
     buckets = 0
     for summary in SUMMARY_TABLES:
         deltas = _deltas(summary)
         if summary.source is not None:
-            _store_deltas(connection, summary, months)
+            _store_deltas(connection, summary, scope)
         buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
         _add_empty(connection, summary, deltas)
         _write_journal(connection, summary, deltas, before + 1)
@@ -109,14 +156,57 @@ def _apply(connection: Connection, before: int, *, first: date, last: date) -> R
     return Rebuilt(buckets, before + 1)
 
 
-def _rebuildable(connection: Connection, first: date, last: date) -> Scope:
-    months = scope(connection, first, last)
+def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
+    months = months_of(connection, first, last)
     if months.purged:
         names = ", ".join(f"{month:%Y-%m}" for month in months.purged)
         raise RefusedError(
             f"these months cannot be rebuilt, because raw events were purged: {names}"
         )
     return months
+
+
+def _refuse_lost_events(connection: Connection) -> None:
+    """Refuse if all independent tables miss the same number of raw events in a tenant's month.
+
+    A table's total of a month is the number of raw events less the sum of its differences. So the
+    tables agree where these sums are equal.
+    """
+    independent = list(_sums_of_months())
+    sums = sa.union_all(*independent).subquery("sums")
+    fewest, most = sa.func.min(sums.c.delta), sa.func.max(sums.c.delta)
+    lost = connection.execute(
+        sa.select(sums.c.tenant_id, sums.c.month, sa.cast(-most, sa.BigInteger))
+        .group_by(sums.c.tenant_id, sums.c.month)
+        .having(sa.func.count() == len(independent), fewest == most, most < 0)
+        .order_by(sums.c.month, sums.c.tenant_id)
+    ).all()
+    if not lost:
+        return
+    months: dict[date, int] = {}
+    for _, month, events in lost:
+        months[month] = months.get(month, 0) + events
+    names = [f"{events} of {tenant} in {month:%Y-%m}" for tenant, month, events in lost[:NAMED]]
+    if len(lost) > NAMED:
+        names.append(f"{sum(months.values())} in all")
+    found = f"raw events are lost that every summary table counts: {', '.join(names)}"
+    raise LostEventsError(
+        f"{found}. Restore events and tables from one backup; --force makes the numbers equal to"
+        " the events that are left",
+        found,
+        months,
+    )
+
+
+def _sums_of_months() -> Iterator[Select[Any]]:
+    """The differences of each independent table, summed for each tenant and month."""
+    for summary in SUMMARY_TABLES:
+        deltas = _deltas(summary)
+        month = summary.month(deltas)
+        if summary.source is None and month is not None:
+            month = month.label("month")
+            delta = sa.func.sum(deltas.c.delta).label("delta")
+            yield sa.select(deltas.c.tenant_id, month, delta).group_by(deltas.c.tenant_id, month)
 
 
 def _deltas(summary: SummaryTable) -> Table:

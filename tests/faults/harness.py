@@ -4,8 +4,11 @@ Afterwards the database must hold exactly the acknowledged events, after any kil
 """
 
 import random
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +19,23 @@ from tests.faults.ledger import Drift, drift_at
 from tests.faults.processes import Workshop
 from tests.faults.writers import Crew, Writer
 from tests.support.citus import Cluster
+from tests.support.databases import conninfo
 from tests.support.postgresql import Server
 from tests.support.processes import free_port
 
 REDELIVERERS = 2
+# How long a freeze or a lock lasts, and how long a batch may wait for its answer.
+FAULT_SECONDS = 20
+ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Plan:
     """What must have happened before a run is over.
 
-    ``naive``: count to the newest visible id; ``prepared``: writers prepare some transactions.
+    ``freezes``: of PostgreSQL, by SIGSTOP; ``locks``: of the state row, by a session that
+    forgets its transaction. ``naive``: count to the newest visible id; ``prepared``: writers
+    prepare some transactions.
     """
 
     events: int
@@ -37,6 +46,8 @@ class Plan:
     batch: int = 300
     window_ids: int = 200
     kill_pause: float = 0.5
+    freezes: int = 0
+    locks: int = 0
     naive: bool = False
     prepared: bool = True
     seconds: float = 300
@@ -48,13 +59,15 @@ class Report:
 
     ``complete``: how many ``flask rollup run`` exited 0 in between; ``incomplete``: those
     that had counted less than was promised before they began. ``verified``: the exit code of
-    ``flask rollup verify``, which must see what the recount sees.
+    ``flask rollup verify``, which must see what the recount sees. ``slowest``: the seconds of
+    the slowest answer to a batch.
     """
 
     seed: int
     events: int
     kills: int
     restarts: int
+    slowest: float
     drift: Drift
     incomplete: list[str]
     complete: int
@@ -65,13 +78,15 @@ class Report:
 
     @property
     def exact(self) -> bool:
-        wrong = self.drift.lost or self.drift.doubled or self.incomplete or self.verified
+        slow = self.slowest > ANSWER_SECONDS
+        wrong = slow or self.drift.lost or self.drift.doubled or self.incomplete or self.verified
         return not (wrong or self.tracebacks)
 
     def __str__(self) -> str:
         return (
             f"events {self.events}, kills {self.kills}, restarts {self.restarts},"
-            f" lost {self.drift.lost}, doubled {self.drift.doubled}"
+            f" lost {self.drift.lost}, doubled {self.drift.doubled},"
+            f" slowest answer {self.slowest:.1f} s"
         )
 
     def explain(self) -> str:
@@ -93,7 +108,10 @@ class Harness:
     """One run on ``server``, or a cluster, against a fresh migrated database at ``url``."""
 
     def __init__(self, plan: Plan, server: Server | Cluster, url: str, folder: Path) -> None:
-        self.plan, self.server, self.restarts = plan, server, 0
+        self.plan, self.server = plan, server
+        self.restarts = self.freezes = self.locks = 0
+        # A frozen server is not restarted, and the other way round.
+        self.steady = threading.Lock()
         port = free_port()
         self.workshop = Workshop(
             folder,
@@ -125,7 +143,7 @@ class Harness:
     def _rage(self) -> None:
         web = self.workshop.start("gunicorn", "wsgi:app")
         self.victims = Victims(self.workshop, *self._victims_options())
-        people = len(self.operators) + len(self.keepers) + self.plan.writers + REDELIVERERS + 2
+        people = len(self.operators) + len(self.keepers) + self.plan.writers + REDELIVERERS + 4
         with ThreadPoolExecutor(people) as pool:
             try:
                 self._wait_for_enough(self._start(pool))
@@ -151,6 +169,8 @@ class Harness:
             *(pool.submit(job.run_until, enough) for job in (*self.operators, *self.keepers)),
             pool.submit(self.victims.count),
             pool.submit(self._restart_now_and_then),
+            pool.submit(self._freeze_now_and_then),
+            pool.submit(self._lock_now_and_then),
         ]
 
     def _wait_for_enough(self, futures: list[Future]) -> None:
@@ -160,6 +180,8 @@ class Harness:
             len(self.crew.ledger) < plan.events
             or self.kills < plan.kills
             or self.restarts < plan.restarts
+            or self.freezes < plan.freezes
+            or self.locks < plan.locks
         ):
             for future in futures:
                 if future.done():
@@ -179,11 +201,42 @@ class Harness:
             while len(self.crew.ledger) < due:
                 if self.crew.enough.wait(0.05):
                     return
-            self._wait_for_a_prepared_transaction()
-            self.server.stop(self.server.IMMEDIATE)
-            time.sleep(dice.uniform(0, 1.5))
-            self.server.start()
+            with self.steady:
+                self._wait_for_a_prepared_transaction()
+                self.server.stop(self.server.IMMEDIATE)
+                time.sleep(dice.uniform(0, 1.5))
+                self.server.start()
             self.restarts += 1
+
+    def _freeze_now_and_then(self) -> None:
+        for _ in self._spread(self.plan.freezes, 1 / 3):
+            with self.steady:
+                self.server.freeze()
+                self.crew.enough.wait(FAULT_SECONDS)
+                self.server.thaw()
+            self.freezes += 1
+
+    def _lock_now_and_then(self) -> None:
+        """As a person who leaves a session open. PostgreSQL may end it, by a restart."""
+        for _ in self._spread(self.plan.locks, 2 / 3):
+            with (
+                suppress(psycopg.OperationalError),
+                psycopg.connect(conninfo(self.workshop.url)) as session,
+            ):
+                session.execute("SELECT 1 FROM rollup_state FOR UPDATE")
+                self.crew.enough.wait(FAULT_SECONDS)
+                session.rollback()
+                self.locks += 1
+
+    def _spread(self, faults: int, phase: float) -> Iterator[int]:
+        """Wait for the moment of each fault; they are spread evenly over the events to come."""
+        number = 0
+        while number < faults and not self.crew.enough.is_set():
+            if len(self.crew.ledger) < self.plan.events * (number + phase) / faults:
+                self.crew.enough.wait(0.05)
+                continue
+            yield number
+            number += 1
 
     def _wait_for_a_prepared_transaction(self) -> None:
         """For a moment: one that a crash leaves behind comes back under another name."""
@@ -199,6 +252,7 @@ class Harness:
             events=len(self.crew.ledger),
             kills=self.kills,
             restarts=self.restarts,
+            slowest=self.crew.slowest,
             drift=drift_at(self.workshop.url, self.crew.ledger),
             incomplete=[run for one in self.operators for run in one.incomplete],
             complete=sum(one.finished for one in self.operators),

@@ -44,6 +44,8 @@ def _options() -> argparse.Namespace:
         "writers": (4, "writing at once"),
         "kills": (50, "of job processes, at least"),
         "restarts": (10, "of PostgreSQL, immediate"),
+        "freezes": (2, "of PostgreSQL for 20 s, by SIGSTOP"),
+        "locks": (2, "of the state row for 20 s, by a forgotten session"),
         "batch": (1_500, "events in a batch, at most"),
         "window-ids": (5_000, "ids counted in one transaction"),
         "seed": (random.SystemRandom().randrange(10**6), "of everything random"),

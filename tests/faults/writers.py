@@ -42,8 +42,13 @@ ABSENT = (
 class Http:
     """``POST /api/v1/events`` of a forwarder that may name any organization."""
 
-    def __init__(self, port: int, dice: random.Random) -> None:
-        self._port, self._dice = port, dice
+    def __init__(
+        self,
+        port: int,
+        dice: random.Random,
+        on_answer: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self._port, self._dice, self._on_answer = port, dice, on_answer
 
     def __call__(self, events: Sequence[Event]) -> None:
         headers = bearer(None, "events:write:any", drop="organization_id")
@@ -52,12 +57,14 @@ class Http:
         if self._dice.random() < 0.3:
             body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_SECONDS)
+        began = time.monotonic()
         try:
             connection.request("POST", "/api/v1/events", body, headers)
             response = connection.getresponse()
             text = response.read()
         finally:
             connection.close()
+            self._on_answer(time.monotonic() - began)
         if response.status == 503 and response.getheader("Retry-After"):
             raise NotAcknowledged
         assert response.status == 202, (response.status, text)
@@ -93,7 +100,7 @@ class Writer:
         url = conninfo(crew.workshop.url)
         self.direct = Direct(url, self.dice, self.name, prepared=crew.prepared)
         self.channels: dict[str, Callable[[Sequence[Event]], None]] = {
-            "http": Http(crew.port, self.dice),
+            "http": Http(crew.port, self.dice, crew.note_answer),
             "direct": self.direct.commit,
             "import": Import(crew.workshop, self.dice, self.name),
         }
@@ -168,3 +175,8 @@ class Crew:
         self.enough = threading.Event()
         self.again: queue.Queue[list[Event] | None] = queue.Queue()
         self.done: Counter[str] = Counter()
+        self.slowest = 0.0
+
+    def note_answer(self, seconds: float) -> None:
+        """Note how long an answer took; an error of the connection is one, too."""
+        self.slowest = max(self.slowest, seconds)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -51,7 +52,9 @@ CASES = [
     # Where nothing can be given, nothing can be given wrong.
     if path.startswith("/api/") or mode is schemathesis.GenerationMode.POSITIVE
 ]
-CONTENT_TYPES = ["application/json", "application/x-ndjson", "text/plain", "application/json;x", ""]
+MOST = 8 * 1024 * 1024
+JSON, NDJSON = "application/json", "application/x-ndjson"
+CONTENT_TYPES = [JSON, NDJSON, "text/plain", "application/json;x", ""]
 # As a client library lets it out: printable Latin-1 without spaces around it.
 HEADER_TEXT = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc", "Zs"])
@@ -176,6 +179,65 @@ def test_any_body_is_taken_or_refused(service, body, content_type, packing, quer
     if answer.status_code < 300:
         counted = answer.json["accepted"] + answer.json["duplicates"]
         assert counted + len(answer.json.get("rejected", [])) == answer.json["received"]
+
+
+# A small text is repeated up to a size. Compressed, all of it is a few kilobytes.
+UNITS = st.one_of(
+    st.sampled_from([b"{}", b"[]", b"[[]]", b"[[[[[[0]]]]]]", b'{"":0}', b"0", b"1.2345678e-300"]),
+    st.sampled_from([b"9" * 4300, b'""', b'"\\u00e9"', b'"\\ud83d"', b'"\xff"', b'"\\"', b"\\n"]),
+    st.sampled_from([b'"', b" ", b"\n", b"[", b"]", b"{", b"1,", b'"":']),
+    JSON_VALUES.map(json.dumps).map(str.encode),
+)
+MEMBERS = b'"id":"e","agentId":"a","name":"n","issuedAt":"2026-04-01T09:00:00Z"'
+# What stands before the repeated text, between and after it.
+FRAMES = [
+    (b"", b"", b""),
+    (b"[", b",", b"]"),
+    (b"[", b",", b""),
+    (b"", b"\n", b""),
+    (b'{%b,"x":[' % MEMBERS, b",", b"]}"),
+    (b'{%b,"x":"' % MEMBERS, b"", b'"}'),
+    (b'{%b,"x":{' % MEMBERS, b",", b"}}"),
+    (b'[{%b},{%b,"x":[' % (MEMBERS, MEMBERS), b",", b"]},{}]"),
+    (b'[{%b},{"x":[' % MEMBERS, b",", b"]]},{%b}]" % MEMBERS),
+    (b'{"data":[', b",", b"]}"),
+    (b'{"x":[', b",", b'],"data":[]}'),
+    (b'{%b}\n{"x":[' % MEMBERS, b",", b"]}\n{}"),
+]
+
+
+@st.composite
+def amplified(draw):
+    """A body of up to 8 MiB and its type: a text repeated in a frame, and the frame as well."""
+    unit, (before, between, after) = draw(UNITS), draw(st.sampled_from(FRAMES))
+    size = draw(st.sampled_from([1000, 65_000, 70_000, 1_000_000, MOST]))
+    count = (size - len(before) - len(after)) // len(unit + between)
+    one = before + between.join([unit] * count) + after
+    content_type = draw(st.sampled_from([JSON, NDJSON]))
+    if draw(st.booleans()):
+        return one, content_type
+    items = [one] * (MOST // (len(one) + 1))
+    return b"\n".join(items) if content_type == NDJSON else b"[%b]" % b",".join(items), content_type
+
+
+@fuzzing
+@given(
+    body=amplified(),
+    packed=st.booleans(),
+    target=st.sampled_from([("POST", EVENTS), ("PUT", AGENTS), ("PUT", f"{AGENTS}/a")]),
+    query=st.sampled_from(["", "?invalid=skip"]),
+)
+def test_no_body_costs_a_second(service, body, packed, target, query):
+    """Any body of at most `MAX_BODY_BYTES` is answered within a second of work."""
+    content = gzip.compress(body[0], 1) if packed else body[0]
+    headers = {"Authorization": _good_token()} | ({"Content-Encoding": "gzip"} if packed else {})
+    method, path = target
+    began = time.thread_time()
+    answer = service.test_client().open(
+        path + query, method=method, data=content, content_type=body[1], headers=headers
+    )
+    assert time.thread_time() - began < 1
+    check_envelope(answer)
 
 
 @fuzzing

@@ -1,5 +1,6 @@
 """Any bytes at all: only the declared errors, and accepted values keep their meaning."""
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 from app.dates import EPOCH, parse_instant
 from app.errors import ForbiddenError, ServiceError
 from app.intake.events import FUTURE, InvalidEvent, parse_batch, parse_event
+from app.intake.files import bounded_lines
+from app.intake.formats.base import Options
+from app.intake.formats.csv_rows import read_csv
 from app.web.api.bodies import split_json
 from tests.fuzz.conftest import fuzzing
 from tests.fuzz.test_api import BODIES, EVENTS_OR_SO, JSON_VALUES, TEXTS
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
 
 # Functions are fuzzed in seconds.
 pytestmark = pytest.mark.quick
@@ -36,7 +40,7 @@ def check_accepted(event):
 @given(TEXTS, st.sampled_from([None, "org-a"]))
 def test_any_text_is_an_event_or_a_declared_error(text, tenant):
     try:
-        event = parse_event(text, tenant, NOW)
+        event = parse_event(text, tenant, NOW, EVENT_BYTES)
     except (InvalidEvent, ForbiddenError):
         return
     check_accepted(event)
@@ -47,7 +51,7 @@ def test_any_text_is_an_event_or_a_declared_error(text, tenant):
 def test_an_accepted_event_says_what_was_sent(members):
     text = json.dumps(members).encode()
     try:
-        event = parse_event(text, None, NOW)
+        event = parse_event(text, None, NOW, EVENT_BYTES)
     except InvalidEvent:
         return
     check_accepted(event)
@@ -59,7 +63,7 @@ def test_an_accepted_event_says_what_was_sent(members):
 @given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=4))
 def test_a_good_event_is_found_whatever_stands_beside_it(before, after):
     try:
-        batch = parse_batch([*before, TEXT_OF_GOOD, *after], "org-a", NOW)
+        batch = parse_batch([*before, TEXT_OF_GOOD, *after], "org-a", NOW, EVENT_BYTES)
     except ForbiddenError:
         return
     assert batch.received == len(before) + 1 + len(after)
@@ -85,6 +89,38 @@ def test_any_body_is_taken_apart_or_a_declared_error(body):
     except ServiceError:
         return
     assert len(items) <= 11
+
+
+HEADER = b"id,agentId,issuedAt,note\n"
+CSV_PIECES = st.one_of(
+    st.sampled_from(["a", "e1", "2026-04-01T09:00:00Z", ",", ";", "\t", " ", "\r", "\x00", "\xe9"]),
+    st.sampled_from(['"', '""', '"x"', '",', ',"', "\n", "e1,a1,2026-04-01T09:00:00Z,x\n"]),
+    st.sampled_from(["\n", 'e1,a1,2026-04-01T09:00:00Z,"x\ny"\n', 'y"\n']),
+)
+
+
+def read_rows(lines):
+    """The numbers of the lines that are events, and of those that are refused."""
+    events, refused = set(), set()
+    for number, members in read_csv(iter([HEADER, *lines]), Options("org-a", 200)):
+        (refused if isinstance(members, InvalidEvent) else events).add(number)
+    assert not events & refused
+    return events, refused
+
+
+@fuzzing
+@given(st.lists(CSV_PIECES, max_size=60).map("".join))
+def test_each_line_of_a_csv_is_an_event_or_named(text):
+    """A line that is an event by itself is one; any other is blank, named, or of a quoted cell."""
+    lines = list(bounded_lines(io.BytesIO(text.encode()), 200))
+    events, refused = read_rows(lines)
+    record = HEADER
+    for number, line in enumerate(lines, start=2):
+        if number in events | refused:
+            record = line
+        else:
+            assert not line.strip() or b'"' in record
+        assert number in events or read_rows([line])[0] == set()
 
 
 @fuzzing

@@ -2,13 +2,15 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from sqlalchemy import select, text, update
 
-from app.storage.tables import daily_issuance, issuance_events, rollup_runs
+from app.storage.tables import daily_issuance, issuance_events, rollup_runs, rollup_state
 from tests.support.command_line import Runner
 from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
@@ -140,6 +142,35 @@ def test_status_names_the_writer_that_holds_things_up(postgresql_url):
     assert flask("rollup", "run").returncode == 0
 
 
+def test_a_locked_state_row_is_named_and_exits_75(issue, postgresql_url, monkeypatch):
+    """A run that waits for a forgotten lock in vain names its holder, and exits with 75."""
+    monkeypatch.setattr("jobs.counting.run.MIN_LOCK_SECONDS", 0.2)
+    flask = Runner(child_environ(postgresql_url, ROLLUP_WAIT_SECONDS="0"))
+    with psycopg.connect(conninfo(postgresql_url), application_name="psql") as other:
+        other.execute("SELECT 1 FROM rollup_state FOR UPDATE")
+        held_up = flask("rollup", "run")
+        assert held_up.returncode == 75
+        assert "held up: 0 events" in held_up.stdout
+        named = rf"held up by pid {other.info.backend_pid} \(psql\), open for [0-9]+ s\n"
+        assert re.fullmatch(named, held_up.stderr)
+        refused = flask("events", "purge")
+        assert refused.returncode == 0  # there is nothing to delete
+        status = json.loads(flask("rollup", "status", "--json").stdout)
+        assert [run["outcome"] for run in status["runs"]] == ["held_up"]
+    assert flask("rollup", "run").returncode == 0
+
+
+def test_a_locked_sqlite_file_is_held_up(sqlite_url, tmp_path, monkeypatch):
+    """A run that waits for another SQLite transaction in vain is held up as well."""
+    monkeypatch.setattr("jobs.counting.run.MIN_LOCK_SECONDS", 0.2)
+    flask = Runner(child_environ(sqlite_url, ROLLUP_WAIT_SECONDS="0"))
+    with closing(sqlite3.connect(tmp_path / "analytics.db", isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        assert flask("rollup", "run").returncode == 75
+        shell.execute("ROLLBACK")
+    assert flask("rollup", "run").returncode == 0
+
+
 def test_a_run_by_hand_is_no_tick_of_the_scheduler(issue, roll_up, flask):
     issue("2026-04-01T00:00:00Z")
     roll_up()
@@ -156,3 +187,47 @@ def test_status_counts_pending_events_and_their_age(issue, database, flask):
     status = json.loads(flask("rollup", "status", "--json").stdout)
     assert status["pending"] == 4
     assert 3600 <= status["lag_seconds"] < 3700
+
+
+def finish_ago(database, **age):
+    ago = datetime.now(UTC) - timedelta(**age)
+    finished = update(rollup_state).values(last_finished=ago)
+    database.write(lambda connection: connection.execute(finished))
+
+
+def receive_ago(database, **age):
+    aged = update(issuance_events).values(received_at=datetime.now(UTC) - timedelta(**age))
+    database.write(lambda connection: connection.execute(aged))
+
+
+def test_status_exits_1_when_counting_is_behind(issue, roll_up, database, flask):
+    """--max-lag: an old pending event, an old last run, no run at all, or a refusal."""
+    status = ("rollup", "status", "--max-lag")
+    never = flask(*status, "5m")
+    assert (never.returncode, never.stderr) == (1, "behind: no run has finished yet\n")
+    assert "watermark      0" in never.stdout
+    roll_up()
+    assert flask(*status, "5m").returncode == 0
+    issue("2026-04-01T00:00:00Z")
+    receive_ago(database, minutes=4)
+    assert flask(*status, "5m").returncode == 0
+    assert "an event has been waiting for 24" in flask(*status, "3m").stderr
+    roll_up()
+    finish_ago(database, hours=2)
+    assert flask(*status, "3h").returncode == flask(*status, "1d").returncode == 0
+    late = flask(*status, "7100s", "--json")
+    assert late.returncode == 1
+    assert "behind: the last run finished 72" in late.stderr
+    assert json.loads(late.stdout)["finished_seconds"] >= 7200
+    refused = update(rollup_state).values(refusal="because")
+    database.write(lambda connection: connection.execute(refused))
+    assert flask(*status, "1d").stderr == "behind: counting is refused: because\n"
+    assert flask("rollup", "status").returncode == 0
+
+
+@pytest.mark.parametrize("duration", ["", "m", "5 m", "-1", "5x", "1e3", "5m5", "\u0665m"])
+def test_a_duration_that_is_none_is_refused(sqlite_url, duration):
+    """--max-lag takes whole numbers with s, m, h or d."""
+    refused = Runner(child_environ(sqlite_url))("rollup", "status", "--max-lag", duration)
+    assert refused.returncode == 2
+    assert "must be a duration like" in refused.stderr

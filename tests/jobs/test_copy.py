@@ -59,6 +59,7 @@ from tests.support.databases import conninfo
 from tests.support.settings import child_environ, environment
 
 KINDS = ["sqlite", "postgresql"]
+NOTED = ("newest", "newest_tenant_id", "newest_event_id", "newest_upto")
 AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
 APRIL = date(2026, 4, 1)
 # Texts that COPY could take for its own, and texts that sort otherwise by locale or in UTF-16.
@@ -425,6 +426,25 @@ def test_a_cluster_is_not_a_source(pair, monkeypatch):
 def test_a_damaged_source_is_refused(pair):
     execute(pair[0], sa.delete(rollup_state))
     assert_refused(*pair, "rollup_state has no row: restore")
+
+
+def test_a_source_that_does_not_count_is_refused(pair):
+    """A refusal must end at the source: a copy would take wrong numbers along."""
+    execute(pair[0], sa.update(rollup_state).values(refusal="because"))
+    assert_refused(*pair, "because; counting is refused until `flask rollup resume`")
+
+
+def test_the_newest_counted_event_is_copied(pair):
+    """The target's runs compare with the same newest counted event, so counting goes on."""
+    source, target = pair
+    fill(source)
+    roll_up(source)
+    assert copy(source, target).verified
+    columns = sa.select(*(rollup_state.c[name] for name in NOTED))
+    with source.reading() as here, target.reading() as there:
+        assert here.execute(columns).one() == there.execute(columns).one()
+    issue(target, "after the copy")
+    assert roll_up(target).events == 1
 
 
 def test_a_reader_can_copy_but_not_around_a_policy(new):

@@ -60,6 +60,7 @@ def test_the_standing_follows_what_is_pending_and_counted(issue, roll_up, databa
         "database_up": 1,
         "rollup_watermark": 0,
         "rollup_pending_events": 3,
+        "rollup_refused": 0,
         "rollup_oldest_writer_seconds": 0,
     }
     watermark = roll_up().watermark
@@ -72,8 +73,12 @@ def test_the_standing_follows_what_is_pending_and_counted(issue, roll_up, databa
         "rollup_watermark": watermark,
         "rollup_pending_events": 0,
         "rollup_lag_seconds": 0,
+        "rollup_refused": 0,
         "rollup_oldest_writer_seconds": 0,
     }
+    refused = update(rollup_state).values(refusal="because")
+    database.write(lambda connection: connection.execute(refused))
+    assert scraped(database)["rollup_refused"] == 1
 
 
 def test_the_oldest_open_writer_has_an_age(postgresql_url):

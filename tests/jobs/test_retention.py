@@ -9,7 +9,14 @@ from sqlalchemy import event as hooks
 from sqlalchemy import func, select, update
 
 from app.errors import RefusedError
-from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_runs
+from app.storage.tables import (
+    daily_issuance,
+    issuance_events,
+    purged_months,
+    rollup_runs,
+    rollup_state,
+)
+from jobs.counting.status import rollup_status
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
@@ -159,3 +166,59 @@ def test_runs_are_kept_in_the_history_for_30_days(issue, roll_up, purge, databas
     purge()
     with database.reading() as connection:
         assert connection.scalar(select(func.count()).select_from(rollup_runs)) == 1
+
+
+def claim_receipt(database, instant, **where):
+    """Set the receipt as a plain INSERT may set it."""
+    event = issuance_events.c
+    mine = [event[name] == value for name, value in where.items()]
+    claimed = update(issuance_events).where(*mine).values(received_at=instant)
+    database.write(lambda connection: connection.execute(claimed))
+
+
+FAR_AHEAD = datetime(9998, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_receipt_in_1970_spoils_no_recent_month(issue, roll_up, purge, database):
+    """A receipt long before the retention period is not believed; the issuance decides."""
+    recent = datetime.now(UTC) - timedelta(days=10)
+    issue(recent, 2)
+    issue(recent, event_id="claimed")
+    claim_receipt(database, LONG_AGO, event_id="claimed")
+    roll_up()
+    assert purge().events == 0
+    with verification(database) as found:
+        assert (list(found.drift), found.scope.purged) == ([], [])
+    assert purge(retention_days=9).events == 1
+
+
+def test_a_receipt_far_ahead_does_not_stop_the_purge(receive, roll_up, purge, database):
+    """Events with a receipt in the future are due by their issuance, and hide no later events."""
+    receive("2026-04-01T00:00:00Z", 50, agent="ahead")
+    receive("2026-04-01T00:00:00Z", 3, days_ago=100)
+    claim_receipt(database, FAR_AHEAD, agent_id="ahead")
+    roll_up()
+    assert purge(batch_events=2).events == 53
+
+
+def test_events_that_are_never_due_do_not_stop_the_purge(receive, roll_up, purge, database):
+    """Batches of events with an issuance far ahead do not end a purge early."""
+    receive("9998-04-01T00:00:00Z", 50)
+    claim_receipt(database, LONG_AGO)
+    receive("2026-04-01T00:00:00Z", 3, days_ago=100)
+    roll_up()
+    assert purge(batch_events=2).events == 3
+
+
+@pytest.mark.parametrize("receipt", [LONG_AGO, FAR_AHEAD])
+def test_the_lag_believes_no_absurd_receipt(issue, roll_up, database, receipt):
+    """The lag of a pending event is at most the time since the last complete run."""
+    roll_up()
+    ago = datetime.now(UTC) - timedelta(seconds=300)
+    finished = update(rollup_state).values(last_finished=ago)
+    database.write(lambda connection: connection.execute(finished))
+    issue("2026-04-01T00:00:00Z")
+    claim_receipt(database, receipt)
+    with database.reading() as connection:
+        assert 300 <= rollup_status(connection).lag_seconds < 360

@@ -1,15 +1,22 @@
 """One run per tick, even with several schedulers."""
 
+import logging
+import queue
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import REGISTRY
 from sqlalchemy import select, text, update
 
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
-from jobs.scheduler import claim_tick, purge_tick, tick
+from jobs.scheduler import await_signal, claim_tick, follow_clock, purge_tick, tick
+from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
 from tests.support.settings import make_settings
 
@@ -108,3 +115,87 @@ def test_a_failing_purge_is_logged_and_ends_nothing(database, settings, caplog):
     database.write(lambda connection: connection.execute(rename))
     purge_tick(database, settings, threading.Event())
     assert lines(caplog) == [("purge", "failed")]
+
+
+def test_a_forgotten_lock_is_held_up_and_counted(postgresql_url, caplog, monkeypatch):
+    """A session that forgets the lock of the state row makes an overdue run held up, by name."""
+    monkeypatch.setattr("jobs.counting.run.MIN_LOCK_SECONDS", 0.2)
+    settings = make_settings(postgresql_url, ROLLUP_WAIT_SECONDS="0", ROLLUP_INTERVAL_SECONDS="60")
+    database = Database(settings.database_url)
+    before = REGISTRY.get_sample_value("analytics_rollup_runs_total", {"outcome": "held_up"})
+    with psycopg.connect(conninfo(postgresql_url), application_name="forgotten-shell") as other:
+        started(database, datetime.now(UTC) - timedelta(seconds=60))
+        other.execute("SELECT 1 FROM rollup_state FOR UPDATE")
+        assert tick(database, settings, threading.Event()) is None  # a run may be under way
+        other.rollback()
+        started(database, datetime.now(UTC) - timedelta(seconds=200))
+        other.execute("SELECT 1 FROM rollup_state FOR UPDATE")
+        run = tick(database, settings, threading.Event())
+        assert (run.outcome, run.writers[0].pid) == ("held_up", other.info.backend_pid)
+        assert "forgotten-shell" in caplog.records[-1].fields["held_up_by"]
+    after = REGISTRY.get_sample_value("analytics_rollup_runs_total", {"outcome": "held_up"})
+    assert after == before + 1
+    assert tick(database, settings, threading.Event()).outcome == "done"
+    database.dispose()
+
+
+def test_a_run_without_events_is_logged_at_debug(issue, database, settings, caplog):
+    """A run that counts nothing is no line of the log at INFO."""
+    caplog.set_level(logging.DEBUG, "jobs")
+    issue("2026-04-01T00:00:00Z")
+    for level in (logging.INFO, logging.DEBUG):
+        started(database, None)
+        tick(database, settings, threading.Event())
+        assert [record.levelno for record in caplog.records] == [level]
+        caplog.clear()
+
+
+def test_a_missing_schema_is_named_in_the_log(database, settings, caplog):
+    """A tick on a database without a schema says how to make one."""
+    database.write(lambda c: c.execute(text("ALTER TABLE rollup_state RENAME TO gone")))
+    assert tick(database, settings, threading.Event()) is None
+    assert "run `flask db upgrade`" in caplog.records[-1].fields["cause"]
+
+
+class SetClock(datetime):
+    """A host's clock that can be set."""
+
+    change = timedelta(0)
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + cls.change
+
+
+def test_a_clock_set_back_stops_no_task(monkeypatch):
+    """After the host's clock is set back or forward, tasks run at their interval as before."""
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", SetClock)
+    ticks = queue.SimpleQueue()
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None})
+    scheduler.add_job(ticks.put, "interval", (1,), seconds=0.2, next_run_time=SetClock.now(UTC))
+    scheduler.start()
+    try:
+        for hours in (-3, 1):
+            ticks.get(timeout=30)
+            monkeypatch.setattr(SetClock, "change", timedelta(hours=hours))
+            follow_clock(scheduler, hours * 3600)
+            while not ticks.empty():
+                ticks.get()
+            ticks.get(timeout=30)
+            ticks.get(timeout=30)
+            monkeypatch.setattr(SetClock, "change", timedelta(0))
+            follow_clock(scheduler, -hours * 3600)
+    finally:
+        scheduler.shutdown()
+
+
+def test_a_set_clock_is_noticed(monkeypatch):
+    """The monotonic clock shows that the host's clock was set, and by how much."""
+    changes, offsets = [], iter([0, 0, 0.4, -3600, -3600, 7200])
+    monkeypatch.setattr("jobs.scheduler.follow_clock", lambda _, change: changes.append(change))
+    monkeypatch.setattr("time.time", lambda: 1_000_000 + next(offsets))
+    monkeypatch.setattr("time.monotonic", lambda: 1_000)
+    waits = iter([None] * 5 + [signal.SIGTERM])
+    monkeypatch.setattr("signal.sigtimedwait", lambda *_: next(waits))
+    await_signal(None)
+    assert changes == [-3600, 10_800]

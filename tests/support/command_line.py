@@ -96,7 +96,8 @@ class Runner:
         self._app: Flask | None = None
         standard_input = io.BufferedReader(_Stdin(stdin))
         before = dict(os.environ)
-        interrupts = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGALRM)}
+        stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {one: signal.getsignal(one) for one in (*stopping, signal.SIGALRM)}
         levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
         os.environ.clear()
         os.environ.update(self.environ | variables)
@@ -107,7 +108,7 @@ class Runner:
             os.environ.update(before)
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-            for one, handler in interrupts.items():
+            for one, handler in handlers.items():
                 signal.signal(one, handler)
             if self._app is not None:
                 self._app.extensions["analytics"].database.dispose()
@@ -203,9 +204,11 @@ def started(environ: dict[str, str], *command: str) -> "Iterator[subprocess.Pope
         child.communicate()
 
 
-def interrupt(child: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
-    """What Ctrl-C makes of it: exit code, stdout and stderr."""
-    child.send_signal(signal.SIGINT)
+def interrupt(
+    child: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGINT
+) -> tuple[int, str, str]:
+    """What Ctrl-C, or another signal, makes of it: exit code, stdout and stderr."""
+    child.send_signal(number)
     child.wait(timeout=60)
     stdout, stderr = child.communicate()
     return child.returncode, stdout.decode(), stderr.decode()

@@ -1,7 +1,7 @@
 """Databases for the tests: migrated, emptied between tests, or made for one test alone."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -145,14 +145,23 @@ def conninfo(url: str) -> str:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring a database to a schema version, up or down."""
+    """Bring a database up to a schema version, or down to none."""
+    _step(url, command.downgrade if revision == "base" else command.upgrade, revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Bring a database down to a schema version."""
+    _step(url, command.downgrade, revision)
+
+
+def _step(url: str, move: Callable[[Config, str], object], revision: str) -> None:
     database = Database(make_url(url))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
 
     def step(connection: Connection) -> None:
         config.attributes["connection"] = connection
-        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+        move(config, revision)
 
     database.write(step)
     database.dispose()

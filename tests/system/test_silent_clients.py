@@ -1,6 +1,7 @@
 """Clients that stop in the middle of a request, or do not take its answer, hold no thread."""
 
 import http.client
+import json
 import socket
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -13,14 +14,17 @@ from tests.support.tokens import bearer
 
 THREADS = 4
 SECONDS = 1
+HEAD_SECONDS = 5
 # gunicorn waits so long for a client to hang up that it has answered.
 LINGERING_SECONDS = 2
 # As it is deployed, but less patient; and an answer that no buffer takes whole.
 CONFIG = f"""
-from app.server import gunicorn_config as serving
-
-serving.SILENT_SECONDS = {SECONDS}
+from app.server import clients
 from app.server.gunicorn_config import *
+
+clients.HEAD_SECONDS = {HEAD_SECONDS}
+clients.BODY_SECONDS = clients.ANSWER_SECONDS = {SECONDS}
+clients.ANSWER_BYTES_PER_SECOND = 1 << 30
 """
 PROBE = """
 from wsgi import app
@@ -29,17 +33,31 @@ app.add_url_rule("/large", view_func=lambda: b"x" * 50_000_000)
 """
 
 
-@pytest.fixture
-def port(sqlite_url, tmp_path):
-    (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "probed.py").write_text(PROBE)
+@contextmanager
+def served(url, folder, never_logged):
+    """The port of a web whose log has some text nowhere at the end."""
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "probed.py").write_text(PROBE)
     port = free_port()
-    environ = child_environ(sqlite_url, PORT=str(port), PYTHONPATH=str(tmp_path))
-    config = ("--config", str(tmp_path / "config.py"))
+    environ = child_environ(url, PORT=str(port), PYTHONPATH=str(folder))
+    config = ("--config", str(folder / "config.py"))
     with process("gunicorn", "--workers", "1", *config, "probed:app", environ=environ) as server:
         poll(lambda: call(f"http://127.0.0.1:{port}/health"), lambda answer: answer[0] == 200)
         yield port
-        assert '"status":5' not in server.log.read_text()
+        assert never_logged not in server.log.read_text()
+
+
+@pytest.fixture
+def port(sqlite_url, tmp_path):
+    with served(sqlite_url, tmp_path, '"status":5') as port:
+        yield port
+
+
+@pytest.fixture
+def crowded_port(sqlite_url, tmp_path):
+    """The port of a web that may refuse the bodies of a crowd, by 503."""
+    with served(sqlite_url, tmp_path, '"status":500') as port:
+        yield port
 
 
 @contextmanager
@@ -58,9 +76,11 @@ def connections(port, sent, count=THREADS):
 
 
 def check_served(port):
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SECONDS)) as other:
-        other.request("GET", "/health")
-        assert other.getresponse().status == 200
+    """Liveness and a report are served."""
+    for path in ("/health", "/api/v1/analytics/tokens"):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SECONDS)) as other:
+            other.request("GET", path, headers=bearer())
+            assert other.getresponse().status == 200
 
 
 def test_half_a_head_is_waited_for_a_while(port):
@@ -73,16 +93,65 @@ def test_half_a_head_is_waited_for_a_while(port):
     "length", ["Content-Length: 500\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1f"]
 )
 def test_half_a_body_is_answered_as_one_that_may_be_sent_again(port, length):
-    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{lines}{length}"
-    with connections(port, head.encode()) as silent:
+    with connections(port, post_head(length)) as silent:
         check_served(port)
         for one in silent:
-            answer = http.client.HTTPResponse(one)
-            answer.begin()
-            assert answer.status == 408
-            assert b"Request Timeout" in answer.read()
+            status, body = answer_to(one)
+            assert status == 408
+            assert json.loads(body) == {
+                "code": "VALIDATION_ERROR",
+                "message": "the body did not arrive in time; send the request again",
+            }
+
+
+def post_head(rest):
+    headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{lines}{rest}".encode()
+
+
+def answer_to(connection):
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, answer.read()
+
+
+def test_a_crowd_of_silent_bodies_holds_up_nobody(crowded_port):
+    """Beyond the limit a missing body is refused at once, and other requests are served."""
+    missing = post_head("Content-Length: 9\r\n\r\n")
+    with connections(crowded_port, missing, 10 * THREADS) as silent:
+        began = time.monotonic()
+        check_served(crowded_port)
+        whole = b'[{"id":"1","agentId":"a","issuedAt":"2026-04-01T09:00:00Z"}]'
+        with connections(
+            crowded_port, post_head(f"Content-Length: {len(whole)}\r\n\r\n") + whole, 1
+        ) as (one,):
+            assert answer_to(one)[0] == 202
+        assert time.monotonic() - began < 5 * SECONDS
+        statuses = [answer_to(one)[0] for one in silent]
+    assert set(statuses) == {408, 503}
+
+
+def test_clients_that_come_and_fall_silent_do_not_delay_health(crowded_port):
+    """Bodies and heads that never come leave ``/health`` and reads as quick as before."""
+    missing = post_head("Content-Length: 9\r\n\r\n")
+    slowest = 0.0
+    with ExitStack() as opened:
+        for _ in range(50):
+            opened.enter_context(connections(crowded_port, missing, 1))
+            opened.enter_context(connections(crowded_port, b"GET /health HT", 1))
+            began = time.monotonic()
+            check_served(crowded_port)
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.1)
+    assert slowest < 2 * SECONDS
+
+
+def test_connections_that_send_nothing_hold_no_thread(port):
+    with connections(port, b"", 10 * THREADS):
+        began = time.monotonic()
+        check_served(port)
+        assert time.monotonic() - began < SECONDS
 
 
 def test_clients_that_do_not_hang_up_are_left_behind_at_once(port):

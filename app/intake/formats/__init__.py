@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from app.intake.formats.base import Record
+from app.intake.formats.base import Options, Record
 from app.intake.formats.csv_rows import read_csv
 from app.intake.formats.ndjson import read_ndjson
 
-FORMATS: dict[str, Callable[[Iterator[bytes]], Iterator[Record]]] = {
+FORMATS: dict[str, Callable[[Iterator[bytes], Options], Iterator[Record]]] = {
     "ndjson": read_ndjson,
     "csv": read_csv,
 }

@@ -1,38 +1,97 @@
-"""CSV: one event a row, below a header of member names."""
+"""CSV: one event a record, below a header that names the columns.
 
-import csv
-from collections.abc import Iterator
+id,organizationId,agentId,issuedAt
+event-1,org-1,agent-1,2026-04-01T09:00:00Z
+"""
 
-from app.intake.events import InvalidEvent, Members, check_members
-from app.intake.formats.base import BOM, Record
+from collections.abc import Iterator, Sequence
 
+from app.dates import parse_instant
+from app.intake.events import MEMBERS, InvalidEvent, Members, check_members
+from app.intake.formats.base import Options, Record
+from app.intake.records import DelimitedRecords
 
-def read_csv(lines: Iterator[bytes]) -> Iterator[Record]:
-    """Records of a CSV file. Columns are named as an event's members; other columns are ignored."""
-    number = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal number
-        for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(BOM) if number == 1 else line
-            # Invalid UTF-8 becomes a lone surrogate, which no id can have.
-            yield text.decode(errors="surrogateescape")
-
-    reader = csv.DictReader(texts())
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, InvalidEvent("", str(error))
-        else:
-            yield number, _cells({name: cell for name, cell in row.items() if name and cell})
+SEPARATORS = ",;\t"
+REQUIRED = ("id", "agentId", "issuedAt")
+_COLUMNS = {name.casefold(): name for name in MEMBERS}
 
 
-def _cells(row: dict[str, str]) -> Members | InvalidEvent:
+def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
+    """Records of a CSV file. Columns are named as an event's members; other columns are ignored.
+
+    The separator is the one that tells most columns of the header apart.
+    """
+    records = DelimitedRecords(lines, options.max_bytes)
+    first = records.first_line().rstrip("\r\n")
+    records.separator = max(SEPARATORS, key=lambda one: len(set(_columns(first.split(one))) - {""}))
+    records.spaced = any(name != name.strip(" ") for name in first.split(records.separator))
+    header = next(iter(records), [])
+    if isinstance(header, InvalidEvent):
+        yield records.number, header
+        return
+    columns = _columns(header)
+    if problem := _problem(columns, options.tenant_id):
+        yield max(records.number, 1), problem
+        return
+    for cells in records:
+        yield records.number, _members(cells, columns, records)
+
+
+def _columns(header: Sequence[str]) -> list[str]:
+    """The member of each column, without regard to spaces and case; empty if there is none."""
+    return [_COLUMNS.get("".join(name.strip(' "\ufeff').split()).casefold(), "") for name in header]
+
+
+def _problem(columns: list[str], tenant_id: str | None) -> InvalidEvent | None:
+    """Why no line below the header can be read."""
+    needed = REQUIRED if tenant_id is not None else (*REQUIRED, "organizationId")
+    if missing := [name for name in needed if name not in columns]:
+        return InvalidEvent(
+            "",
+            f"the first line must name the columns {', '.join(needed)}, and lacks"
+            f" {', '.join(missing)}; the file is not read",
+        )
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        return InvalidEvent("", f"the header has the column {twice[0]} twice; the file is not read")
+    return None
+
+
+def _members(
+    cells: list[str] | InvalidEvent, columns: list[str], records: DelimitedRecords
+) -> Members | InvalidEvent:
+    if isinstance(cells, InvalidEvent):
+        return cells
+    if len(cells) != len(columns):
+        records.read_again()
+        return InvalidEvent(
+            "",
+            f"has {len(cells)} cells, but the header has {len(columns)}; quote a cell that contains"
+            " the separator",
+        )
+    if any(_is_event(records.cells(line), columns) for line in records.continuation):
+        records.read_again()
+        return InvalidEvent("", "has a quoted cell that contains other events; close the cell")
+    return _event(cells, columns)
+
+
+def _event(cells: list[str], columns: list[str]) -> Members | InvalidEvent:
+    row = {name: cell for name, cell in zip(columns, cells, strict=True) if name and cell}
     text = "".join(row.values())
     try:
         return check_members(row, plain=text.isascii() and text.isprintable())
     except InvalidEvent as problem:
         return problem
+
+
+def _is_event(cells: list[str], columns: list[str]) -> bool:
+    """Whether a line of a quoted cell is an event by itself, so that the cell lacks its end."""
+    if len(cells) != len(columns):
+        return False
+    members = _event(cells, columns)
+    if isinstance(members, InvalidEvent):
+        return False
+    try:
+        parse_instant(members[2])
+    except ValueError:
+        return False
+    return True

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator
 
-from app.intake.events import InvalidEvent, read_members, refuse_nul
-from app.intake.formats.base import BOM, MAX_LINE_BYTES, Record
+from app.intake.events import InvalidEvent, read_members, refuse_nul, too_large
+from app.intake.files import is_longer
+from app.intake.formats.base import Options, Record
 
 
-def read_ndjson(lines: Iterator[bytes]) -> Iterator[Record]:
+def read_ndjson(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     """Records of an NDJSON file. Blank lines are skipped."""
+    max_bytes = options.max_bytes
     for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(BOM) if number == 1 else line
-        if not text.strip():
+        if not line.strip():
             continue
         try:
-            # The line before its mark is removed: a line that was cut has no end.
-            if len(line) >= MAX_LINE_BYTES and not line.endswith(b"\n"):
-                raise InvalidEvent("", f"is longer than {MAX_LINE_BYTES} bytes")
-            members = read_members(text)
-            refuse_nul(text)
+            if len(line) > max_bytes and is_longer(line, max_bytes):
+                raise too_large(max_bytes)
+            members = read_members(line)
+            refuse_nul(line)
             yield number, members
         except InvalidEvent as problem:
             yield number, problem

@@ -8,15 +8,8 @@ import re
 
 from flask import g, request
 
-from app.auth.tokens import (
-    AGENTS_WRITE,
-    EVENTS_WRITE,
-    EVENTS_WRITE_ANY,
-    TOKEN_SYNTAX,
-    Caller,
-    tenant_of,
-    verify_token,
-)
+from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE, EVENTS_WRITE_ANY
+from app.auth.tokens import TOKEN_SYNTAX, Caller, tenant_of, verify_token
 from app.errors import ForbiddenError, UnauthorizedError
 
 _BEARER = re.compile(rf"bearer +({TOKEN_SYNTAX.pattern})", re.IGNORECASE)
@@ -66,22 +59,29 @@ def require_events_write() -> None:
     if caller.tenant_id is None:
         raise ForbiddenError(
             "the token has no organization; use a token of one organization, or one with the scope"
-            f" {EVENTS_WRITE_ANY}"
+            f" {EVENTS_WRITE_ANY}",
+            cause="no organization",
         )
     g.tenant_id = caller.tenant_id
 
 
 def _require_scope(scope: str) -> None:
     if scope not in g.caller.scopes:
-        raise ForbiddenError(f"the token lacks the scope {scope}; request a token that has it")
+        raise ForbiddenError(
+            f"the token lacks the scope {scope}; request a token that has it", cause="scope"
+        )
 
 
 def _bearer_token(header: str | None) -> str:
     if header is None or not header.strip():
         raise UnauthorizedError(
-            "the Authorization header is missing; send `Bearer <token>`", invalid=False
+            "the Authorization header is missing; send `Bearer <token>`",
+            invalid=False,
+            cause="no token",
         )
     match = _BEARER.fullmatch(header)
     if match is None:
-        raise UnauthorizedError("the Authorization header must be `Bearer <token>`")
+        raise UnauthorizedError(
+            "the Authorization header must be `Bearer <token>`", cause="authorization header"
+        )
     return match[1]

@@ -43,8 +43,9 @@ def list_agents() -> Response:
 @naming.put("")
 def name_agents() -> Response:
     """Name many agents. When one name is invalid, none is stored."""
-    texts = agent_texts(request, services().settings.max_body_bytes, params.MAX_AGENTS)
-    _set_names(agent_names.parse_names(texts))
+    settings = services().settings
+    texts = agent_texts(request, settings.max_body_bytes, params.MAX_AGENTS)
+    _set_names(agent_names.parse_names(texts, settings.max_event_bytes))
     return json_response(NamesReceipt(len(texts)))
 
 
@@ -52,7 +53,9 @@ def name_agents() -> Response:
 def name_agent(agentId: str) -> Response:  # noqa: N803 - the OpenAPI path uses this spelling
     """Name one agent, or remove its name."""
     agent_id = params.agent_id(agentId)
-    name = agent_names.parse_name(json_text(request, services().settings.max_body_bytes))
+    settings = services().settings
+    text = json_text(request, settings.max_body_bytes)
+    name = agent_names.parse_name(text, settings.max_event_bytes)
     _set_names({agent_id: name})
     return json_response(AgentName(agent_id, name))
 

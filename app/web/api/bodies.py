@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -10,8 +10,10 @@ from flask import Request
 
 from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError
 
-TOKENS_PER_EVENT = 50  # brackets, commas and strings: they limit the work of splitting a batch
 MAX_GZIP_MEMBERS = 200  # each member costs a copy of the rest
+MAX_COMMAS = 500_000  # more may be as many items, for each of which the decoder makes an object
+MAX_TOKENS = 200_000  # brackets, commas and strings of invalid items, which are visited one by one
+MAX_INVALID_BYTES = 1024 * 1024  # how far the end of an invalid item is searched
 
 
 class _Listing(msgspec.Struct):
@@ -19,8 +21,10 @@ class _Listing(msgspec.Struct):
 
 
 _ITEMS, _LISTING = msgspec.json.Decoder(list[msgspec.Raw]), msgspec.json.Decoder(_Listing)
+_ITEM = msgspec.json.Decoder(msgspec.Raw)
+_BEHIND_ITEM = re.compile(r"JSON is malformed: trailing characters \(byte (\d+)\)")
 # The last alternative matches a quotation mark alone: it opens a string that never ends.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]++|["\]},]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|["\]},]', re.DOTALL)
 _LINE = re.compile(rb"\S[^\n]*")  # begins at a visible character, so it never backtracks
 _GZIP = zlib.MAX_WBITS | 16
 
@@ -118,34 +122,57 @@ def split_json(body: bytes, max_events: int) -> Sequence[bytes]:
     body = body.strip()
     if not body.startswith(b"["):
         return [body]
-    # The decoder would create millions of objects before they are counted.
-    if body.count(b",") > TOKENS_PER_EVENT * max_events:
+    if body.count(b",") > MAX_COMMAS:
         return _split_array(body, max_events)
     try:
         return [bytes(item) for item in islice(_ITEMS.decode(body), max_events + 1)]
     except (msgspec.MsgspecError, RecursionError):
-        # One event cannot be decoded. After a split by brackets, only that event is refused.
+        # One event cannot be decoded. Found one by one, only that event is refused.
         return _split_array(body, max_events)
 
 
 def _split_array(body: bytes, max_events: int) -> Sequence[bytes]:
-    """The items of a JSON array, split by brackets, commas and strings; items may be invalid.
-
-    One pass over a limited number of tokens, without recursion.
-    """
+    """The items of a JSON array, found one after the other; items may be invalid."""
     items: list[bytes] = []
-    depth, start, mark = 0, 1, b""
-    for token in islice(_TOKEN.finditer(body), TOKENS_PER_EVENT * max_events):
-        mark = token[0]
-        depth += len(mark) if mark[0] in b"[{" else -(mark in b"]}")
-        if depth == 0 or (depth == 1 and mark == b","):
-            items.append(body[start : token.start()])
-            start = token.end()
-        if depth <= 0 or mark == b'"' or len(items) > max_events:
-            break
-    if len(items) <= max_events and (depth != 0 or mark != b"]" or body[start:]):
-        raise ValidationError("the body must be a valid JSON array")
+    tokens = iter(range(MAX_TOKENS))
+    start, mark = 1, b""
+    while mark != b"]" and len(items) <= max_events:
+        end = _end_of_item(body, start)
+        if end is None:
+            end = _end_of_invalid_item(body, start, tokens)
+        items.append(body[start:end])
+        start, mark = end + 1, body[end : end + 1]
+        if mark not in (b",", b"]") or (mark == b"]" and start < len(body)):
+            raise ValidationError("the body must be a valid JSON array")
     return items
+
+
+def _end_of_item(body: bytes, start: int) -> int | None:
+    """The position of the comma or bracket behind a valid item; ``None`` if it is invalid.
+
+    The decoder reads one item, and its error says where other text follows.
+    """
+    try:
+        _ITEM.decode(memoryview(body)[start:])
+    except msgspec.DecodeError as error:
+        if behind := _BEHIND_ITEM.fullmatch(str(error)):
+            end = start + int(behind[1]) - 1
+            return end if body[end] in b",]" else None
+    except RecursionError:
+        pass
+    return None
+
+
+def _end_of_invalid_item(body: bytes, start: int, tokens: Iterator[int]) -> int:
+    """The position behind an invalid item: it ends where its brackets and strings do."""
+    depth = 0
+    found = _TOKEN.finditer(body, start, start + MAX_INVALID_BYTES)
+    for token, _ in zip(found, tokens, strict=False):
+        mark = token[0]
+        if mark == b'"' or (depth == 0 and mark in b",]}"):
+            return token.start()
+        depth += len(mark) if mark[0] in b"[{" else -(mark in b"]}")
+    return len(body)
 
 
 def split_lines(body: bytes, max_events: int) -> Sequence[bytes]:

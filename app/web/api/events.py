@@ -26,7 +26,7 @@ def post_events() -> Response:
     skip = params.skip_invalid(params.arguments())
     settings = services().settings
     texts = event_texts(request, settings.max_body_bytes, settings.max_batch_events)
-    batch = parse_batch(texts, g.tenant_id, services().clock())
+    batch = parse_batch(texts, g.tenant_id, services().clock(), settings.max_event_bytes)
     if batch.rejected and not skip:
         # Valid events are refused too: a batch is stored whole or not at all.
         _count_events(refused=batch.received)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.auth.tokens import AGENTS_WRITE, EVENTS_WRITE
+from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
@@ -178,8 +178,9 @@ def _event_body(settings: Settings) -> dict[str, Any]:
     return {
         "required": True,
         "description": f"At most {settings.max_batch_events} events and"
-        f" {settings.max_body_bytes} bytes, both compressed and decompressed. No string may"
-        " contain a NUL, even in ignored members.",
+        f" {settings.max_body_bytes} bytes, both compressed and decompressed. An event of more"
+        f" than {settings.max_event_bytes} bytes is invalid. No string may contain a NUL, even in"
+        " ignored members.",
         "content": {
             JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
             NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
@@ -191,7 +192,8 @@ def _name_body(schema: Mapping[str, Any], example: Any, settings: Settings) -> d
     return {
         "required": True,
         "description": f"At most {settings.max_body_bytes} bytes, both compressed and"
-        " decompressed. No string may contain a NUL.",
+        f" decompressed, and {settings.max_event_bytes} bytes for one agent. No string may contain"
+        " a NUL.",
         "content": {JSON: {"schema": schema, "example": example}},
     }
 

@@ -3,10 +3,13 @@
 This module is imported at the first sign-in, because Authlib and requests are slow to import.
 """
 
+import io
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import Request
 
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.base_client.errors import MismatchingStateError
@@ -14,17 +17,20 @@ from authlib.integrations.flask_client import FlaskOAuth2App, OAuth, OAuthError
 from authlib.integrations.requests_client import OAuth2Session
 from flask import abort, current_app, redirect, session, url_for
 from joserfc.errors import JoseError
-from requests import RequestException, TooManyRedirects
+from requests import HTTPError, JSONDecodeError, PreparedRequest, RequestException
 from requests import Response as ProviderResponse
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
 from werkzeug.wrappers import Response
 
 from app.auth.jwks import ALGORITHMS
+from app.auth.provider_http import NOT_JSON, STATUS, FetchError, fetch, trusted_certificates
 from app.config.parsing import Provider
 from app.errors import ForbiddenError, UnavailableError, ValidationError
 from app.web import request_log
 from app.web.context import services
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0  # for each response of the provider; a sign-in needs two or three
 # The most sign-ins that one browser may have open in several tabs, because a cookie is small.
 MAX_OPEN_SIGN_INS = 3
 
@@ -41,19 +47,53 @@ _ERROR_CODES = {
 }
 # Every error that an unavailable, broken or wrong provider causes in the libraries.
 _PROVIDER_ERRORS = (
-    *(AuthlibBaseError, JoseError, RequestException),
+    *(AuthlibBaseError, JoseError, RequestException, FetchError),
     *(ValueError, TypeError, KeyError, AttributeError, RuntimeError),
 )
 
 
+class Transport(BaseAdapter):
+    """Sends the requests of a session by :mod:`app.auth.provider_http`, as those for key sets."""
+
+    def __init__(self, certificates: ssl.SSLContext) -> None:
+        super().__init__()
+        self._certificates = certificates
+
+    def send(self, request: PreparedRequest, *_: object, **_options: object) -> ProviderResponse:
+        url, body = str(request.url), request.body
+        if isinstance(body, str):
+            body = body.encode()
+        if not isinstance(body, bytes | None):
+            raise TypeError("a request to the provider is a form or has no body")
+        headers = {name: str(value) for name, value in request.headers.items()}
+        # The session has no transport for other URLs than http(s).
+        sent = Request(url, body, headers, method=request.method)  # noqa: S310
+        answer = fetch(sent, self._certificates, TIMEOUT_SECONDS)
+        response = ProviderResponse()
+        response.request, response.url = request, url
+        response.status_code = answer.status
+        response.headers = CaseInsensitiveDict(answer.headers)
+        response.raw = io.BytesIO(answer.body)
+        return response
+
+    def close(self) -> None:
+        """Nothing to close: each request has its own connection."""
+
+
 class Session(OAuth2Session):  # type: ignore[misc]  # Authlib has no types
-    """An HTTP session with a timeout, which follows no redirects."""
+    """An HTTP session with the provider, which follows no redirects."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.adapters.clear()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, Transport(_client().certificates))
 
     def request(self, method: str, url: str, *arguments: Any, **options: Any) -> ProviderResponse:
-        options |= {"timeout": TIMEOUT_SECONDS, "allow_redirects": False}
+        options |= {"allow_redirects": False}
         response: ProviderResponse = super().request(method, url, *arguments, **options)
         if response.is_redirect:
-            raise TooManyRedirects("redirects are not followed")
+            raise FetchError(STATUS, response.status_code)
         return response
 
 
@@ -61,6 +101,7 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
     """The OAuth client of this service at the provider."""
 
     client_cls = Session
+    certificates: ssl.SSLContext
     # Limits the threads that wait for the provider, so that the API keeps the others.
     slots: threading.BoundedSemaphore
 
@@ -75,6 +116,14 @@ class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
         listed = metadata.get(_SIGNING_ALGORITHMS, ["RS256"])
         metadata[_SIGNING_ALGORITHMS] = [name for name in listed if name in ALGORITHMS]
         return metadata
+
+    def fetch_jwk_set(self, *, force: bool = False) -> dict[str, Any]:
+        """The provider's keys for ID tokens, fetched for each sign-in.
+
+        Authlib keeps them for good, so a key that was withdrawn would still verify an ID token.
+        """
+        keys: dict[str, Any] = super().fetch_jwk_set(force=True)
+        return keys
 
 
 def start() -> Response:
@@ -142,6 +191,7 @@ def _client() -> Client:
             server_metadata_url=provider.metadata_url,
             client_kwargs={"scope": provider.scope, "code_challenge_method": "S256"},
         )
+        client.certificates = trusted_certificates(services().settings)
         client.slots = threading.BoundedSemaphore(max(1, services().settings.web_threads // 2))
         current_app.extensions[_EXTENSION] = client
     found: Client = current_app.extensions[_EXTENSION]
@@ -177,7 +227,16 @@ def _translated_errors() -> Iterator[None]:
             "the identity provider refused the sign-in; try again or ask its administrator"
         ) from None
     except _PROVIDER_ERRORS as error:
-        request_log.note(cause=type(error).__name__)
         raise UnavailableError(
-            "the identity provider is unavailable or its response is invalid; try again later"
+            "the identity provider is unavailable or its response is invalid; try again later",
+            cause=_cause(error),
         ) from None
+
+
+def _cause(error: Exception) -> str:
+    """The cause of a failure for the log: what happened to the request, or the error's class."""
+    if isinstance(error, FetchError):
+        return str(error)
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"{STATUS} {error.response.status_code}"
+    return NOT_JSON if isinstance(error, JSONDecodeError) else type(error).__name__

@@ -103,6 +103,7 @@ def sign_out() -> Redirect:
 def problem(error: ServiceError) -> Response | Redirect:
     """The sign-in page with the error's message."""
     request_log.note(problem=error.message)
+    request_log.note_cause(error)
     if request.endpoint == "signin.sign_out":
         # Without a session the browser is signed out already, so the expired form is no error.
         if sessions.current():

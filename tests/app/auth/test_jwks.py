@@ -171,11 +171,38 @@ def test_hmac_with_a_published_key_as_its_secret_is_401(client, ours):
             assert status(client, forged) == 401
 
 
-@pytest.mark.parametrize("other", ["RS384", "RS512", "PS256", "PS384", "PS512"])
+OTHER_RSA = ["RS384", "RS512", "PS256", "PS384", "PS512"]
+
+
+@pytest.mark.parametrize("other", OTHER_RSA)
 def test_another_algorithm_of_the_right_key_is_401(client, other):
+    """A key with a published algorithm verifies no other, and a header must tell the truth."""
+    assert status(client, RSA.token(header={"alg": other}, signed=other)) == 401
     for ours in [RSA, RSA_TOO]:
-        assert status(client, ours.token(header={"alg": other}, signed=other)) == 401
         assert status(client, ours.token(signed=other)) == 401
+        assert status(client, ours.token(header={"alg": other})) == 401
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", *OTHER_RSA])
+def test_an_rsa_key_without_alg_verifies_every_rsa(client, algorithm):
+    """``alg`` is optional in a JWK. Entra, for example, publishes its RSA keys without it."""
+    text = RSA_TOO.token(header={"alg": algorithm}, signed=algorithm)
+    assert status(client, text) == 200
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "ES256", "EdDSA", "none", "RS1"])
+def test_an_rsa_key_without_alg_verifies_only_rsa(client, algorithm):
+    """No other family of algorithms is opened by a missing ``alg``."""
+    assert status(client, RSA_TOO.token(header={"alg": algorithm})) == 401
+
+
+def test_one_kid_may_be_published_for_two_algorithms(trust):
+    """A key that is published twice, once for each of its algorithms, verifies both."""
+    with serving(RSA.jwk(alg="RS256"), RSA.jwk(alg="PS256")) as provider:
+        client = trust(provider)
+        assert status(client, RSA.token()) == 200
+        assert status(client, RSA.token(header={"alg": "PS256"}, signed="PS256")) == 200
+        assert status(client, RSA.token(header={"alg": "RS384"}, signed="RS384")) == 401
 
 
 @every_key

@@ -1,14 +1,18 @@
 """Fetching a key set: no request waits long, and a failed fetch keeps the known keys."""
 
+import json
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
+from app import __version__
 from app.auth import jwks as keys
+from app.auth import tokens
+from app.auth.provider_http import Answer
 from app.errors import UnavailableError
 from app.factory import create_app
 from tests.support.jwks_server import FAILING, HANGING, body, serving, silent
@@ -165,12 +169,72 @@ def test_a_redirect_leaves_the_last_good_keys(client, provider):
         assert elsewhere.fetches == 0
 
 
+WITHDRAWN = {
+    "empty": [],
+    "for encryption": [NEW.jwk(use="enc")],
+    "no kid": [NEW.jwk(kid=...)],
+    "a secret": [{"kty": "oct", "kid": "new", "k": "AA"}],
+}
+
+
 @pytest.mark.usefixtures("stale")
-def test_a_set_with_nothing_usable_leaves_the_last_good_keys(client, provider):
-    provider.keys = [NEW.jwk(use="enc"), NEW.jwk(kid=...), {"kty": "oct", "kid": "new", "k": "AA"}]
-    before = provider.fetches
-    poll(lambda: (status(client, RSA), provider.fetches), lambda seen: seen[1] >= before + 2)
-    assert [status(client, RSA), status(client, NEW)] == [200, 401]
+@pytest.mark.parametrize("left", WITHDRAWN.values(), ids=WITHDRAWN)
+def test_a_set_without_usable_keys_withdraws_all(client, provider, left):
+    """A well-formed set is obeyed, even if it has no key that can verify a token."""
+    provider.keys = left
+    assert poll(lambda: status(client, RSA), lambda code: code != 200) == 401
+    assert status(client, NEW) == 401
+    provider.keys = [NEW.jwk()]
+    assert poll(lambda: status(client, NEW), lambda code: code != 401) == 200
+    assert status(client, RSA) == 401
+
+
+def test_an_empty_first_set_is_503_until_there_are_keys(hasty_client, provider):
+    """A provider that has published no key yet is not ready, so its writers try again."""
+    provider.keys = []
+    check_unavailable(read(hasty_client, RSA))
+    provider.keys = [RSA.jwk()]
+    assert poll(lambda: status(hasty_client, RSA), lambda code: code != 503) == 200
+
+
+@pytest.mark.parametrize("way", FAILING.values(), ids=FAILING)
+def test_keys_past_their_greatest_age_are_not_used(app, provider, monkeypatch, way):
+    """While fetches fail, nobody can withdraw a key; so the last keys end after a day."""
+    client = app.test_client()
+    assert status(client, RSA) == 200
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    monkeypatch.setattr(keys, "MAX_AGE_SECONDS", 0)
+    monkeypatch.setattr(keys, "FRESH_SECONDS", 0)
+    provider.answer = way
+    check_unavailable(read(client, RSA))
+    monkeypatch.setattr(keys, "MAX_AGE_SECONDS", LONG_SECONDS)
+    provider.keys, provider.answer = [NEW.jwk()], provider.publish
+    assert poll(lambda: status(client, NEW), lambda code: code != 401) == 200
+    assert status(client, RSA) == 401
+
+
+def test_a_key_set_of_almost_a_mebibyte_is_read(app, provider):
+    """A key set may have a size of up to 1 MiB."""
+    provider.keys = [RSA.jwk(x5c=["M" * (2**20 - 2000)])]
+    assert status(app.test_client(), RSA) == 200
+
+
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_a_fetch_ends_even_if_bytes_keep_coming(hasty_client, provider, way):
+    """A fetch has a deadline for all of it, so that no provider can hold its thread."""
+    provider.answer = way
+    check_unavailable(read(hasty_client, RSA))
+    poll(fetch_threads, lambda running: not running)
+
+
+def fetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "jwks"]
+
+
+def test_a_fetch_names_the_service_as_its_user_agent(app, provider):
+    """The provider's log shows which program fetches its keys, and in which version."""
+    assert status(app.test_client(), RSA) == 200
+    assert provider.agents == [f"agentidp-analytics/{__version__}"]
 
 
 @pytest.mark.usefixtures("stale")
@@ -201,24 +265,45 @@ def test_a_fetch_empties_the_token_cache(client, provider, monkeypatch):
     assert client.get(READ, headers=cached).status_code == 401
 
 
+def test_a_token_verified_during_a_withdrawal_is_not_cached(app, provider, monkeypatch):
+    """A verification that began before a withdrawal leaves nothing in the token cache."""
+    monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
+    client, withdrawn = app.test_client(), RSA.bearer()
+    decode = tokens.decode_token
+
+    def slowly(text):
+        decoded = decode(text)
+        monkeypatch.setattr(tokens, "decode_token", decode)
+        provider.keys = [NEW.jwk()]
+        assert status(app.test_client(), NEW) == 200  # fetches the new keys
+        return decoded
+
+    monkeypatch.setattr(tokens, "decode_token", slowly)
+    assert client.get(READ, headers=withdrawn).status_code == 200
+    assert client.get(READ, headers=withdrawn).status_code == 401
+
+
 def test_a_late_fetch_does_not_undo_a_newer_one(monkeypatch):
     """A fetch that was given up and ends after a newer one leaves the newer keys."""
     monkeypatch.setattr(keys, "FETCH_SECONDS", 0)
     monkeypatch.setattr(keys, "REFETCH_SECONDS", 0)
     threads, asked, fetched = [], threading.Event(), threading.Event()
 
-    def fetch_data():
+    def fetch(*_):
         is_newer = bool(threads)
         threads.append(threading.current_thread())
         asked.set()
         if is_newer:
-            return {"keys": [NEW.jwk()]}
+            return answer([NEW.jwk()])
         assert fetched.wait(SOON_SECONDS)
-        return {"keys": [RSA.jwk()]}
+        return answer([RSA.jwk()])
 
-    provider = SimpleNamespace(fetch_data=fetch_data)
-    monkeypatch.setattr(keys, "PyJWKClient", lambda *_, **__: provider)
-    found = keys.KeySet("https://idp.example/jwks", on_fetch=fetched.set)
+    def answer(members):
+        return Answer(200, {}, json.dumps({"keys": members}).encode())
+
+    monkeypatch.setattr(keys, "fetch", fetch)
+    certificates = ssl.create_default_context()
+    found = keys.KeySet("https://idp.example/jwks", certificates, on_fetch=fetched.set)
     with pytest.raises(UnavailableError):
         found.find(RSA.kid)
     assert asked.wait(SOON_SECONDS)

@@ -1,5 +1,6 @@
 """A verified token is remembered for a minute: by all of it, never past its end, boundedly."""
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,9 +91,9 @@ def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch):
     kept = TokenCache[int]()
     expiry = time.time() + 60
     for number in range(5):
-        kept.put(str(number), number, expiry)
-    kept.put("3", 33, expiry)
-    kept.put("5", 5, expiry)
+        kept.put(str(number), number, expiry, kept.generation)
+    kept.put("3", 33, expiry, kept.generation)
+    kept.put("5", 5, expiry, kept.generation)
     assert [kept.get(str(number)) for number in range(6)] == [None, None, None, 33, 4, 5]
     kept.clear()
     assert kept.get("5") is None
@@ -104,11 +105,57 @@ def test_threads_at_once_neither_fail_nor_mix_tokens_up(monkeypatch):
     expiry = time.time() + 60
 
     def work(number):
-        kept.put(str(number), number, expiry)
+        kept.put(str(number), number, expiry, kept.generation)
         return kept.get(str(number)) in {None, number}
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, list(range(50)) * 100))
+
+
+def test_a_full_cache_takes_tokens_of_many_threads(monkeypatch):
+    """A full cache never fails, although several threads make room in it at once."""
+    monkeypatch.setattr(token_cache, "MAX_TOKENS", 2)
+    kept = TokenCache[int]()
+    expiry = time.time() + 60
+
+    def work(number):
+        for turn in range(300):
+            kept.put(f"{number} {turn}", turn, expiry, kept.generation)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(vars(kept)["_entries"]) == 2
+
+
+def test_a_cleared_cache_forgets_running_verifications():
+    """A token whose verification began before the cache was cleared is not stored."""
+    kept = TokenCache[int]()
+    before = kept.generation
+    kept.clear()
+    kept.put("token", 1, time.time() + 60, before)
+    assert kept.get("token") is None
+    kept.put("token", 1, time.time() + 60, kept.generation)
+    assert kept.get("token") == 1
+
+
+LONG = {"scope": " ".join(f"s:{number}" for number in range(1500)) + " events:write"}
+LONG_LIST = {"scope": ["events:write", *(f"s:{number}" for number in range(1500))]}
+LONG_NAMES = {"sub": "s" * 4000, "client_id": "\U0001f600" * 2000, "jti": "j" * 2000}
+
+
+@pytest.mark.parametrize("claims", [LONG, LONG_LIST, LONG_NAMES, LONG | LONG_NAMES])
+def test_a_cached_token_takes_few_bytes(app, claims):
+    """The cache keeps the scopes of this service and short names, however long a token is."""
+    with app.app_context():
+        caller = tokens.verify_token(token("\U0001f600" * 255, **claims))
+    texts = [caller.tenant_id, caller.client_id, caller.subject, *caller.scopes]
+    assert sum(map(sys.getsizeof, [*texts, caller.scopes])) < 4096
+    assert caller.scopes == ({"events:write"} if "scope" in claims else set())
 
 
 def test_no_token_is_kept_as_it_is(client):

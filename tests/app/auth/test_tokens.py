@@ -244,8 +244,18 @@ NO_ORGANIZATIONS = {
     "null": None,
     "number": 7,
     "true": True,
-    "list": [TENANT],
-    "object": {"id": TENANT},
+    "empty list": [],
+    "list of several": [TENANT, "org-b"],
+    "list of the same": [TENANT, TENANT],
+    "list of a number": [7],
+    "list of null": [None],
+    "list of a list": [[TENANT]],
+    "list of an object": [{TENANT: {}}],
+    "empty object": {},
+    "object of text": {"id": TENANT},
+    "object of null": {TENANT: None},
+    "object of several": {TENANT: {}, "org-b": {}},
+    "object with an empty name": {"": {}},
     "empty": "",
     "256 characters": "x" * 256,
     "256 astral characters": "\U0001f600" * 256,
@@ -282,6 +292,35 @@ def test_an_organization_is_any_id_and_is_answered_as_it_stands(client, organiza
     answer = client.get(READ, headers=bearer(organization))
     assert answer.status_code == 200
     assert answer.json["tenantId"] == organization
+
+
+@pytest.mark.parametrize(
+    "organization",
+    [[TENANT], {TENANT: {}}, {TENANT: {"id": "42e05a80-4f1b-4b7c-8c3b-0f0f0f0f0f0f"}}],
+    ids=["list", "object", "object with id"],
+)
+def test_one_organization_in_a_list_or_object_is_read(client, organization):
+    """Keycloak's mapper writes the organizations of a member as a list or as an object."""
+    answer = client.get(READ, headers=bearer(organization))
+    assert (answer.status_code, answer.json["tenantId"]) == (200, TENANT)
+
+
+@pytest.mark.parametrize("organization", [[TENANT, "org-b"], {TENANT: {}, "org-b": {}}], ids=str)
+def test_several_organizations_are_refused_with_a_reason(client, organization):
+    """The service does not choose among the organizations of a token."""
+    answer = client.get(READ, headers=bearer(organization))
+    check_refusal(answer, 403, "FORBIDDEN")
+    assert "several organizations" in answer.json["message"]
+
+
+@pytest.mark.parametrize("value", [None, True, 7, 1.5, ["x"], {"x": 1}, "", "\ud800"], ids=repr)
+@pytest.mark.parametrize("name", ["sub", "jti", "client_id", "azp"])
+def test_names_of_any_type_do_not_matter(client, name, value):
+    """`sub`, `jti` and the client are for logs; some providers write them as numbers."""
+    event = {"id": "1", "agentId": "a", "issuedAt": NOW.isoformat()}
+    assert client.get(READ, headers=bearer(**{name: value})).status_code == 200
+    headers = bearer(TENANT, "events:write", **{name: value})
+    assert client.post("/api/v1/events", json=event, headers=headers).status_code == 202
 
 
 @pytest.fixture(scope="module")

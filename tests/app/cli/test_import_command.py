@@ -1,13 +1,17 @@
 """``flask events import`` as an operator runs it."""
 
 import gzip
+import io
 import json
+import os
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.intake.importer import Importer
 from tests.support.command_line import MORNING, Runner, assert_one_clear_error, line, result
 from tests.support.settings import child_environ
 
@@ -169,6 +173,102 @@ def test_import_of_a_truncated_gzip_fails_in_one_line(flask: Runner, tmp_path: P
     totals = result(flask("events", "import", str(file), "--json"))
     assert totals["accepted"] + totals["duplicates"] == 500
     assert result(flask("rollup", "run", "--json"))["events"] == 500
+
+
+def test_a_damaged_file_is_named_and_the_others_are_read(flask: Runner, tmp_path: Path) -> None:
+    """A damaged file is named; the others are read, totals are printed, and the exit code is 1."""
+    packed = gzip.compress(line("b1") + line("b2"))
+    contents = {
+        "a.ndjson": line("a1"),
+        "cut.ndjson.gz": gzip.compress(line("c1")) + packed[:-20],
+        "header.gz": packed[:5],
+        "garbage.gz": packed + b"garbage",
+        "odd": ("{}".encode("utf-16"))[:-1],
+        "z.ndjson": line("z1") + line("z2"),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [str(tmp_path / name) for name in contents]
+    done = flask("events", "import", *paths, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "received": 6,
+        "accepted": 6,
+        "duplicates": 0,
+        "refused": 0,
+    }
+    errors = done.stderr.splitlines()
+    assert [error.partition(": ")[0] for error in errors] == ["Error"] * 4
+    assert [path in error for path, error in zip(paths[1:5], errors, strict=True)] == [True] * 4
+
+
+def test_a_file_that_cannot_be_opened_is_named(
+    sqlite_flask: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is gone when its turn comes is named, and the others are read."""
+    first, gone, last = (tmp_path / name for name in ("first", "gone", "last"))
+    for path in (first, gone, last):
+        path.write_bytes(line(path.name))
+    usual = Importer.load
+
+    def load(importer: Importer, source: str, file: io.BufferedReader) -> None:
+        gone.unlink(missing_ok=True)
+        usual(importer, source, file)
+
+    monkeypatch.setattr(Importer, "load", load)
+    done = sqlite_flask("events", "import", *map(str, (first, gone, last)), "--json")
+    assert (done.returncode, json.loads(done.stdout)["accepted"]) == (1, 2)
+    assert str(gone) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_more_files_are_read_than_may_be_open(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Files are opened one after the other, so their number has no limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    paths = [tmp_path / f"{number}.ndjson" for number in range(100)]
+    for path in paths:
+        path.write_bytes(line(path.stem))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, hard))
+    try:
+        done = sqlite_flask("events", "import", *map(str, paths), "--json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert result(done)["accepted"] == 100
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format", "code"),
+    [
+        pytest.param(b"", "ndjson", 0, id="empty"),
+        pytest.param(b"\n\n", "ndjson", 0, id="blank lines"),
+        pytest.param(b"", "csv", 1, id="empty CSV"),
+        pytest.param(b"id,organizationId,agentId,issuedAt\n", "csv", 0, id="a CSV header alone"),
+        pytest.param(line(), "csv", 1, id="JSON as CSV"),
+        pytest.param(b"id,organizationId,agentId,issuedAt\n", "ndjson", 1, id="CSV as JSON"),
+        pytest.param(b"\0" * 1000, "ndjson", 1, id="zeros"),
+        pytest.param(b"<events></events>", "csv", 1, id="XML"),
+    ],
+)
+def test_a_file_without_events_is_named(
+    sqlite_flask: Runner, tmp_path: Path, content: bytes, file_format: str, code: int
+) -> None:
+    """A file without an event is named on stderr; exit 1 unless it has the format, and is empty."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    os.utime(path, (0, 0))  # a last line without its end is awaited while a file is new
+    done = sqlite_flask("events", "import", str(path), "--format", file_format)
+    assert done.returncode == code
+    (named,) = done.stderr.splitlines()
+    assert named.startswith(f"{path}:")
+
+
+def test_a_limit_of_an_event_is_that_of_a_line(sqlite_flask: Runner) -> None:
+    """`MAX_EVENT_BYTES` is the limit of an imported line."""
+    data = line("e1", note="x" * 900) + line("e2", note="x" * 1100) + line("e3")
+    done = sqlite_flask("events", "import", "-", stdin=data, MAX_EVENT_BYTES="1024")
+    assert done.returncode == 1
+    assert done.stderr == "<stdin>:2: is larger than 1024 bytes\n"
+    assert done.stdout.startswith("3 events: 2 stored")
 
 
 @pytest.mark.parametrize(

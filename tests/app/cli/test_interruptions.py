@@ -1,6 +1,11 @@
 """Ctrl-C: one line that is true, exit code 130, and numbers that are exact."""
 
+import fcntl
+import signal
 import socket
+import subprocess
+import termios
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +110,52 @@ def test_an_interrupted_import_keeps_its_events(
     assert again.returncode == 0
     assert flask("rollup", "run").returncode == 0
     assert assert_exact(database) == 3 * chunk
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_events_of_a_followed_log_are_stored_soon(sqlite_url: str, number: signal.Signals) -> None:
+    """A pipe's events are stored after a second of silence, and those read before a signal too."""
+    database = Database(sa.make_url(sqlite_url))
+    with started(child_environ(sqlite_url), *IMPORT) as child:
+        child.stdin.write(line("e1") + line("e2"))
+        child.stdin.flush()
+        wait_until(lambda: events_in(database) == 2)
+        child.stdin.write(line("e3") + line("e4")[:20])
+        child.stdin.flush()
+        wait_until(lambda: pipe_is_empty(child))
+        ended = interrupt(child, number)
+    state = "the events stored so far are kept; run it again, no event is counted twice"
+    assert ended == (130, "", f"Interrupted: {state}\n")
+    assert events_in(database) == 3
+    database.dispose()
+
+
+def pipe_is_empty(child: "subprocess.Popen[bytes]") -> bool:
+    """Whether the child has read everything that was written to it."""
+    unread = array("i", [0])
+    fcntl.ioctl(child.stdin, termios.FIONREAD, unread)
+    return unread[0] == 0
+
+
+def test_a_parent_may_have_a_signal_ignored(sqlite_url: str) -> None:
+    """`nohup flask …` goes on after SIGHUP."""
+    database = Database(sa.make_url(sqlite_url))
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(child_environ(sqlite_url), *IMPORT) as child:
+            signal.signal(signal.SIGHUP, usual)
+            child.stdin.write(line("e1"))
+            child.stdin.flush()
+            wait_until(lambda: events_in(database) == 1)
+            child.send_signal(signal.SIGHUP)
+            child.stdin.write(line("e2"))
+            child.stdin.close()
+            assert child.wait(timeout=60) == 0
+            child.stdin = None
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    assert events_in(database) == 2
+    database.dispose()
 
 
 def test_a_run_of_many_windows_keeps_those_that_it_has_counted(

@@ -18,7 +18,9 @@ from app.cli.base import Command, open_database
 from app.config.settings import Settings
 from app.intake.importer import Importer
 from app.storage.database import Database
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
@@ -32,9 +34,10 @@ def run(sqlite_url: str) -> Iterator[Callable[[Callable[[Database], None]], Resu
 
         return CliRunner().invoke(command)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {one: signal.getsignal(one) for one in STOPPING}
     yield run
-    signal.signal(signal.SIGINT, handler)
+    for one, handler in handlers.items():
+        signal.signal(one, handler)
 
 
 def test_an_interrupted_connection_reset_logs_no_traceback(
@@ -69,7 +72,7 @@ def test_another_one_is_too_late_to_spoil_the_way_out(run: Callable[..., Result]
         raise KeyboardInterrupt
 
     run(work)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert {signal.getsignal(one) for one in STOPPING} == {signal.SIG_IGN}
 
 
 def outcome(result: Result) -> tuple[int, str]:
@@ -92,7 +95,8 @@ def test_an_interruption_before_a_pipe_read_ends_the_import(
 
     def work(database: Database) -> None:
         threading.Thread(target=press, daemon=True).start()
-        Importer(database, "ndjson", None, lambda: NOW, print, lambda: None).load("-", pipe)
+        importer = Importer(database, "ndjson", None, EVENT_BYTES, lambda: NOW, print, lambda: None)
+        importer.load("-", pipe)
 
     began = time.monotonic()
     assert outcome(run(work)) == (130, "Interrupted: nothing was changed\n")

@@ -347,3 +347,26 @@ def test_gunicorn_binds_where_the_settings_say_and_nowhere_else(sqlite_url: str)
         server.terminate()
         log = server.communicate(timeout=60)[0]
     assert re.findall(r"Listening at: (\S+)", log) == [f"http://127.0.0.1:{port}"]
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_name_of_postgresql_means_one_driver(scheme):
+    """The schemes that operators and hosting providers write all mean psycopg 3."""
+    url = settings(DATABASE_URL=f"{scheme}://u:p@db.example/analytics?sslmode=require").database_url
+    assert (url.drivername, url.host, url.database) == (
+        "postgresql+psycopg",
+        "db.example",
+        "analytics",
+    )
+    assert url.query == {"sslmode": "require"}
+
+
+def test_several_hosts_are_parameters_of_the_url():
+    """A URL with several hosts for failover reaches the driver as libpq reads it."""
+    url = settings(
+        DATABASE_URL="postgresql://u@/analytics?host=db1:5432&host=db2:5433"
+        "&target_session_attrs=read-write"
+    ).database_url
+    _, options = url.get_dialect()().create_connect_args(url)
+    assert (options["host"], options["port"]) == ("db1,db2", "5432,5433")
+    assert options["target_session_attrs"] == "read-write"

@@ -8,7 +8,7 @@ import pytest
 from app.intake.events import InvalidEvent, parse_event
 from app.intake.importer import Importer
 from tests.app.web.api.test_agents import HOSTILE
-from tests.support.settings import NOW, TENANT
+from tests.support.settings import EVENT_BYTES, NOW, TENANT
 from tests.support.tokens import bearer
 
 EVENTS = "/api/v1/events"
@@ -38,7 +38,7 @@ def load(database):
     def load(text, file_format):
         refused = []
         importer = Importer(
-            database, file_format, TENANT, lambda: NOW, refused.append, lambda: None
+            database, file_format, TENANT, EVENT_BYTES, lambda: NOW, refused.append, lambda: None
         )
         importer.load("file", io.BufferedReader(io.BytesIO(text)))
         return [each.reason for each in refused]
@@ -68,7 +68,7 @@ def test_null_and_white_space_say_nothing(post, names):
 def test_a_bad_name_is_refused_by_its_member(name, plain):
     text = json.dumps(EVENT | {"agentName": name, "agentId": plain}).encode()
     with pytest.raises(InvalidEvent) as refusal:
-        parse_event(text, TENANT, NOW)
+        parse_event(text, TENANT, NOW, EVENT_BYTES)
     assert refusal.value.field == "agentName"
 
 

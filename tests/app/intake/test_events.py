@@ -10,12 +10,12 @@ from werkzeug.test import EnvironBuilder
 from app.errors import ForbiddenError, ValidationError
 from app.intake.events import InvalidEvent, parse_batch, parse_event
 from app.web.api.bodies import event_texts
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
 
 EVENT = {"id": "bad", "organizationId": "org-a", "agentId": "a", "issuedAt": "2026-04-01T09:00:00Z"}
 GOOD = json.dumps(EVENT | {"id": "good"}).encode()
 NDJSON = "application/x-ndjson"
-DEEP = b"[" * 100_000 + b"]" * 100_000
+DEEP = b"[" * 20_000 + b"]" * 20_000
 
 # A content type, what stands around the event, and the event's index.
 FORMS = {
@@ -28,7 +28,9 @@ FORMS = {
 def read(body, content_type="application/json"):
     """The checked batch of a body, as ``POST /events`` reads it."""
     environ = EnvironBuilder(method="POST", data=body, content_type=content_type).get_environ()
-    return parse_batch(event_texts(Request(environ), 8 * 1024 * 1024, 10_000), None, NOW)
+    return parse_batch(
+        event_texts(Request(environ), 8 * 1024 * 1024, 10_000), None, NOW, EVENT_BYTES
+    )
 
 
 def check_refused(body, content_type="application/json"):
@@ -45,7 +47,7 @@ def check_named(event, field):
     """An event is refused by its field, alone and by its place in every form."""
     text = json.dumps(event).encode()
     with pytest.raises(InvalidEvent) as refusal:
-        parse_event(text, None, NOW)
+        parse_event(text, None, NOW, EVENT_BYTES)
     assert refusal.value.field == field
     assert refusal.value.message
     for content_type, frame, index in FORMS.values():
@@ -168,9 +170,9 @@ def test_a_missing_member_is_refused(field):
 
 
 def test_an_event_for_another_organization_is_forbidden():
-    assert parse_event(GOOD, "org-a", NOW).tenant_id == "org-a"
+    assert parse_event(GOOD, "org-a", NOW, EVENT_BYTES).tenant_id == "org-a"
     with pytest.raises(ForbiddenError):
-        parse_event(GOOD, "org-b", NOW)
+        parse_event(GOOD, "org-b", NOW, EVENT_BYTES)
 
 
 def event_with(value, name=b"extra"):
@@ -213,10 +215,10 @@ BROKEN = {
     "escaped NUL in an unknown member": event_with(rb'"\u0000"'),
     "lone surrogate in an unknown member": event_with(rb'"\ud800"'),
     "deep list": DEEP,
-    "deep object": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "deep object": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
     "deep id": event_with(DEEP, b"id"),
     "deep unknown member": event_with(DEEP),
-    "deep and never closed": event_with(b"[" * 100_000),
+    "deep and never closed": event_with(b"[" * 50_000),
     "two objects": event_with(b"1") + b" " + GOOD,
     "trailing garbage": event_with(b"1") + b" x",
     "trailing brace": event_with(b"1") + b"}",
@@ -235,7 +237,7 @@ BROKEN = {
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
 def test_invalid_json_is_refused(text):
     with pytest.raises(InvalidEvent):
-        parse_event(text, None, NOW)
+        parse_event(text, None, NOW, EVENT_BYTES)
     for content_type, frame, _ in FORMS.values():
         check_refused(frame.replace(b"%s", text), content_type)
 
@@ -267,3 +269,55 @@ def test_the_first_100_bad_events_are_listed_in_order(content_type):
     assert batch.rejected == 150
     assert [error.index for error in batch.errors] == list(range(0, 200, 2))
     assert {error.field for error in batch.errors} == {"agentId"}
+
+
+def large(size):
+    """An event of so many bytes."""
+    text = event_with(b'""')
+    return text.replace(b'""', b'"%s"' % (b"x" * (size - len(text))))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_event_has_a_limited_size(form):
+    """An event has at most `MAX_EVENT_BYTES`; the white space around it does not count."""
+    content_type, frame, index = FORMS[form]
+    blanks = b" " * EVENT_BYTES
+    fitting = read(frame % (blanks + large(EVENT_BYTES) + blanks), content_type)
+    assert fitting.rejected == 0
+    batch = read(frame % large(EVENT_BYTES + 1), content_type)
+    assert [(error.index, error.field) for error in batch.errors] == [(index, "")]
+    assert len(batch.events) == batch.received - 1
+
+
+def test_the_size_is_checked_before_the_event_is_decoded():
+    """An event above the limit may be anything."""
+    for text in (b"x", b"[", b'"\\ud800"', b"{}"):
+        with pytest.raises(InvalidEvent, match="larger"):
+            parse_event(text * (EVENT_BYTES + 1), None, NOW, EVENT_BYTES)
+
+
+VALUES = {
+    "few commas": b"[%s]" % b",".join([b"0"] * 1_000),
+    "many commas": b"[%s]" % b",".join([b"0"] * 10_000),
+    "many objects": b"[%s]" % b",".join([b'{"a":[[[[[[1]]]]]]}'] * 3_000),
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_an_event_may_have_many_values(value):
+    """Valid JSON is read however many values it has; an invalid event beside it is named."""
+    one = event_with(value)
+    assert read(b"[%s]" % b",".join([one] * 100)).rejected == 0
+    assert read(b"\n".join([one] * 100), NDJSON).rejected == 0
+    for bad in (b'{"a"}', one[:-2] + b",]}", b"[" * 2_000 + b"]" * 2_000, b'{"a" 1}', b"{} {}"):
+        batch = read(b"[%s]" % b",".join([*[one] * 50, bad, *[one] * 50]))
+        assert [error.index for error in batch.errors] == [50]
+
+
+def test_numbers_of_ignored_members_do_not_matter():
+    """An ignored member may have a number that no computer can hold; an id is no number."""
+    for number in (b"1e999", b"-1.5", b"1.23456789012345678901234567890e-300", b"9" * 4000):
+        assert parse_event(event_with(number), None, NOW, EVENT_BYTES).event_id == "bad"
+        with pytest.raises(InvalidEvent) as refusal:
+            parse_event(event_with(number, b"id"), None, NOW, EVENT_BYTES)
+        assert refusal.value.field == "id"

@@ -1,5 +1,6 @@
 """Bulk load in-process: the stored events, the refused ones and their lines."""
 
+import codecs
 import gzip
 import io
 import json
@@ -13,12 +14,12 @@ import sqlalchemy as sa
 
 from app.errors import ValidationError
 from app.intake.events import Event
-from app.intake.formats.base import BOM, MAX_LINE_BYTES, bounded_lines
+from app.intake.files import BOM, bounded_lines
 from app.intake.importer import Imported, Importer, Refused
 from app.intake.store import Stored
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.support.settings import NOW
+from tests.support.settings import EVENT_BYTES, NOW
 
 MORNING = "2026-04-01T09:00:00Z"
 HEADER = "id,organizationId,agentId,issuedAt"
@@ -55,6 +56,7 @@ class Loader:
             database=self.database,
             file_format=file_format,
             tenant_id=organization,
+            max_bytes=EVENT_BYTES,
             clock=lambda: NOW,
             on_refused=refused.append,
             on_chunk=on_chunk,
@@ -96,7 +98,13 @@ def rows(*lines: str, header: str = HEADER, end: str = "\n") -> bytes:
     return end.join([header, *lines, ""]).encode()
 
 
+def utf_16(data: bytes) -> bytes:
+    """The same text in UTF-16, with a byte order mark."""
+    return data.decode().encode("utf-16")
+
+
 TWO = line("e1") + line("e2")
+UTF_16_BE = codecs.BOM_UTF16_BE + TWO.decode().encode("utf-16-be")
 ROWS = [f"e1,org-a,a1,{MORNING}", f"e2,org-a,a1,{MORNING}"]
 REORDERED = rows(
     f"{MORNING},ignored,e1,a1,org-a",
@@ -116,10 +124,25 @@ REORDERED = rows(
         pytest.param(gzip.compress(TWO), "ndjson", id="gzip"),
         pytest.param(gzip.compress(BOM + TWO), "ndjson", id="BOM in gzip"),
         pytest.param(gzip.compress(TWO) + gzip.compress(TWO[:0]), "ndjson", id="gzip members"),
+        pytest.param(utf_16(TWO), "ndjson", id="UTF-16"),
+        pytest.param(UTF_16_BE, "ndjson", id="UTF-16, big end first"),
+        pytest.param(gzip.compress(utf_16(TWO)), "ndjson", id="UTF-16 in gzip"),
         pytest.param(rows(*ROWS), "csv", id="csv"),
         pytest.param(rows(*ROWS, end="\r\n"), "csv", id="csv CRLF"),
         pytest.param(rows(*ROWS).rstrip(), "csv", id="csv without last newline"),
         pytest.param(BOM + rows(*ROWS), "csv", id="csv BOM"),
+        pytest.param(utf_16(rows(*ROWS, end="\r\n")), "csv", id="csv UTF-16"),
+        pytest.param(utf_16(BOM + rows(*ROWS)), "csv", id="csv UTF-16 with two marks"),
+        pytest.param(rows(*ROWS).replace(b",", b";"), "csv", id="csv with semicolons"),
+        pytest.param(rows(*ROWS).replace(b",", b"\t"), "csv", id="csv with tabs"),
+        pytest.param(rows(*ROWS).replace(b",", b", "), "csv", id="csv with spaces"),
+        pytest.param(rows(*ROWS, header=HEADER.upper()), "csv", id="csv header in capitals"),
+        pytest.param(
+            rows(*ROWS, header='"Id";"Organization ID";"agentid";"ISSUEDAT"').replace(b",", b";"),
+            "csv",
+            id="csv header quoted",
+        ),
+        pytest.param(b"\n\n" + rows(*ROWS), "csv", id="csv blank lines before the header"),
         pytest.param(gzip.compress(rows(*ROWS)), "csv", id="csv gzip"),
         pytest.param(rows("", ROWS[0], "", ROWS[1], ""), "csv", id="csv blank lines"),
         pytest.param(REORDERED, "csv", id="csv other columns in another order"),
@@ -258,18 +281,22 @@ def test_a_bad_line_is_named_and_its_neighbours_are_stored(
 
 
 def test_the_line_after_one_of_the_longest_length_is_read() -> None:
-    """After a line of exactly `MAX_LINE_BYTES` the next line is read."""
-    lines = [b"x" * (MAX_LINE_BYTES - 1) + b"\n", b"next\n"]
-    assert list(bounded_lines(io.BytesIO(b"".join(lines)))) == lines
+    """After a line of exactly `MAX_EVENT_BYTES` the next line is read, whatever the line's end."""
+    for end in (b"\n", b"\r\n"):
+        lines = [b"x" * EVENT_BYTES + end, b"next" + end]
+        assert list(bounded_lines(io.BytesIO(b"".join(lines)), EVENT_BYTES)) == lines
 
 
-@pytest.mark.parametrize(("mark", "length", "kept"), [(b"", 0, 2), (BOM, 0, 2), (BOM, 4, 1)])
+@pytest.mark.parametrize(
+    ("mark", "length", "kept"),
+    [(b"", 0, 2), (b"", 1, 1), (b"", 9, 1), (BOM, 3, 2), (BOM, 4, 1), (BOM, 12, 1)],
+)
 def test_only_a_line_that_was_cut_is_too_long(
     load: Loader, mark: bytes, length: int, kept: int
 ) -> None:
     """A line of exactly the longest length is stored; the rest of a longer one is never lost."""
     first = mark + line("e1").rstrip()
-    first = first.ljust(MAX_LINE_BYTES - 1 + length) + b"\n"
+    first = first.ljust(EVENT_BYTES + length) + b"\n"
     outcome = load(first + line("e2"))
     assert len(load.ids()) == kept
     assert [refused.line for refused in outcome.refused] == [1][: 2 - kept]
@@ -288,8 +315,11 @@ def test_a_csv_without_a_column_stores_nothing_and_says_which(load: Loader, miss
     assert load.stored() == []
 
 
-def test_a_text_in_another_encoding_stores_nothing(load: Loader) -> None:
-    assert load(TWO.decode().encode("utf-16")).refused
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_a_text_in_another_encoding_stores_nothing(load: Loader, encoding: str) -> None:
+    """UTF-16 without its byte order mark, and UTF-32, are refused."""
+    for data, file_format in ((TWO, "ndjson"), (rows(*ROWS), "csv")):
+        assert load(data.decode().encode(encoding), file_format).refused
     assert load.stored() == []
 
 

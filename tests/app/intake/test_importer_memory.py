@@ -61,6 +61,17 @@ def quote(megabytes):
     yield b'id,organizationId,agentId,issuedAt\\n"'
     yield from (b"never closed " * 80_000 + b"\\n" for _ in range(megabytes))
 
+def header(megabytes):
+    yield from (b'"\\n",' * 262_144 for _ in range(megabytes))
+
+def quotes(megabytes):
+    yield b"id,organizationId,agentId,issuedAt\\n"
+    yield from (b'"' * 1024 * 1024 for _ in range(megabytes))
+
+def utf16(megabytes):
+    yield b"\\xff\\xfe"
+    yield from endless(b"x\\0", megabytes)
+
 def peak():  # KiB; what getrusage says on Linux includes the parent before exec
     status = Path("/proc/self/status")
     if status.exists():
@@ -72,7 +83,7 @@ database = Database(make_url(sys.argv[1]))
 stored = 0
 for file_format, blocks in (("ndjson", lines(50_000)), (sys.argv[2], eval(sys.argv[3]))):
     importer = Importer(
-        database=database, file_format=file_format, tenant_id=None,
+        database=database, file_format=file_format, tenant_id=None, max_bytes=65536,
         clock=lambda: datetime.now(UTC), on_refused=lambda refused: None, on_chunk=lambda: None,
     )
     try:
@@ -92,6 +103,10 @@ database.dispose()
         pytest.param("ndjson", "endless(b'x', 128)", 1, id="an endless line"),
         pytest.param("ndjson", "zipped(endless(b' ', 256))", None, id="a gzip bomb"),
         pytest.param("csv", "quote(128)", None, id="a quote never closed"),
+        pytest.param("csv", "zipped(endless(b',', 256))", None, id="a gzip bomb of cells"),
+        pytest.param("csv", "zipped(header(128))", None, id="a gzip bomb of quoted cells"),
+        pytest.param("csv", "zipped(quotes(128))", None, id="a gzip bomb of quotes"),
+        pytest.param("ndjson", "zipped(utf16(128))", None, id="a gzip bomb of UTF-16"),
     ],
 )
 def test_memory_stays_flat(

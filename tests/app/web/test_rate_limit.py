@@ -5,12 +5,14 @@ import socket
 import subprocess
 import time
 
+import limits
 import pytest
 
 from app.config.settings import Settings
 from app.errors import SettingsError
 from app.factory import create_app
-from tests.support.processes import free_port
+from app.web import rate_limit
+from tests.support.processes import PATIENCE_SECONDS, free_port
 from tests.support.settings import NOW, environment, make_settings
 from tests.support.tokens import bearer
 
@@ -116,6 +118,99 @@ def test_a_writer_for_any_organization_has_a_count_of_its_own(serve):
     assert statuses(send("collector") for _ in range(4)) == [202] * 3 + [429]
     assert statuses(send("other") for _ in range(4)) == [202] * 3 + [429]
     assert statuses(read(client, name) for name in ("org-a", "collector")) == [200] * 2
+
+
+# Clocks
+
+
+@pytest.fixture
+def host_clock(monkeypatch):
+    """Sets the host's clock, as an operator or NTP does, by seconds from now."""
+    wall, shift = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: wall() + shift[0])
+
+    def set_by(seconds):
+        shift[0] = seconds
+
+    return set_by
+
+
+@pytest.mark.parametrize("seconds", [-86_400, -3_600, -61, 61, 3_600, 86_400])
+def test_setting_the_host_clock_stops_and_frees_nobody(serve, host_clock, seconds):
+    """The limit goes by the monotonic clock, whatever happens to the time of day."""
+    client = serve("3/minute")
+    headers = {name: bearer(name, exp=int(time.time()) + 10 * 86_400) for name in ("a", "b")}
+
+    def codes(name, times):
+        return statuses(client.get(READS[0], headers=headers[name]) for _ in range(times))
+
+    assert codes("a", 4) == [200] * 3 + [429]
+    assert codes("b", 1) == [200]
+    headers = {name: bearer(name, exp=int(time.time()) + 10 * 86_400) for name in ("a", "b")}
+    host_clock(seconds)
+    answer = client.get(READS[0], headers=headers["a"])
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert codes("b", 3) == [200, 200, 429]
+
+
+def test_a_window_passes_after_the_clock_was_set_back(serve, host_clock):
+    """A caller beyond its limit waits for its window, and not for the old time of day."""
+    client = serve("1/second")
+    headers = bearer(iat=1, exp=int(time.time()) + 86_400)
+    assert client.get(READS[0], headers=headers).status_code == 200
+    host_clock(-3_600)
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while client.get(READS[0], headers=headers).status_code == 429:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+# Several rates
+
+
+def test_a_refused_request_uses_up_no_rate(serve, monkeypatch):
+    """Of two rates, the larger one counts only requests that the smaller one lets through."""
+    now = [1000.0]
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
+    client = serve("2/second;5/minute")
+    assert statuses(read(client) for _ in range(20)) == [200] * 2 + [429] * 18
+    now[0] += 1
+    assert statuses(read(client) for _ in range(20)) == [200] * 2 + [429] * 18
+    now[0] += 1
+    assert statuses(read(client) for _ in range(3)) == [200, 429, 429]
+    now[0] += 57
+    assert read(client).status_code == 429
+    now[0] += 1
+    assert statuses(read(client) for _ in range(3)) == [200, 200, 429]
+
+
+def test_the_headers_are_of_the_rate_that_is_used_up(serve, monkeypatch):
+    """A refused caller learns from the headers which of its rates is used up."""
+    now = [1000.0]
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
+    client = serve("2/second;3/minute")
+    assert statuses(read(client) for _ in range(2)) == [200] * 2
+    answer = read(client)
+    assert (answer.status_code, answer.headers["X-RateLimit-Limit"]) == (429, "2")
+    assert answer.headers["Retry-After"] == "1"
+    now[0] += 1
+    assert read(client).status_code == 200
+    answer = read(client)
+    assert (answer.status_code, answer.headers["X-RateLimit-Limit"]) == (429, "3")
+    assert 50 < int(answer.headers["Retry-After"]) <= 60
+
+
+def test_callers_that_fell_silent_are_forgotten(monkeypatch):
+    """The memory of the limit follows the callers of the last windows, not all there ever were."""
+    now = [1000.0]
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
+    window, (rate,) = rate_limit.MovingWindow(), limits.parse_many("3/minute")
+    for number in range(1000):
+        assert window.hit(rate, f"tenant {number}")
+    now[0] += 121
+    assert window.test(rate, "tenant 1")
+    assert vars(window)["_requests"] == {}
 
 
 @pytest.mark.parametrize("value", ["often", "3", "3/fortnight", "-1/minute", "3/minute;often", "*"])

@@ -58,7 +58,8 @@ def test_each_request_is_one_line(client, lines):
         "status": 200,
         "client": "127.0.0.1",
         "tenant": "org-a",
-        "subject": "client-1",
+        "client_id": "client-1",
+        "subject": "client-1",  # the same, by the field's first name
     }
 
 

@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 from app.errors import RefusedError
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
+from jobs.counting import refusals, watermark
 from jobs.counting import run as rollup
-from jobs.counting import watermark
 from jobs.counting.run import add_next_window, run_rollup
 from jobs.counting.watermark import Writer
 from tests.support.databases import conninfo, migrate
@@ -156,15 +156,15 @@ def test_a_pooled_connections_next_transaction_is_new(writer, issue, roll_up):
 
 def test_a_writer_that_opens_before_the_id_is_read_is_named(writer, database, monkeypatch):
     """Open writers are listed after the newest id is read, so a writer that drew it is named."""
-    slow, newest_id = writer(), watermark.newest_id
+    slow, newest_id = writer(), refusals.newest_id
 
     def insert_then_read(*arguments):
         slow.execute(INSERT, ["slow"])
         return newest_id(*arguments)
 
-    monkeypatch.setattr(watermark, "newest_id", insert_then_read)
+    monkeypatch.setattr(refusals, "newest_id", insert_then_read)
     with database.reading() as connection:
-        candidate = watermark.newest_candidate(connection, 0)
+        candidate = watermark.newest_candidate(connection, state(database))
         writers = watermark.describe_writers(connection, candidate)
     assert (candidate.upto, [w.pid for w in writers]) == (1, [slow.info.backend_pid])
 

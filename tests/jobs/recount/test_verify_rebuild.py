@@ -15,9 +15,10 @@ from app.storage.tables import (
     monthly_agent_issuance,
     purged_months,
     rollup_corrections,
+    rollup_state,
 )
 from jobs.recount import rebuild as rebuilding
-from jobs.recount.rebuild import Rebuilt, rebuild
+from jobs.recount.rebuild import LostEventsError, Rebuilt, rebuild
 from jobs.recount.verify import Drift, verification
 from tests.support.recount import assert_exact, stored
 
@@ -235,3 +236,52 @@ def test_readers_see_the_old_number_or_the_new_one(counted):
     stop.set()
     reader.join()
     assert seen <= {50, 1, 2}
+
+
+def test_a_rebuild_refuses_lost_raw_events(counted):
+    """Fewer raw events than every independent table counts: the raw events are lost."""
+    execute(counted, delete(issuance_events))
+    with pytest.raises(LostEventsError, match="2 of org-a in 2026-04, 1 of org-b in 2026-04"):
+        rebuild(counted, APRIL, APRIL)
+    assert stored(counted, daily_issuance)["org-a", APRIL] == 2
+    assert journal(counted) == []
+    assert rebuild(counted, APRIL, APRIL, force=True).buckets == 6
+    assert ("org-a", APRIL) not in stored(counted, daily_issuance)
+
+
+def test_a_few_lost_events_of_one_tenant_are_noticed(counted):
+    """One lost event of one tenant refuses the rebuild, and nothing changes."""
+    few = (issuance_events.c.tenant_id == "org-b") & (issuance_events.c.id > 6)
+    execute(counted, delete(issuance_events).where(few))
+    with pytest.raises(LostEventsError, match=r"counts: 1 of org-b in 2026-05\."):
+        rebuild(counted, MARCH, MAY)
+    assert rebuild(counted, MARCH, APRIL) == Rebuilt(0, None)
+
+
+@pytest.mark.parametrize("table", [daily_issuance, dow_hour_activity, monthly_agent_issuance])
+def test_where_the_tables_disagree_a_recount_decides(counted, table):
+    """A table that was changed by hand is repaired, up or down."""
+    for wrong in (table.c.issued + 5, table.c.issued - 1):
+        execute(counted, update(table).values(issued=wrong))
+        assert rebuild(counted, MARCH, MAY).buckets == 6
+    assert_exact(counted)
+
+
+def test_uncounted_events_are_no_lost_events(counted, issue):
+    """More raw events than the tables count are added, also where the tables agree."""
+    issue("2026-04-01T10:00:00Z", times=4)
+    execute(counted, update(rollup_state).values(watermark=13))
+    assert rebuild(counted, MARCH, MAY).buckets == 3
+    assert_exact(counted)
+
+
+def test_the_rebuild_command_needs_force_for_lost_events(counted, flask):
+    """The command names the loss and exits 1; --force makes the numbers equal to what is left."""
+    execute(counted, delete(issuance_events))
+    months = ("rollup", "rebuild", "--from", "2026-03", "--to", "2026-05")
+    refused = flask(*months)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "9 in all" in refused.stderr
+    assert "--force" in refused.stderr
+    assert flask(*months, "--force").returncode == 0
+    assert stored(counted, daily_issuance) == {}

@@ -50,9 +50,9 @@ NAMED = EVENT % ', "agentName": "é"'
             f"('e', 'a', '{INSTANT}', None, 'é')",
             id="any event",
         ),
-        pytest.param("""parse_name(b'{"name": "n"}')""", "n", id="name"),
+        pytest.param("""parse_name(b'{"name": "n"}', 99)""", "n", id="name"),
         pytest.param(
-            """parse_names([b'{"agentId": "a", "name": "n"}'])""", "{'a': 'n'}", id="names"
+            """parse_names([b'{"agentId": "a", "name": "n"}'], 99)""", "{'a': 'n'}", id="names"
         ),
     ],
 )

@@ -214,3 +214,16 @@ def test_without_the_scope_or_an_organization_it_is_403(put, names, scope):
         check(put(body, agent, headers=nobodys), 403, "FORBIDDEN")
         check(put(body, agent, headers={}), 401, "UNAUTHORIZED")
     assert names() == {}
+
+
+def test_an_agent_above_64_kibibytes_is_named(put, names):
+    """The JSON of one agent has at most `MAX_EVENT_BYTES`, alone and among others."""
+    good = {"agentId": "g", "name": "n"}
+    large = good | {"x": "x" * 65_536}
+    check_errors(put(large, "g"), (0, ""))
+    for body in ([good, large, good], {"data": [good, large]}):
+        check_errors(put(body), (1, ""))
+    assert names() == {}
+    fitting = json.dumps(large | {"x": "x" * 65_000}).encode()
+    assert put(b" " * 65_536 + fitting, "g").status_code == 200
+    assert put(b"[%s]" % b",".join([b" " * 65_536 + fitting] * 9)).json == {"received": 9}

@@ -175,11 +175,34 @@ def test_10_000_events_are_taken_and_10_001_are_413(post, stored, content_type):
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_8_mebibytes_are_taken_and_a_byte_more_is_413(post, stored, content_type, encoding):
     pack = gzip.compress if encoding == "gzip" else bytes
-    body = lines(event(padding="")).strip()
-    body = body.replace(b'""', b'"%s"' % (b"x" * (MOST - len(body))))
-    check_too_large(post(pack(body + b"\n"), content_type, encoding=encoding))
+    body = FORMS[content_type]([event(number, padding="x" * 60_000) for number in range(139)])
+    assert MOST - 60_000 < len(body) < MOST
+    check_too_large(post(pack(body.ljust(MOST + 1)), content_type, encoding=encoding))
     assert stored() == 0
-    check_accepted(post(pack(body), content_type, encoding=encoding))
+    check_accepted(post(pack(body.ljust(MOST)), content_type, encoding=encoding), 139)
+
+
+LARGE, GOOD = lines(event("large", padding="x" * 66_000)).strip(), lines(event("good")).strip()
+AMONG = {
+    "single": (JSON, LARGE, 0),
+    "array": (JSON, b"[%s, %s, %s]" % (GOOD, LARGE, GOOD), 1),
+    "lines": (NDJSON, b"\n".join([GOOD, LARGE, GOOD]), 1),
+}
+
+
+@pytest.mark.parametrize(("content_type", "body", "index"), AMONG.values(), ids=AMONG)
+def test_an_event_above_64_kibibytes_is_named(post, stored, content_type, body, index):
+    """An event above `MAX_EVENT_BYTES` is invalid; `?invalid=skip` stores the others."""
+    for pack, encoding in ((bytes, "identity"), (gzip.compress, "gzip")):
+        answer = post(pack(body), content_type, encoding=encoding)
+        check_refusal(answer, 400, "VALIDATION_ERROR")
+        (error,) = answer.json["details"]["errors"]
+        assert (error["index"], error["field"]) == (index, "")
+        assert "65536" in error["message"]
+        assert stored() == 0
+    skipped = post(body, content_type, query="?invalid=skip")
+    assert (skipped.status_code, skipped.json["rejected"]) == (202, [error])
+    assert stored() == min(index, 1)
 
 
 def test_a_gzip_bomb_is_413(post, stored):

@@ -18,13 +18,6 @@ AGENTS = "/api/v1/analytics/agents"
 READS = [TREND, HEATMAP, AGENTS]
 BEYOND_DOUBLES = 2**53 + 1
 
-SIGNS = ["", " ", "30 ", " 30", "30\n", "+7", "-1", "-0", "0", "00", "07", "1_0", "1,0", "7;"]
-DIGITS = ["\u0663", "\uff10\uff17", "\xb2", "1e1", "30.0", "0x1e", "abc", "null", "9" * 5000]
-NO_MONTHS = ["", "now", "2026", "2026-4", "2026-00", "2026-13", "202604", "2026/04", "2026-1e"]
-NO_MONTHS += ["1969-12", "0000-01", "10000-01", "+2026-04", "-2026-04", "2_26-04", "2026-04-01"]
-NO_MONTHS += [" 2026-04", "2026-04 ", "2026-04\n", "\uff12026-04", "2026-\u0660\u0664"]
-NO_NUMBERS = SIGNS + DIGITS
-
 
 @pytest.fixture
 def get(client):
@@ -216,30 +209,27 @@ def test_two_tenants_never_see_one_another(get, issue, roll_up):
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "values"),
+    ("path", "name", "value"),
     [
-        (TREND, "days", [*NO_NUMBERS, "91"]),
-        (HEATMAP, "months", [*NO_NUMBERS, "25"]),
-        (AGENTS, "limit", [*NO_NUMBERS, "1001"]),
-        (AGENTS, "month", NO_MONTHS),
+        (TREND, "days", "91"),
+        (HEATMAP, "months", "25"),
+        (AGENTS, "limit", "1001"),
+        (AGENTS, "month", "2026-13"),
     ],
-    ids=["days", "months", "limit", "month"],
 )
-def test_parameters_are_strict(get, path, name, values):
-    answers = {value: get(path, **{name: value}) for value in values}
-    assert [value for value, answer in answers.items() if answer.status_code != 400] == []
-    for answer in answers.values():
-        check_refusal(answer, 400, "VALIDATION_ERROR")
+def test_a_report_refuses_an_invalid_parameter(get, path, name, value):
+    """Each report reads its parameters strictly; test_params.py has their cases."""
+    answer = get(path, **{name: value})
+    check_refusal(answer, 400, "VALIDATION_ERROR")
+    assert answer.json["details"] == {"parameter": name}
 
 
 @pytest.mark.parametrize(
     ("path", "query"),
     [
         (TREND, "days=7&days=7"),
-        (TREND, "days=7&days="),
         (HEATMAP, "months=1&months=2"),
         (AGENTS, "limit=1&limit=1"),
-        (AGENTS, "month=2026-04&month=2026-04"),
         (TREND, "days=%FF"),
         (AGENTS, "month=2026-04%00"),
     ],

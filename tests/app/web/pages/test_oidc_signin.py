@@ -101,6 +101,17 @@ def test_after_a_rotation_of_keys_people_sign_in_as_before(issuer, browser):
         assert place(sign_in(browser)) == DASHBOARD
 
 
+def test_a_withdrawn_key_verifies_no_id_token(issuer, browser, monkeypatch):
+    """The keys for ID tokens are those that the provider publishes now."""
+    sign_in(browser)
+    browser.send(DASHBOARD, SIGNOUT)
+    withdrawn = issuer.signing_keys()
+    issuer.rotate(forget=True)
+    monkeypatch.setattr(OpenID, "resolve_client_private_key", lambda *_: withdrawn)
+    check_problem(sign_in(browser), 503, "its response is invalid")
+    assert heading(browser) is None
+
+
 # State
 
 

@@ -11,10 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from app import __version__
 from app.auth import jwks as keys
 from app.config.settings import ROOT
+from app.errors import SettingsError
 from app.web.pages import oidc
+from tests.support.certificates import make_authority
 from tests.support.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
+from tests.support.jwks_server import HANGING, PATH, body, serving
 from tests.support.pages import DASHBOARD, place
 from tests.support.processes import PATIENCE_SECONDS, free_port
 from tests.support.settings import child_environ
@@ -64,6 +68,12 @@ def stand_in():
     server.server_close()
 
 
+@pytest.fixture
+def lost_browser(visit, issuer, stand_in):
+    """A browser at a service whose provider is the stand-in."""
+    return visit(**provided(issuer, OIDC_ISSUER=stand_in.url))
+
+
 def request_lines(caplog):
     return [record.fields for record in caplog.records if record.name == "app.request"]
 
@@ -107,6 +117,73 @@ def test_an_invalid_provider_description_is_refused(visit, issuer, stand_in, cap
     assert set(stand_in.asked) == {"/.well-known/openid-configuration"}
     assert [bool(line["cause"]) for line in request_lines(caplog)] == [True, True]
     assert "Traceback" not in caplog.text
+
+
+CAUSES = [
+    ((500, {}, b"broken"), "status 500"),
+    ((404, {}, b"{}"), "status 404"),
+    ((302, {"Location": "/elsewhere"}, b""), "status 302"),
+    ((200, {}, b"<html>"), "not JSON"),
+    ((200, {}, b"x" * (2**20 + 1)), "too large"),
+]
+
+
+@pytest.mark.parametrize("case", CAUSES, ids=lambda case: case[1])
+def test_a_failed_request_of_a_sign_in_has_its_cause(lost_browser, stand_in, caplog, case):
+    """The log tells an operator what the provider answered, as for a failed fetch of keys."""
+    caplog.set_level(logging.INFO)
+    stand_in.answer, cause = case
+    check_problem(lost_browser.get(OIDC), 503, AWAY)
+    assert request_lines(caplog)[-1]["cause"] == cause
+
+
+def test_an_unreachable_provider_has_its_cause(visit, issuer, caplog):
+    """A refused connection and an unknown name are told apart."""
+    caplog.set_level(logging.INFO)
+    places = [f"http://127.0.0.1:{free_port()}", "http://idp.invalid"]
+    for place_of_provider in places:
+        browser = visit(**provided(issuer, OIDC_ISSUER=place_of_provider))
+        check_problem(browser.get(OIDC), 503, AWAY)
+    causes = [line["cause"] for line in request_lines(caplog)]
+    assert causes == ["connection refused", "name not resolved"]
+
+
+@pytest.mark.parametrize("way", HANGING.values(), ids=HANGING)
+def test_a_sign_in_waits_for_no_endless_response(visit, issuer, monkeypatch, caplog, way):
+    """The limit is for the whole response, however often a byte of it arrives."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.5)
+    with serving() as stand_in:
+        stand_in.answer = way
+        browser = visit(**provided(issuer, OIDC_ISSUER=stand_in.url.removesuffix(PATH)))
+        check_problem(browser.get(OIDC), 503, AWAY)
+    assert request_lines(caplog)[-1]["cause"] == "timeout"
+
+
+@pytest.mark.parametrize("variable", [None, "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_signing_in_trusts_the_authorities_of_key_sets(visit, issuer, tmp_path, caplog, variable):
+    """One setting decides whose certificates are trusted, for key sets and for sign-in."""
+    caplog.set_level(logging.INFO)
+    authority = make_authority(tmp_path)
+    trusted = {variable: str(authority.file)} if variable else {}
+    with serving(tls=authority.server_context()) as stand_in:
+        base = stand_in.url.removesuffix(PATH)
+        metadata = {"issuer": base, "authorization_endpoint": f"{base}/authorize"}
+        stand_in.answer = body(json.dumps(metadata))
+        browser = visit(**provided(issuer, OIDC_ISSUER=base), **trusted)
+        answer = browser.get(OIDC)
+        if variable:
+            assert answer.headers["Location"].startswith(f"{base}/authorize?")
+            assert stand_in.agents == [f"agentidp-analytics/{__version__}"]
+        else:
+            check_problem(answer, 503, AWAY)
+            assert request_lines(caplog)[-1]["cause"].startswith("certificate (")
+
+
+def test_an_invalid_file_of_authorities_stops_the_start(visit, issuer):
+    """The start names the variable, before a person tries to sign in."""
+    with pytest.raises(SettingsError, match=r"^SSL_CERT_FILE "):
+        visit(**provided(issuer, SSL_CERT_FILE="/nowhere/authority.pem"))
 
 
 @pytest.mark.parametrize(

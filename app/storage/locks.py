@@ -1,0 +1,107 @@
+"""Locks: how long a request waits for one, and which transactions hold them.
+
+A lock that one transaction holds must not stop the requests that do not need it. So not every
+thread of the web may wait for locks. A statement first waits for ``BRIEF_SECONDS``, which is longer
+than transactions of the service usually last. If the lock is still held, the statement takes a slot
+(see ``app.waits``) and is run again with ``PATIENT_SECONDS``. Without a free slot the request fails
+at once. While no slot is free, the first wait lasts for ``HURRIED_SECONDS`` only.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import UnavailableError
+from app.storage.failures import is_locked
+from app.waits import Waits
+
+T = TypeVar("T")
+
+BRIEF_SECONDS = 0.3
+HURRIED_SECONDS = 0.02
+PATIENT_SECONDS = 3.5
+# How long jobs and commands wait for a lock.
+LOCK_SECONDS = 30.0
+
+# A session that waits for a lock itself is not the cause. Its locks are left out.
+_HOLDERS = sa.text("""
+    SELECT DISTINCT held.pid, activity.application_name AS application, prepared.gid,
+           CAST(extract(epoch FROM clock_timestamp()
+                - coalesce(activity.xact_start, prepared.prepared)) AS bigint) AS seconds
+    FROM pg_locks AS held
+    LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+    LEFT JOIN pg_locks AS own ON held.pid IS NULL AND own.locktype = 'transactionid'
+         AND own.virtualtransaction = held.virtualtransaction
+    LEFT JOIN pg_prepared_xacts AS prepared ON prepared.transaction = own.transactionid
+    WHERE held.granted AND held.pid IS DISTINCT FROM pg_backend_pid()
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (held.locktype = 'advisory' AND held.objsubid = 1
+         AND CAST(held.classid AS bigint) << 32 | CAST(held.objid AS bigint) = :advisory
+         OR held.locktype = 'relation' AND (held.mode <> 'AccessShareLock' OR :readers)
+         AND held.relation IN (
+             SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name))
+    AND NOT EXISTS (
+        SELECT FROM pg_locks AS awaited WHERE awaited.pid = held.pid AND NOT awaited.granted)
+    ORDER BY seconds DESC NULLS LAST, held.pid
+""")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A transaction that holds a lock, as far as this role may see it."""
+
+    pid: int | None
+    application: str | None
+    gid: str | None
+    seconds: int | None
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return f"prepared transaction {self.gid!r}, open for {self.seconds} s"
+        age = "a time that this role may not see" if self.seconds is None else f"{self.seconds} s"
+        return f"pid {self.pid} ({self.application or 'no application name'}), open for {age}"
+
+
+class LockedError(UnavailableError):
+    """A lock was not free in time; ``holders`` are the transactions that may hold it."""
+
+    def __init__(self, holders: Iterable[Holder]) -> None:
+        self.holders = list(holders)
+        names = "; ".join(map(str, self.holders)) or "another process"
+        super().__init__(f"a lock is held by {names}: end that transaction, then run this again")
+
+
+def lock_holders(
+    connection: Connection, tables: Iterable[str], *, readers: bool = False, advisory: int = -1
+) -> list[Holder]:
+    """The open transactions that lock one of the tables, the oldest first.
+
+    Args:
+        readers: include transactions that have only read.
+        advisory: include transactions and sessions that hold this advisory lock.
+    """
+    if connection.dialect.name != "postgresql":
+        return []
+    given = {"tables": list(tables), "readers": readers, "advisory": advisory}
+    return [Holder(*row) for row in connection.execute(_HOLDERS, given)]
+
+
+def with_patience(waits: Waits, attempt: Callable[[float], T]) -> T:
+    """Run ``attempt``, which waits for locks for as many seconds as its argument says.
+
+    Raises:
+        DBAPIError: a lock was not free in time, or the attempt failed.
+    """
+    try:
+        return attempt(HURRIED_SECONDS if waits.is_full else BRIEF_SECONDS)
+    except DBAPIError as error:
+        if not is_locked(error) or not waits.enter():
+            raise
+    try:
+        return attempt(PATIENT_SECONDS)
+    finally:
+        waits.leave()

@@ -1,0 +1,168 @@
+"""Resume: end a refusal to count, after a recount of all events.
+
+The order makes it exact:
+
+1. Lock the events against writers for a moment. So every transaction that has drawn an id ends
+   first. Then move the id sequence beyond the watermark and beyond every event. From now on, the
+   events up to the watermark are all there, and no new one joins them.
+2. Rebuild every month whose raw events are all kept. This adds the events that were never counted.
+   It refuses if counted events are missing.
+3. Compare the totals of purged months: stored = kept + purged. They cannot be rebuilt.
+4. Note the newest counted event, check ids and sequence once more, and end the refusal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import RefusedError
+from app.storage.database import Database
+from app.storage.tables import daily_issuance, issuance_events, purged_months, rollup_state
+from jobs.counting.buckets import MonthOf, issued_month
+from jobs.counting.refusals import checked_newest_id, note_newest
+from jobs.counting.sequences import advance, newest_id
+from jobs.counting.state import read_state
+from jobs.counting.watermark import Candidate, Writer, describe_writers, open_writers
+from jobs.recount.rebuild import LostEventsError, OnStep, Rebuilt, rebuild_kept_months
+
+LOCK_TIMEOUT = "10s"
+_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The refusal that ended, if there was one, and the corrections.
+
+    If ``writers`` were open for too long, nothing was changed.
+    """
+
+    refusal: str | None
+    buckets: int = 0
+    correction: int | None = None
+    writers: list[Writer] = field(default_factory=list)
+
+
+def resume(
+    database: Database,
+    *,
+    accept_loss: bool = False,
+    on_step: OnStep = lambda _done, _all: None,
+) -> Resumed:
+    """End the refusal to count, if a recount can prove the numbers or make them right.
+
+    Args:
+        accept_loss: where counted events are missing, keep the numbers, and treat the month as
+            purged.
+        on_step: as for ``rebuild``.
+
+    Raises:
+        RefusedError: the numbers cannot be proven; the message says what to do.
+    """
+    with database.reading() as connection:
+        refusal = read_state(connection).refusal
+    try:
+        database.write(_settle_ids)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        with database.reading() as connection:
+            found = describe_writers(connection, Candidate(0, open_writers(connection)))
+        return Resumed(refusal, writers=found)
+    rebuilt = _rebuild(database, on_step, accept_loss=accept_loss)
+    database.write(partial(_end, accept_loss=accept_loss))
+    return Resumed(refusal, rebuilt.buckets, rebuilt.correction)
+
+
+def _settle_ids(connection: Connection) -> None:
+    """Wait for all writers, then move the sequence beyond the watermark and every event."""
+    event, on_postgresql = issuance_events.c, connection.dialect.name == "postgresql"
+    if on_postgresql:
+        connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        lock = f"LOCK TABLE {issuance_events.name} IN SHARE ROW EXCLUSIVE MODE"
+        connection.execute(sa.text(lock))
+    watermark: int = read_state(connection).watermark
+    newest = max(watermark, connection.scalar(sa.select(sa.func.max(event.id))) or 0)
+    if newest <= newest_id(connection, event.id):
+        return
+    try:
+        advance(connection, event.id, newest)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise RefusedError(
+            "this role may not move the id sequence: run this as the owner of the tables"
+        ) from error
+
+
+def _rebuild(database: Database, on_step: OnStep, *, accept_loss: bool) -> Rebuilt:
+    try:
+        return rebuild_kept_months(database, on_step=on_step)
+    except LostEventsError as lost:
+        if not accept_loss:
+            raise LostEventsError(
+                f"{lost.found}: restore events and tables from one backup. If the events are lost"
+                " for good, `flask rollup resume --accept-loss` keeps the numbers and treats these"
+                " months as purged, or `flask rollup rebuild --force` makes the numbers equal to"
+                " the events that are left",
+                lost.found,
+                lost.months,
+            ) from None
+        database.write(partial(_record_as_purged, lost=lost.months))
+    return rebuild_kept_months(database, on_step=on_step)
+
+
+def _record_as_purged(connection: Connection, lost: Mapping[date, int]) -> None:
+    read_state(connection, lock=True)
+    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    record = upsert(purged_months).values(
+        [{"month": month, "events": events} for month, events in lost.items()]
+    )
+    connection.execute(
+        record.on_conflict_do_update(
+            index_elements=["month"],
+            set_={"events": purged_months.c.events + record.excluded.events},
+        )
+    )
+
+
+def _end(connection: Connection, *, accept_loss: bool) -> None:
+    state = read_state(connection, lock=True)
+    for month, (stored, kept, purged) in _purged_totals(connection, state.watermark).items():
+        if stored == kept + purged:
+            continue
+        if not accept_loss:
+            raise RefusedError(
+                f"{month:%Y-%m} cannot be recounted, because raw events were purged, and its"
+                f" numbers do not add up: {stored} events are counted, {kept} are kept and {purged}"
+                " were purged. `flask rollup resume --accept-loss` keeps the numbers as they are"
+            )
+        here = purged_months.c.month == month
+        events = max(stored - kept, 0)
+        connection.execute(sa.update(purged_months).where(here).values(events=events))
+    note_newest(connection, state.watermark)
+    connection.execute(sa.update(rollup_state).values(refusal=None))
+    checked_newest_id(connection, read_state(connection))
+
+
+def _purged_totals(connection: Connection, watermark: int) -> dict[date, tuple[int, int, int]]:
+    """The events of each purged month: those that are counted, kept and purged."""
+    purged = {row.month: row.events for row in connection.execute(sa.select(purged_months))}
+    if not purged:
+        return {}
+    day, event = daily_issuance.c, issuance_events.c
+    month = MonthOf(day.date).label("month")
+    counted = sa.select(month, sa.cast(sa.func.sum(day.issued), sa.BigInteger)).group_by(month)
+    kept_month = issued_month.label("month")
+    kept = sa.select(kept_month, sa.func.count()).where(event.id <= watermark).group_by(kept_month)
+    stored = dict(connection.execute(counted).tuples().all())
+    left = dict(connection.execute(kept).tuples().all())
+    return {
+        month: (stored.get(month, 0), left.get(month, 0), events)
+        for month, events in sorted(purged.items())
+    }
