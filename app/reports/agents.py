@@ -26,9 +26,6 @@ from app.reports.base import (
 from app.storage.driver import Reading
 from app.storage.tables import agents, monthly_agent_issuance
 
-# An id that is after every other: ids have at most 255 code points.
-_LAST = "\U0010ffff" * 256
-
 
 class Agent(Point, frozen=True):
     """One agent: its name, its first and last month, and all tokens counted so far."""
@@ -77,7 +74,8 @@ def _month(day: date | None) -> str | None:
 
 
 # The primary key of the monthly table begins with the tenant and the month. So one range of it
-# holds the agents of one month, by id. A page reads the beginning of each of these ranges.
+# holds the agents of one month, by id. A page steps from agent to agent in each of these ranges.
+# Each step is a subquery of its own, because a join may be planned to read all months.
 
 _AFTER = sa.bindparam("after", type_=sa.Text)
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
@@ -96,62 +94,49 @@ def _months() -> CTE:
     return months.union_all(sa.select(later).where(months.c.month.is_not(None)))
 
 
-def _named(*, search: bool) -> Select[*tuple[Any, ...]]:
-    """The ids of agents with a name, after the page's beginning."""
-    agent = agents.c
-    named = sa.select(agent.agent_id).where(
-        agent.tenant_id == TENANT, agent.agent_id > _AFTER, agent.name.is_not(None)
-    )
-    return named.where(like(agent.name, agent.agent_id)) if search else named
-
-
-def _counted(month: sa.ColumnElement[Any], *, search: bool) -> Select[*tuple[Any, ...]]:
-    """The ids of the agents of one month, after the page's beginning."""
+def _counted(months: CTE, *, search: bool) -> CTE:
+    """The first agents of each month after the page's beginning, one more than a page."""
     usage = monthly_agent_issuance.c
-    counted = sa.select(usage.agent_id).where(
-        usage.tenant_id == TENANT,
-        usage.month == month,
-        usage.agent_id > _AFTER,
-        usage.issued > 0,
+
+    def first(month: Any, after: Any, outer: CTE) -> sa.ColumnElement[Any]:
+        ids = sa.select(usage.agent_id).where(
+            usage.tenant_id == TENANT,
+            usage.month == month,
+            usage.agent_id > after,
+            usage.issued > 0,
+        )
+        found = ids.where(like(usage.agent_id)) if search else ids
+        return found.order_by(usage.agent_id).limit(1).correlate(outer).scalar_subquery()
+
+    month = months.c.month
+    begin = sa.select(
+        month, first(month, _AFTER, months).label("agent_id"), sa.literal(1).label("number")
+    ).where(month.is_not(None))
+    steps = begin.cte("steps", recursive=True)
+    step = sa.select(
+        steps.c.month, first(steps.c.month, steps.c.agent_id, steps), steps.c.number + 1
     )
-    return counted.where(like(usage.agent_id)) if search else counted
-
-
-def _end(months: CTE, *, search: bool) -> sa.ScalarSelect[Any]:
-    """An id at which the page has ended for certain.
-
-    That is the last id of a page that had only the named agents, or only those of one month. The
-    first such id is taken. One agent more than the page shows tells whether there is a next page.
-    """
-
-    def last(ids: Select[*tuple[Any, ...]]) -> sa.ScalarSelect[Any]:
-        return ids.order_by(ids.selected_columns[0]).limit(1).offset(_LIMIT).scalar_subquery()
-
-    counted = last(_counted(months.c.month, search=search).correlate(months))
-    ends = sa.union_all(
-        sa.select(last(_named(search=search)).label("agent_id")),
-        sa.select(counted).select_from(months),
-    ).subquery("ends")
-    first = sa.func.coalesce(sa.func.min(ends.c.agent_id), _LAST)
-    return sa.select(
-        sa.select(first.label("agent_id")).cte("page_end").c.agent_id
-    ).scalar_subquery()
+    return steps.union_all(step.where(steps.c.agent_id.is_not(None), steps.c.number <= _LIMIT))
 
 
 def _page(months: CTE, *, search: bool) -> CTE:
-    """The ids of a page, and one more."""
-    usage, end = monthly_agent_issuance.c, _end(months, search=search)
-    named = _named(search=search).where(agents.c.agent_id <= end)
-    counted = _counted(months.c.month, search=search).where(usage.agent_id <= end)
-    ids = sa.union(named, counted).subquery("ids").c.agent_id
+    """The ids of a page, and one more, which tells whether there is a next page."""
+    agent, counted = agents.c, _counted(months, search=search)
+    named = sa.select(agent.agent_id).where(
+        agent.tenant_id == TENANT, agent.agent_id > _AFTER, agent.name.is_not(None)
+    )
+    if search:
+        named = named.where(like(agent.name, agent.agent_id))
+    first = named.order_by(agent.agent_id).limit(_LIMIT + 1).subquery("named")
+    used = sa.select(counted.c.agent_id).where(counted.c.agent_id.is_not(None))
+    ids = sa.union(sa.select(first.c.agent_id), used).subquery("ids").c.agent_id
     return sa.select(ids).order_by(ids).limit(_LIMIT + 1).cte("page")
 
 
 def _agents(*, search: bool) -> Select[*tuple[Any, ...]]:
     """A page of the directory.
 
-    Each count is found by the whole key, for each agent of the page and each month. A join may be
-    planned the other way round, and then reads all months.
+    Each count is found by the whole key, for each agent of the page and each month.
 
     Args:
         search: only agents whose name or id is like ``pattern``.
