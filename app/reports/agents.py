@@ -94,7 +94,7 @@ def _months() -> CTE:
     return months.union_all(sa.select(later).where(months.c.month.is_not(None)))
 
 
-def _counted(months: CTE, *, search: bool) -> CTE:
+def _counted(months: CTE) -> CTE:
     """The first agents of each month after the page's beginning, one more than a page."""
     usage = monthly_agent_issuance.c
 
@@ -105,8 +105,7 @@ def _counted(months: CTE, *, search: bool) -> CTE:
             usage.agent_id > after,
             usage.issued > 0,
         )
-        found = ids.where(like(usage.agent_id)) if search else ids
-        return found.order_by(usage.agent_id).limit(1).correlate(outer).scalar_subquery()
+        return ids.order_by(usage.agent_id).limit(1).correlate(outer).scalar_subquery()
 
     month = months.c.month
     begin = sa.select(
@@ -120,16 +119,27 @@ def _counted(months: CTE, *, search: bool) -> CTE:
 
 
 def _page(months: CTE, *, search: bool) -> CTE:
-    """The ids of a page, and one more, which tells whether there is a next page."""
-    agent, counted = agents.c, _counted(months, search=search)
+    """The ids of a page, and one more, which tells whether there is a next page.
+
+    A search reads all agents at once: few may match, and steps to the next one would be long.
+    """
+    agent, usage = agents.c, monthly_agent_issuance.c
     named = sa.select(agent.agent_id).where(
         agent.tenant_id == TENANT, agent.agent_id > _AFTER, agent.name.is_not(None)
     )
     if search:
         named = named.where(like(agent.name, agent.agent_id))
-    first = named.order_by(agent.agent_id).limit(_LIMIT + 1).subquery("named")
-    used = sa.select(counted.c.agent_id).where(counted.c.agent_id.is_not(None))
-    ids = sa.union(sa.select(first.c.agent_id), used).subquery("ids").c.agent_id
+        used = sa.select(usage.agent_id).where(
+            usage.tenant_id == TENANT,
+            usage.agent_id > _AFTER,
+            usage.issued > 0,
+            like(usage.agent_id),
+        )
+    else:
+        first = named.order_by(agent.agent_id).limit(_LIMIT + 1).subquery("named")
+        named, counted = sa.select(first.c.agent_id), _counted(months).c
+        used = sa.select(counted.agent_id).where(counted.agent_id.is_not(None))
+    ids = sa.union(named, used).subquery("ids").c.agent_id
     return sa.select(ids).order_by(ids).limit(_LIMIT + 1).cte("page")
 
 
