@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from flask import Flask, Response
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.auth import tokens
 from app.config.settings import Settings
@@ -12,9 +11,9 @@ from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
-from app.web import context, cors, errors, rate_limit, request_log
+from app.web import context, cors, errors, own_address, rate_limit, request_log
 from app.web.api import agents, docs, events, health, reports
-from app.web.pages import dashboard, formatting, sessions, signin
+from app.web.pages import dashboard, files, formatting, sessions, signin
 
 
 def create_app(
@@ -60,17 +59,16 @@ def create_app(
     tokens.init_app(app, settings)
     rate_limit.init_app(app, settings)
     cors.init_app(app, settings)
+    docs.init_app(app)
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
-        *(signin.bp, dashboard.bp),
+        *(signin.bp, dashboard.bp, files.bp),
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
-    # Flask documents this assignment. mypy objects, here and below, because it replaces a method.
+    # Flask documents this assignment. mypy objects, because it replaces a method.
     app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
-    if settings.trusted_proxies:
-        hops = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)  # type: ignore[method-assign]
+    own_address.init_app(app, settings)
     return app
 
 

@@ -74,9 +74,14 @@ class Place:
         self._take()
         _thread.place = self
 
+    def keep(self) -> None:
+        """Keep the place while waiting for the client, until :meth:`end`."""
+        _thread.place = None
+
     def end(self) -> None:
         """Give the place back at the end of the request."""
-        _thread.place = None
+        if getattr(_thread, "place", None) is self:
+            _thread.place = None
         self._leave()
 
     @contextmanager

@@ -1,6 +1,7 @@
 """``python -m jobs.dev``: web server and scheduler in the foreground, for ``make run``.
 
-In production a supervisor starts each of them.
+In production a supervisor starts each of them. ``python -m jobs.dev check`` starts nothing, and
+only refuses an address that cannot be listened on.
 """
 
 import signal
@@ -9,7 +10,9 @@ import sys
 import time
 from types import FrameType
 
-from app.config.settings import ROOT
+from app.config.settings import ROOT, Settings
+from app.errors import SettingsError
+from app.server.address import check_port
 
 COMMANDS = (["gunicorn", "--config", "python:app.server.gunicorn_config", "wsgi:app"], ["jobs"])
 STOP_SECONDS = 40
@@ -45,4 +48,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        check_port(Settings.from_environ())
+    except SettingsError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0 if sys.argv[1:] == ["check"] else main())

@@ -170,12 +170,14 @@ def test_a_read_asks_one_shard_once(database):
         trend.token_trend(connection, tenant, last=DAY, days=30)
         activity.agent_activity(connection, tenant, last=DAY, months=None)
         activity.agent_activity(connection, tenant, last=DAY, months=1)
-        usage.agent_usage(connection, tenant, month=DAY, limit=None)
         usage.agent_usage(connection, tenant, month=DAY, limit=5)
-        usage.named_usage(connection, tenant, month=DAY)
+        for sort in ("count", "name"):
+            for search in (None, "a"):
+                usage.ranking(connection, tenant, month=DAY, search=search, sort=sort, limit=5)
         directory.agents_page(connection, tenant, after="", limit=5, text=None)
         directory.agents_page(connection, tenant, after="", limit=5, text="a")
-    assert len(found) == 8
+    # The rankings but the first one are two reads each: the number of agents comes first.
+    assert len(found) == 13
     for _, plan in found:
         assert tasks(plan) == 1
         assert "Subplan" not in plan

@@ -15,12 +15,13 @@ from app.config.settings import ROOT
 from app.ids import ID_SCHEMA_PATTERN
 from app.web.api.openapi import path_of
 from app.web.responses import PAGE_POLICY
+from tests.support.services import service_of
 from tests.support.settings import NOW, make_settings
 from tests.support.tokens import bearer
 
 # What describes the API, what a page is made of, and the pages for people, are not the API.
 UNDESCRIBED = {"docs.openapi", "docs.page", "static"}
-PAGES = ("dashboard.", "signin.")
+PAGES = ("dashboard.", "signin.", "files.")
 API_PAGE = ROOT / "docs" / "api.md"
 
 
@@ -156,6 +157,32 @@ def test_the_reference_shows_the_described_examples(document):
             example = media["example"]
             example = json.loads(example) if isinstance(example, str) else example
             assert (example[0] if isinstance(example, list) else example) in shown
+
+
+def test_the_description_is_built_once(client, monkeypatch):
+    """The description is built at the first call, and later calls return the same."""
+    first = client.get("/api/v1/openapi.json").data
+    page = client.get("/docs").text
+    monkeypatch.setattr("app.web.api.docs.document", None)
+    assert client.get("/api/v1/openapi.json").data == first
+    assert client.get("/docs").text == page
+
+
+@pytest.mark.parametrize(
+    ("root", "variables", "server"),
+    [
+        ("", {}, "/"),
+        ("/below", {}, "/below"),
+        ("", {"PUBLIC_URL": "https://example.com/a/"}, "https://example.com/a"),
+    ],
+)
+def test_the_described_server_is_the_services_own(sqlite_url, root, variables, server):
+    """The described server is the path below which the service is, or its public URL."""
+    with service_of(make_settings(sqlite_url, **variables)) as app:
+        answer = app.test_client().get(
+            "/api/v1/openapi.json", environ_overrides={"SCRIPT_NAME": root}
+        )
+    assert answer.json["servers"] == [{"url": server}]
 
 
 def test_the_docs_page_shows_every_operation(client, document):

@@ -87,6 +87,16 @@ def holds_other_data(connection: Connection) -> bool:
     return bool(connection.scalar(sa.select(sa.or_(*others))))
 
 
+def _organization(connection: Connection) -> str:
+    """The organization to print calls for: one with events, the demonstration's if there is any."""
+    event, day = issuance_events.c, daily_issuance.c
+    demo_first = (day.tenant_id == ORGANIZATION).desc()
+    counted = sa.select(day.tenant_id).order_by(demo_first, day.date.desc(), day.issued.desc())
+    newest = sa.select(event.tenant_id).order_by(event.id.desc())
+    found: str | None = connection.scalar(counted.limit(1)) or connection.scalar(newest.limit(1))
+    return found or ORGANIZATION
+
+
 def _delivered_until(connection: Connection) -> datetime:
     """The instant up to which the demonstration is stored; one transaction stores a day.
 
@@ -154,16 +164,25 @@ def load(as_json: bool) -> None:
 @demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
-    """Print a TOKEN for the demonstration, three curl calls, and the dashboard's URL."""
+    """Print a TOKEN of an organization that has data, three curl calls, and the dashboard's URL."""
     settings = Settings.from_environ()
+    with open_database(settings).reading() as connection:
+        organization = _organization(connection)
     scopes = [EVENTS_WRITE, AGENTS_WRITE]
-    token = mint_token(ORGANIZATION, scopes, timedelta(days=1))
-    dashboard = f"http://{settings.address}/dashboard"
-    base = f"http://{settings.address}/api/v1/analytics"
+    token = mint_token(organization, scopes, timedelta(days=1))
+    dashboard = f"{settings.base_url}/dashboard"
+    base = f"{settings.base_url}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
     header = '"Authorization: Bearer $TOKEN"'
     lines = [f'curl -s "{url}" -H {header}' for url in urls]
     hint = " (paste the TOKEN there)" if settings.token_login else ""
     lines.append(f"# the dashboard{hint}: {dashboard}")
-    result: dict[str, Any] = {"token": token, "urls": urls, "dashboard": dashboard}
+    if organization != ORGANIZATION:
+        lines.insert(0, f"# a token of the organization {organization}")
+    result: dict[str, Any] = {
+        "organization": organization,
+        "token": token,
+        "urls": urls,
+        "dashboard": dashboard,
+    }
     show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)

@@ -27,6 +27,7 @@ class Variable:
             "must be 1 or 0". The problem must not repeat the text, which may be secret.
         help: what the variable does, in Markdown, with links relative to ``docs/``.
         in_production: a stricter parser, for ``APP_ENV=production``.
+        exact: white space around the text is part of it; around others it is removed.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Variable:
     default: str | None
     help: str
     in_production: Parser[object]
+    exact: bool
+
+    def text(self, env: Mapping[str, str]) -> str | None:
+        """The variable's text; ``None`` if it is unset or empty."""
+        text = env.get(self.name, "")
+        return (text if self.exact else text.strip()) or None
 
     def read(self, env: Mapping[str, str], *, production: bool) -> object:
         """The variable's value; ``None`` if it is unset and has no fixed default.
@@ -59,6 +66,7 @@ def setting(
     help: str,
     *,
     secret: bool = False,
+    exact: bool = False,
     in_production: Parser[T] | None = None,
 ) -> T: ...
 @overload
@@ -69,6 +77,7 @@ def setting(
     help: str,
     *,
     secret: bool = False,
+    exact: bool = False,
     in_production: Parser[T] | None = None,
 ) -> T | None: ...
 def setting(  # noqa: PLR0913 - the parts of one declaration
@@ -78,10 +87,11 @@ def setting(  # noqa: PLR0913 - the parts of one declaration
     help: str,
     *,
     secret: bool = False,
+    exact: bool = False,
     in_production: Parser[object] | None = None,
 ) -> Any:
     """A dataclass field for an environment variable; a secret stays out of the object's repr."""
-    declared = Variable(name, parse, default, help, in_production or parse)
+    declared = Variable(name, parse, default, help, in_production or parse, exact)
     return field(repr=not secret, metadata={_KEY: declared})
 
 

@@ -28,6 +28,9 @@ _KNOWN_SECRET = re.compile(
 )
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+# A path of a URL that needs no escape and no normalisation.
+PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
 # The characters that RFC 6749, appendix A, allows in a client id and in a scope.
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,1000}")
@@ -42,6 +45,17 @@ class Bind(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class PublicUrl(NamedTuple):
+    """The service's address as its users write it: ``https://HOST/PREFIX``."""
+
+    scheme: str
+    host: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}{self.prefix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,19 @@ def bind(text: str) -> Bind:
     return Bind(found["six"] or found["host"], int(found["port"]))
 
 
+def host(text: str) -> str:
+    """The address or the name of this machine, without a port."""
+    bare = text.removeprefix("[").removesuffix("]")
+    try:
+        ip_address(bare)
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError(
+                "must be an address or a host name without a port, as 127.0.0.1"
+            ) from None
+    return text
+
+
 def folder(text: str) -> Path:
     """A folder, as an absolute path."""
     if not text.startswith("/"):
@@ -135,9 +162,18 @@ def claim(text: str) -> str:
     return text
 
 
+def exact(text: str) -> str:
+    """A secret. White space around it would be part of it, and is almost always a mistake."""
+    if text != text.strip():
+        raise ValueError(
+            "must not begin or end with white space; often this is the line break of a file"
+        )
+    return text
+
+
 def secret(text: str) -> str:
     """A key that signs, long enough for HS256."""
-    if len(text.encode()) < MIN_SECRET_BYTES:
+    if len(exact(text).encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
     return text
 
@@ -185,6 +221,15 @@ def https_url(text: str) -> str:
     if url.scheme == "http" and not _is_this_host(url.hostname or ""):
         raise ValueError("must be an https:// URL: over http, others can replace its keys")
     return text
+
+
+def public_url(text: str) -> PublicUrl:
+    """The service's own URL; it may have a path."""
+    url = urlsplit(web_url(text))
+    prefix = url.path.rstrip("/")
+    if "?" in text or "#" in text or "@" in url.netloc or not PREFIX.fullmatch(prefix):
+        raise ValueError("must be https://HOST or https://HOST/PATH, without query and user")
+    return PublicUrl(url.scheme, url.netloc.lower(), prefix)
 
 
 def _is_this_host(host: str) -> bool:

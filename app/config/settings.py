@@ -18,7 +18,7 @@ from app.config import parsing
 from app.config.declaration import Computed, setting, variables
 from app.config.instance import instance_folder, instance_secret
 from app.config.keys import PublicKey
-from app.config.parsing import Bind, Provider, integer
+from app.config.parsing import Bind, Provider, PublicUrl, integer
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,9 @@ class Settings:
         "32",
         "the number of shards that `flask db upgrade` makes in a [cluster](operate/scale.md)",
     )
-    host: str = setting("HOST", str, "127.0.0.1", "the address that gunicorn binds")
+    host: str = setting(
+        "HOST", parsing.host, "127.0.0.1", "the address that gunicorn binds, without a port"
+    )
     port: int = setting("PORT", integer(1, 65535), "3000", "the port that gunicorn binds")
     web_workers: int = setting(
         "WEB_WORKERS", integer(1, 1000), "2", "the number of gunicorn's processes"
@@ -74,12 +76,20 @@ class Settings:
         "4",
         "the requests that each process handles at once; each has a database connection",
     )
+    public_url: PublicUrl | None = setting(
+        "PUBLIC_URL",
+        parsing.public_url,
+        Computed("each request's own"),
+        "the service's [own address](operate/deploying.md#own-address), as"
+        " `https://analytics.example.com` or `https://example.com/analytics`; links, redirects"
+        " and cookies follow it",
+    )
     trusted_proxies: int = setting(
         "TRUSTED_PROXIES",
         integer(0, 10),
         "0",
-        "the number of proxies in front that set `X-Forwarded-For`, `-Proto` and `-Host`;"
-        " `0` ignores these headers",
+        "the number of proxies in front that set `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`"
+        " and `-Prefix`; `0` ignores these headers; with `PUBLIC_URL` only `-For` counts",
     )
     cors_origins: tuple[str, ...] = setting(
         "CORS_ORIGINS",
@@ -89,11 +99,12 @@ class Settings:
     )
     secret_key: str = setting(
         "SECRET_KEY",
-        str,
+        parsing.exact,
         Computed("random, kept in `instance/`"),
         "signs cookies and forms; the same on every host; required in production, with 32"
         " bytes or more",
         secret=True,
+        exact=True,
         in_production=parsing.random_secret,
     )
     jwt_secret_key: str | None = setting(
@@ -102,6 +113,7 @@ class Settings:
         Computed("random, kept in `instance/`"),
         "verifies access tokens (HS256), 32 bytes or more",
         secret=True,
+        exact=True,
         in_production=parsing.random_secret,
     )
     jwt_public_key: PublicKey | None = setting(
@@ -181,10 +193,11 @@ class Settings:
     )
     oidc_client_secret: str | None = setting(
         "OIDC_CLIENT_SECRET",
-        str,
+        parsing.exact,
         None,
         "the secret of that client, unless it is a public client",
         secret=True,
+        exact=True,
     )
     oidc_scope: str = setting(
         "OIDC_SCOPE",
@@ -302,7 +315,17 @@ class Settings:
     @property
     def address(self) -> str:
         """``HOST:PORT``, an IPv6 host in brackets."""
-        return str(Bind(self.host.strip("[]"), self.port))
+        return str(Bind(self.bare_host, self.port))
+
+    @property
+    def bare_host(self) -> str:
+        """``HOST``, an IPv6 address without brackets."""
+        return self.host.strip("[]")
+
+    @property
+    def base_url(self) -> str:
+        """The URL of the service's root, without a slash at its end."""
+        return f"http://{self.address}" if self.public_url is None else str(self.public_url)
 
     @property
     def provider(self) -> Provider | None:
@@ -317,11 +340,14 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read and check every variable; an empty one counts as unset.
 
+        White space around a value is removed, but not around a secret.
+
         Raises:
             SettingsError: a variable is invalid or missing; the message names it.
         """
-        env = {name: value for name, value in environ.items() if value}
         declared = variables(cls)
+        texts = {one.name: one.text(environ) for one in declared.values()}
+        env = {name: text for name, text in texts.items() if text is not None}
         production = declared["production"].read(env, production=False) is True
         _check_key_sources(env, production=production)
         env = _computed_defaults(env, production=production) | env

@@ -5,7 +5,7 @@ The first half reads daily_issuance. The second half is arithmetic, without SQL 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
@@ -13,8 +13,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from app.dates import days_until
-from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
+from app.reports.base import (
+    TENANT,
+    Count,
+    Point,
+    Report,
+    read_report,
+    read_with_totals,
+    with_state,
+)
 from app.storage.tables import daily_issuance
+from app.storage.types import as_utc
 
 
 class DayCount(Point, frozen=True):
@@ -30,8 +39,28 @@ def token_trend(
     """Tokens per UTC day for ``days`` days up to ``last``, oldest first; 0 on silent days."""
     wanted = days_until(last, days)
     found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
-    issued = {day: count for _, day, count in found.points}
-    return Report([DayCount(day, issued.get(day, 0)) for day in wanted], found.counted_at)
+    return Report(_filled(wanted, found.points), found.counted_at)
+
+
+@dataclass(frozen=True)
+class History(Report[DayCount]):
+    """A trend, and the first day on which the organization was issued a token, if there is one."""
+
+    began: date | None
+
+
+def token_history(connection: Connection, tenant_id: str, *, last: date, days: int) -> History:
+    """As :func:`token_trend`, with the organization's first day."""
+    wanted = days_until(last, days)
+    state, rows = read_with_totals(
+        connection, _HISTORY, tenant_id=tenant_id, first=wanted[0], last=last
+    )
+    return History(_filled(wanted, rows), as_utc(state[0]), began=state[-1])
+
+
+def _filled(wanted: Sequence[date], rows: Sequence[Any]) -> list[DayCount]:
+    issued = {row[1]: row[2] for row in rows}
+    return [DayCount(day, issued.get(day, 0)) for day in wanted]
 
 
 def _days() -> Select[*tuple[Any, ...]]:
@@ -42,7 +71,15 @@ def _days() -> Select[*tuple[Any, ...]]:
     )
 
 
+def _first_day() -> Select[*tuple[Any, ...]]:
+    day = daily_issuance.c
+    return sa.select(sa.func.min(day.date).label("began")).where(
+        day.tenant_id == TENANT, day.issued > 0
+    )
+
+
 _TREND = with_state(_days(), "date")
+_HISTORY = with_state(_days(), "date", totals=_first_day())
 
 
 # A day is compared with the same kind of day, weekday or weekend, in the weeks before.
@@ -79,16 +116,32 @@ class Day:
 
 @dataclass(frozen=True)
 class Trend:
-    """The requested days, their total, and the total of as many days before them."""
+    """The requested days and their total, compared with as many days before them.
+
+    Only whole counted days are compared: ``whole`` of the requested days, with ``whole_total``
+    tokens, and the same days of the period before, with ``before`` tokens. ``began`` is the first
+    day with a token. That day may not be whole either, so the period before must begin after it.
+    """
 
     days: list[Day]
     total: int
+    whole: int
+    whole_total: int
     before: int
+    began: date | None
 
     @property
     def change(self) -> float | None:
-        """The growth of the total as a share of ``before``; ``None`` if ``before`` is zero."""
-        return (self.total - self.before) / self.before if self.before else None
+        """The growth of the whole days as a share of ``before``; ``None`` without comparison."""
+        if not self.before or not self.is_known_before:
+            return None
+        return (self.whole_total - self.before) / self.before
+
+    @property
+    def is_known_before(self) -> bool:
+        """Whether the organization had tokens before the period before."""
+        first = self.days[0].date - timedelta(days=len(self.days))
+        return self.began is not None and self.began < first
 
     @property
     def notable(self) -> list[Day]:
@@ -100,14 +153,23 @@ class Trend:
         return max(day.count for day in self.days)
 
 
-def trend(points: Sequence[DayCount], days: int, counted_at: datetime | None) -> Trend:
-    """The last ``days`` of ``points``, which cover :func:`trend_days` days."""
+def trend(history: History, days: int) -> Trend:
+    """The last ``days`` of a history, which covers :func:`trend_days` days."""
+    points, counted_at = history.points, history.counted_at
     shown = [
         _day(points[: len(points) - days + index], points[len(points) - days + index], counted_at)
         for index in range(days)
     ]
     before = points[-2 * days : -days]
-    return Trend(shown, sum(day.count for day in shown), sum(day.count for day in before))
+    whole = [pair for pair in zip(shown, before, strict=True) if pair[0].state == "whole"]
+    return Trend(
+        days=shown,
+        total=sum(day.count for day in shown),
+        whole=len(whole),
+        whole_total=sum(day.count for day, _ in whole),
+        before=sum(point.count for _, point in whole),
+        began=history.began,
+    )
 
 
 def trend_days(days: int) -> int:

@@ -1,19 +1,36 @@
 """Usage: tokens of a month by agent, and each agent's share.
 
-The first half reads monthly_agent_issuance. The second half is arithmetic, without SQL and HTML.
+Sums, ranks, limits and searches are SQL on monthly_agent_issuance, because an organization may have
+a million agents.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Select, Subquery
 
+from app.dates import last_day
 from app.ids import Id
-from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
-from app.storage.tables import agents, monthly_agent_issuance
+from app.reports.base import (
+    TENANT,
+    Batches,
+    Count,
+    Point,
+    Report,
+    contains,
+    like,
+    read_report,
+    read_with_totals,
+    total,
+    with_state,
+)
+from app.storage.driver import Reading
+from app.storage.tables import agents, daily_issuance, monthly_agent_issuance
+from app.storage.types import as_utc
+
+MOST = 10_000  # agents that are read at once
 
 
 class AgentCount(Point, frozen=True):
@@ -32,22 +49,22 @@ class NamedUsage(Point, frozen=True):
 
 
 def agent_usage(
-    connection: Connection, tenant_id: str, *, month: date, limit: int | None
+    connection: Connection, tenant_id: str, *, month: date, limit: int
 ) -> Report[AgentCount]:
     """Tokens of a month by agent, most first, then by id; at most ``limit`` agents."""
-    if limit is None:
-        found = read_report(connection, _USAGE, tenant_id=tenant_id, month=month)
-    else:
-        found = read_report(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
+    found = read_report(connection, _TOP_USAGE, tenant_id=tenant_id, month=month, limit=limit)
     points = [AgentCount(agent_id, count) for _, agent_id, count in found.points]
     return Report(points, found.counted_at)
 
 
-def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Report[NamedUsage]:
-    """The usage of all agents, with their names."""
-    found = read_report(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
-    points = [NamedUsage(agent_id, name, count) for _, agent_id, count, name in found.points]
-    return Report(points, found.counted_at)
+def whole_usage(connection: Connection, tenant_id: str, *, month: date) -> Batches:
+    """The usage of all agents, in batches of rows of :class:`AgentCount`."""
+    return Batches(connection, _USAGE, tenant_id=tenant_id, month=month)
+
+
+def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Batches:
+    """The usage of all agents with their names, in batches of rows of :class:`NamedUsage`."""
+    return Batches(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
 
 
 def _agents() -> Select[*tuple[Any, ...]]:
@@ -59,93 +76,220 @@ def _agents() -> Select[*tuple[Any, ...]]:
 
 
 def _top_agents() -> Select[*tuple[Any, ...]]:
-    usage, limit = monthly_agent_issuance.c, sa.bindparam("limit", type_=sa.Integer)
-    return _agents().order_by(usage.issued.desc(), usage.agent_id).limit(limit)
+    usage = monthly_agent_issuance.c
+    return _agents().order_by(usage.issued.desc(), usage.agent_id).limit(_LIMIT)
 
 
-def _named_agents() -> Select[*tuple[Any, ...]]:
-    usage, agent = monthly_agent_issuance, agents.c
+def _named(found: Subquery) -> Select[*tuple[Any, ...]]:
+    """The rows of a subquery with the names of their agents."""
+    agent = agents.c
     names = sa.select(agent.agent_id, agent.name).where(agent.tenant_id == TENANT).subquery("names")
-    joined = usage.outerjoin(names, names.c.agent_id == usage.c.agent_id)
-    return _agents().add_columns(names.c.name).select_from(joined)
+    joined = found.outerjoin(names, names.c.agent_id == found.c.agent_id)
+    others = [column for column in found.c if column.name != "agent_id"]
+    return sa.select(found.c.agent_id, names.c.name, *others).select_from(joined)
 
 
+_LIMIT = sa.bindparam("limit", type_=sa.BigInteger)
+_OFFSET = sa.bindparam("offset", type_=sa.BigInteger)
 _USAGE = with_state(_agents(), "-issued", "agent_id")
 _TOP_USAGE = with_state(_top_agents(), "-issued", "agent_id")
-_NAMED_USAGE = with_state(_named_agents(), "-issued", "agent_id")
+_NAMED_USAGE = with_state(_named(_agents().subquery("used")), "-issued", "agent_id")
 
 
 HEAVY_SHARE = 0.8  # of a month's tokens; above this share an agent is heavy
+# With fewer tokens, or with one agent, a large share is ordinary.
+HEAVY_TOKENS, HEAVY_AGENTS = 100, 2
+SORTS = ("count", "name", "id")
 
 
 @dataclass(frozen=True)
 class Share:
-    """An agent's share of the tokens of a month; ``rank`` 1 has the most."""
+    """An agent's share of the tokens of a month.
+
+    ``rank`` 1 has the most. It is ``None`` in another order than by count if there are more than
+    MOST agents, because ranks would need all of them sorted.
+    """
 
     agent_id: str
     name: str | None
     count: int
-    rank: int
+    rank: int | None
     share: float
-
-    @property
-    def heavy(self) -> bool:
-        return self.share > HEAVY_SHARE
-
-
-def shares(points: Sequence[NamedUsage]) -> list[Share]:
-    """The share of each agent, in the order of the report: most tokens first."""
-    total = sum(point.token_count for point in points)
-    return [
-        Share(point.agent_id, point.name, point.token_count, rank, point.token_count / total)
-        for rank, point in enumerate(points, start=1)
-    ]
-
-
-def found(agents: Iterable[Share], text: str) -> list[Share]:
-    """The agents whose name or id contains ``text``; the case of letters is ignored."""
-    folded = text.casefold()
-    return [
-        agent
-        for agent in agents
-        if folded in (agent.name or "").casefold() or folded in agent.agent_id.casefold()
-    ]
-
-
-def ordered(agents: Iterable[Share], by: str) -> list[Share]:
-    """The agents by ``count`` (most first), ``name`` (unnamed agents last) or ``id``."""
-    keys = {
-        "count": lambda agent: (agent.rank,),
-        "name": lambda agent: (agent.name is None, (agent.name or "").casefold(), agent.agent_id),
-        "id": lambda agent: (agent.agent_id,),
-    }
-    return sorted(agents, key=keys[by])
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The agents of a month that a page shows, with counts and totals of the whole month.
+    """Agents of a month for one page, with totals of the whole month.
 
-    ``matching`` counts the agents that the search finds, ``heavy`` has those above HEAVY_SHARE.
+    ``all_agents`` counts the agents up to MOST + 1, which means more than MOST. ``has_more`` says
+    whether the search finds agents after the page. ``heavy`` is the agent with more than
+    HEAVY_SHARE of the tokens, if there is one.
     """
 
     agents: list[Share]
-    matching: int
+    has_more: bool
     all_agents: int
-    heavy: list[Share]
     total: int
+    heavy: Share | None
+    counted_at: datetime | None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether ``all_agents`` is the number of agents; otherwise there are more than MOST."""
+        return self.all_agents <= MOST
+
+    @property
+    def others(self) -> int:
+        """The tokens of the agents that the page does not show."""
+        return self.total - sum(agent.count for agent in self.agents)
+
+    @property
+    def others_share(self) -> float:
+        return self.others / self.total if self.total else 0.0
 
 
-def ranking(
-    points: Sequence[NamedUsage], *, search: str | None, sort: str, limit: int | None
+def ranking(  # noqa: PLR0913 - the filters of a page
+    connection: Connection,
+    tenant_id: str,
+    *,
+    month: date,
+    search: str | None,
+    sort: str,
+    limit: int,
+    offset: int = 0,
 ) -> Ranking:
-    """The agents that ``search`` finds, in the order of ``sort``; at most ``limit``."""
-    every = shares(points)
-    matching = ordered(found(every, search or ""), sort)
+    """The agents that ``search`` finds, in the order of ``sort``, from ``offset`` on.
+
+    Args:
+        search: a part of the name or the id; ASCII letters match in any case.
+        sort: ``count`` (most first), ``name`` (unnamed agents last) or ``id``.
+    """
+    values: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "month": month,
+        "last": last_day(month),
+        "limit": limit + 1,  # if one more is found, there is another page
+        "offset": offset,
+    }
+    searched = search is not None
+    if search is not None:
+        values["pattern"] = contains(search)
+    statement = _BY_COUNT
+    if searched or sort != SORTS[0]:
+        agents = read_report(connection, _COUNT, **values).points[0][1]
+        statement = (_RANKED if agents <= MOST else _UNRANKED)[sort, searched]
+    state, rows = read_with_totals(connection, statement, **values)
+    all_agents, tokens = state[-2:]
+    shown = [_share(row, tokens) for row in rows]
     return Ranking(
-        agents=matching[:limit],
-        matching=len(matching),
-        all_agents=len(every),
-        heavy=[agent for agent in every if agent.heavy],
-        total=sum(agent.count for agent in every),
+        agents=shown[:limit],
+        has_more=len(shown) > limit,
+        all_agents=all_agents,
+        total=tokens,
+        heavy=_heavy(connection, values, shown, all_agents, tokens),
+        counted_at=as_utc(state[0]),
     )
+
+
+def _heavy(
+    connection: Connection,
+    values: dict[str, Any],
+    shown: list[Share],
+    all_agents: int,
+    tokens: int,
+) -> Share | None:
+    """The heavy agent of the month, which may not be on the page."""
+    if all_agents < HEAVY_AGENTS or tokens < HEAVY_TOKENS:
+        return None
+    first = next((one for one in shown if one.rank == 1), None)
+    if first is None:
+        largest = values | {"limit": 1, "offset": 0}
+        first = _share(read_report(connection, _BY_COUNT, **largest).points[0], tokens)
+    return first if first.share > HEAVY_SHARE else None
+
+
+def _share(row: Any, tokens: int) -> Share:
+    _, _, agent_id, name, count, rank = row[:6]
+    return Share(agent_id, name, count, rank, count / tokens if tokens else 0.0)
+
+
+def _agent_count() -> Select[*tuple[Any, ...]]:
+    """The number of agents of a month, up to MOST + 1, so that a million are not counted."""
+    used = _agents().limit(MOST + 1).subquery("used").c
+    return sa.select(sa.func.count(used.agent_id).label("agents"))
+
+
+def _month_totals() -> Select[*tuple[Any, ...]]:
+    """The number of agents, and the tokens of the month, which its days have counted already."""
+    day, month = daily_issuance.c, sa.bindparam("month", type_=sa.Date)
+    days = sa.select(total(day.issued).label("tokens")).where(
+        day.tenant_id == TENANT, day.date.between(month, sa.bindparam("last", type_=sa.Date))
+    )
+    agents_, days_ = _agent_count().subquery("counted"), days.subquery("days")
+    return sa.select(agents_.c.agents, days_.c.tokens).join_from(agents_, days_, sa.true())
+
+
+def _found(*, searched: bool) -> Select[*tuple[Any, ...]]:
+    """The agents of a month, or those of them that the search finds."""
+    if not searched:
+        return _agents()
+    agent = agents.c
+    named = sa.select(agent.agent_id).where(agent.tenant_id == TENANT, like(agent.name))
+    ids = monthly_agent_issuance.c.agent_id
+    return _agents().where(sa.or_(like(ids), ids.in_(named)))
+
+
+def _order(columns: sa.ColumnCollection[str, Any], sort: str) -> tuple[sa.ColumnElement[Any], ...]:
+    if sort == "name":
+        return columns.name.is_(None), sa.func.lower(columns.name), columns.agent_id
+    return (columns.agent_id,) if sort == "id" else (columns.issued.desc(), columns.agent_id)
+
+
+def _page(found: Select[*tuple[Any, ...]], sort: str) -> Subquery:
+    """A page of agents with their names. Except to sort by names, only its own are looked up."""
+
+    def part(rows: Subquery) -> Select[*tuple[Any, ...]]:
+        page = sa.select(rows).order_by(*_order(rows.c, sort))
+        return page.limit(_LIMIT).offset(_OFFSET)
+
+    rows = found.subquery("found")
+    if sort == "name":
+        return part(_named(rows).subquery("named")).subquery("page")
+    return _named(part(rows).subquery("top")).subquery("page")
+
+
+def _listing(page: Subquery, sort: str, rank: sa.ColumnElement[Any]) -> Reading:
+    position = sa.func.row_number().over(order_by=_order(page.c, sort)).label("position")
+    columns = (page.c.agent_id, page.c.name, page.c.issued, rank.label("rank"))
+    return with_state(sa.select(position, *columns), "position", totals=_month_totals())
+
+
+def _by_count() -> Reading:
+    """A page of all agents by count, where the rank is the position."""
+    page = _page(_found(searched=False), "count")
+    rank = _OFFSET + sa.func.row_number().over(order_by=_order(page.c, "count"))
+    return _listing(page, "count", rank)
+
+
+def _ranked(sort: str, *, searched: bool) -> Reading:
+    """A page in another order, or of the agents that a search finds, with their ranks."""
+    every = _agents().subquery("every")
+    rank = sa.func.row_number().over(order_by=_order(every.c, "count")).label("rank")
+    ranks = sa.select(every.c.agent_id, rank).subquery("ranks")
+    found = _found(searched=searched).subquery("found_agents")
+    joined = found.join(ranks, ranks.c.agent_id == found.c.agent_id)
+    page = _page(sa.select(found, ranks.c.rank).select_from(joined), sort)
+    return _listing(page, sort, page.c.rank)
+
+
+def _unranked(sort: str, *, searched: bool) -> Reading:
+    """The same without ranks."""
+    page = _page(_found(searched=searched), sort)
+    return _listing(page, sort, sa.cast(sa.null(), sa.BigInteger))
+
+
+_COUNT = with_state(_agent_count(), "agents")
+_BY_COUNT = _by_count()
+_CHOICES = [(sort, searched) for sort in SORTS for searched in (False, True)]
+_RANKED = {(sort, searched): _ranked(sort, searched=searched) for sort, searched in _CHOICES}
+_UNRANKED = {(sort, searched): _unranked(sort, searched=searched) for sort, searched in _CHOICES}

@@ -12,6 +12,7 @@ from gunicorn.glogging import Logger
 
 from app.config.settings import ROOT, Settings
 from app.errors import SettingsError
+from app.server.address import check_host
 from app.server.clients import ClientSocket, CrowdedError, RequestBody, SilentClientError
 from app.storage.schema import refuse_other_schema
 from app.telemetry import logs, metrics_folder, tracing
@@ -19,6 +20,7 @@ from app.waits import Waits
 
 try:
     settings = Settings.from_environ()
+    check_host(settings)
     # A reload of gunicorn does not run this module again. So a reload after a migration does not
     # stop a running service.
     refuse_other_schema(settings)

@@ -112,6 +112,7 @@ class Database:
         sa.event.listen(self.engine, "begin", _begin)
         self._reader = self.engine.execution_options(begin="read", waits=waits)
         self._guarded = tenant_guard.guard(self._reader)
+        self._guarded_snapshot = self._guarded.execution_options(begin="snapshot")
         # By how long their statements wait for a lock.
         self._writers: dict[float | None, sa.Engine] = {}
         self._row_security = row_security and postgresql
@@ -146,7 +147,14 @@ class Database:
         :class:`~app.storage.tenant_guard.TenantGuardError`. With ``None``, no table that has
         tenants can be read.
         """
-        connection = self._connect(self._guarded)
+        return self._admitted(self._guarded, tenant_id)
+
+    def snapshot_for(self, tenant_id: str) -> Connection:
+        """As :meth:`reading_for`, with one snapshot of the database for all statements."""
+        return self._admitted(self._guarded_snapshot, tenant_id)
+
+    def _admitted(self, engine: sa.Engine, tenant_id: str | None) -> Connection:
+        connection = self._connect(engine)
         tenant_guard.admit(connection, tenant_id)
         if self._row_security:
             # Set for the session, because a read has no transaction around it. The next reader on

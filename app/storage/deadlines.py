@@ -155,6 +155,10 @@ class Connection(psycopg.Connection[Any]):
         self._until = None if seconds is None else time.monotonic() + seconds
         self._closes_gate = closes_gate
 
+    def renew(self) -> None:
+        """Begin a wait anew, for a further part of a long answer."""
+        self.limit(self.server.request_seconds)
+
     def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
         """Run one step of the protocol; psycopg waits for the server nowhere else."""
         return super().wait(self._bounded(gen), *arguments, **options)

@@ -5,7 +5,7 @@ the driver takes to send it and to receive the rows (docs/performance.md). So th
 compiled once. It is then sent on the same connection, after the same tenant guard has checked it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -64,6 +64,43 @@ def _rows(connection: Connection, text: str, values: dict[str, Any]) -> list[Any
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     return found
+
+
+def fetch_batches(
+    connection: Connection, statement: Reading, parameters: dict[str, Any], size: int
+) -> Iterator[list[Any]]:
+    """The rows of a statement as :func:`fetch` returns them, at most ``size`` at a time.
+
+    On PostgreSQL a cursor of the server keeps the others, for as long as its transaction is open.
+
+    Raises:
+        DBAPIError: the statement failed, at its beginning or later.
+        TenantGuardError: the statement does not read the tenant of this connection.
+    """
+    text = ""
+    driver: Any = None
+    cursor: Any = None
+    try:
+        if connection.dialect.name == "postgresql":
+            tenant_guard.check_read(connection, statement, parameters)
+            text, values = _compiled(statement, connection.dialect)
+            if not connection.in_transaction():
+                connection.begin()
+            driver = connection.connection.driver_connection
+            driver.renew()
+            cursor = driver.cursor(name="batches")
+            cursor.execute(text, values | parameters)
+        else:
+            cursor = connection.execute(statement, parameters).cursor
+        while rows := cursor.fetchmany(size):
+            yield rows
+            if driver is not None:
+                driver.renew()  # a client may have taken its time
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise as_sqlalchemy_error(connection, text, error) from error
+    finally:
+        if cursor is not None and not connection.invalidated:
+            cursor.close()
 
 
 def _set_lock_timeout(connection: Connection, seconds: float) -> None:

@@ -31,9 +31,11 @@ POOL_SECONDS = 5
 
 # These settings override the defaults of the role and of the database. Dates must be readable by
 # the driver, and a commit must be durable before it is acknowledged. A process that freezes, or
-# whose host vanishes, in the middle of a transaction must not keep its locks.
+# whose host vanishes, in the middle of a transaction must not keep its locks. To compile a report
+# (JIT) takes longer than to run it.
 _SESSION = """
     SELECT set_config('datestyle', 'ISO', false),
+           set_config('jit', 'off', false),
            set_config('idle_in_transaction_session_timeout', '60s', false),
            set_config('tcp_keepalives_idle', '30', false),
            set_config('tcp_keepalives_interval', '10', false),

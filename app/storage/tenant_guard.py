@@ -20,6 +20,8 @@ COLUMN = "tenant_id"
 SHARED = ("rollup_state", "alembic_version")
 CATALOG = "pg_catalog"
 _GUARDED = "guarded"
+# The texts that begin the transactions of reads.
+_BEGIN = ("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")
 
 
 class TenantGuardError(AssertionError):
@@ -83,14 +85,14 @@ def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | Non
 
 
 def check_text(statement: str) -> None:
-    """Refuse statements that are plain text, except those that SQLite needs.
+    """Refuse statements that are plain text, except those that begin a transaction.
 
-    SQLite needs ``BEGIN``, and SQLAlchemy's pragmas that inspect the schema.
+    On SQLite, SQLAlchemy also sends pragmas that inspect the schema.
 
     Raises:
         TenantGuardError: the text is anything else.
     """
-    if statement != "BEGIN" and not statement.startswith("PRAGMA"):
+    if statement not in _BEGIN and not statement.startswith("PRAGMA"):
         raise TenantGuardError("a statement as text cannot be checked on a tenant's connection")
 
 

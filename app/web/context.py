@@ -1,7 +1,9 @@
 """Context of a request: the application's services and the request's database connection."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from flask import Flask, current_app, g, request
@@ -29,6 +31,10 @@ class Services:
     clock: Callable[[], datetime]
     waits: Waits
     stopping: Callable[[], bool] = lambda: False
+    long_responses: threading.BoundedSemaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.long_responses = threading.BoundedSemaphore(max(1, self.settings.web_threads // 2))
 
 
 def init_app(app: Flask, services: Services) -> None:
@@ -53,6 +59,50 @@ def connection() -> Connection:
     return opened
 
 
+class Snapshot:
+    """A connection with one snapshot, in place of the request's, while a long response is sent.
+
+    The request's place among those under way is kept as long, even while its client is slow. So at
+    most half of the places are used so.
+
+    Raises:
+        UnavailableError: too many such responses are being sent.
+    """
+
+    def __init__(self) -> None:
+        self._slots = services().long_responses
+        if not self._slots.acquire(blocking=False):
+            raise UnavailableError("too many long reports are being sent; try again")
+        try:
+            _close_connection()  # a request uses one connection
+            self.connection = services().database.snapshot_for(g.tenant_id)
+        except BaseException:
+            self._slots.release()
+            raise
+        self._is_open = True
+        self._place: Place = g.pop("place")
+        self._place.keep()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the connection after the block, unless it fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection back. Further calls do nothing."""
+        if self._is_open:
+            self._is_open = False
+            try:
+                self.connection.close()
+            finally:
+                self._place.end()
+                self._slots.release()
+
+
 def _take_place() -> None:
     """Take a place among the requests under way; ``/health`` is answered without one.
 
@@ -69,11 +119,15 @@ def _take_place() -> None:
 
 def _close(_error: BaseException | None) -> None:
     """Close the request's connection, then end its place."""
-    opened: Connection | None = g.pop("connection", None)
     place: Place | None = g.pop("place", None)
     try:
-        if opened is not None:
-            opened.close()
+        _close_connection()
     finally:
         if place is not None:
             place.end()
+
+
+def _close_connection() -> None:
+    opened: Connection | None = g.pop("connection", None)
+    if opened is not None:
+        opened.close()

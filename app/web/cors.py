@@ -36,6 +36,7 @@ def init_app(app: Flask, settings: Settings) -> None:
             "Last-Modified",
             "Retry-After",
             "WWW-Authenticate",
+            "X-Escaped-Cells",
             "X-Request-Id",
             "traceparent",
         ],

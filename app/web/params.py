@@ -24,6 +24,7 @@ Args = MultiDict[str, str]
 MAX_DAYS, DEFAULT_DAYS = 90, 30
 MAX_MONTHS = 24
 MAX_AGENTS, DEFAULT_PAGE = 1000, 100
+MAX_PAGE = 1_000_000
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -145,12 +146,19 @@ def one_of(args: Args, name: str, choices: Sequence[str]) -> str:
     return text
 
 
+def page(args: Args) -> int:
+    """``page``: 1 to 1,000,000, 1 when absent."""
+    return _number(args, "page", MAX_PAGE) or 1
+
+
+def byte_order_mark(args: Args) -> bool:
+    """``bom=1``: begin CSV with a byte order mark, so that spreadsheets read UTF-8."""
+    return _only(args, "bom", "1")
+
+
 def skip_invalid(args: Args) -> bool:
     """``invalid=skip``: store the valid events of a batch and skip the invalid ones."""
-    text = _single(args, "invalid")
-    if text not in (None, "skip"):
-        raise _invalid("invalid", "must be skip or left out")
-    return text is not None
+    return _only(args, "invalid", "skip")
 
 
 def _number(args: Args, name: str, largest: int) -> int | None:
@@ -160,6 +168,14 @@ def _number(args: Args, name: str, largest: int) -> int | None:
     if not _NUMBER.fullmatch(text) or int(text) > largest:
         raise _invalid(name, f"must be a whole number from 1 to {largest}")
     return int(text)
+
+
+def _only(args: Args, name: str, word: str) -> bool:
+    """Whether a parameter that has only one value is given."""
+    text = _single(args, name)
+    if text not in (None, word):
+        raise _invalid(name, f"must be {word} or left out")
+    return text is not None
 
 
 def _single(args: Args, name: str) -> str | None:

@@ -1,23 +1,36 @@
-"""Responses: JSON, HTML pages, and reports with an ETag."""
+"""Responses: JSON, HTML pages, and reports with an ETag.
 
+A report that is too long for the memory is made twice from one snapshot: first for its ETag and
+its length, and then to be sent. So a client notices a body that was cut off.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import msgspec
 from flask import Response, g, render_template, request
-from werkzeug.http import generate_etag
 
+from app.reports.base import Batches
+from app.web import params
 from app.web.api.schemas import ResponseBody, Tabular
+from app.web.context import Snapshot
 from app.web.csv_export import MIMETYPE as CSV
-from app.web.csv_export import csv_file, csv_points
+from app.web.csv_export import as_download, csv_of
 
 JSON = "application/json"
+# How long the sending of a long report may take. It keeps a snapshot of the database.
+SENDING_SECONDS = 600
 # No inline scripts or styles, nothing from other hosts, and no page inside a frame.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+Pieces = Callable[[], Generator[bytes, None, None]]
 
 
 def json_response(body: ResponseBody, status: int = 200) -> Response:
@@ -27,7 +40,12 @@ def json_response(body: ResponseBody, status: int = 200) -> Response:
 
 def page_response(template: str, **context: Any) -> Response:
     """An HTML page. It loads styles, scripts and images from this service only."""
-    response = Response(render_template(template, **context), mimetype="text/html")
+    return html_response(render_template(template, **context))
+
+
+def html_response(text: str) -> Response:
+    """A rendered page, with the headers of every page."""
+    response = Response(text, mimetype="text/html")
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     # After sign-out the back button must not show a tenant's page from the browser's cache.
     response.headers["Cache-Control"] = "no-store" if "tenant_id" in g else "private, no-cache"
@@ -40,20 +58,99 @@ def report_response(body: ResponseBody, counted_at: datetime | None) -> Response
     Shared caches must not store it, because it belongs to one tenant.
     """
     if isinstance(body, Tabular) and _wants_csv():
-        data = csv_points(body.point, body.data)
-        full_response = partial(csv_file, body.file, data)
+        text = csv_of(body.point, bom=params.byte_order_mark(params.arguments()))
+        data = b"".join(text.pieces([map(msgspec.structs.astuple, body.data)]))
+        response = as_download(Response(data, mimetype=CSV), body.file, text.escaped)
     else:
         data = msgspec.json.encode(body)
-        full_response = partial(Response, data, mimetype=JSON)
-    etag = generate_etag(data)
-    # Not make_conditional(), which also compares Last-Modified: the body changes at midnight even
-    # without a run.
+        response = Response(data, mimetype=JSON)
+    return _conditional(response, hashlib.sha1(data, usedforsecurity=False).hexdigest(), counted_at)
+
+
+def long_report_response(body: Tabular, batches: Batches, snapshot: Snapshot) -> Response:
+    """As :func:`report_response`, for a report whose points come in batches.
+
+    Args:
+        body: the report without its points; ``data`` is its last member.
+        snapshot: of the batches. It is closed after the response was sent.
+    """
+    with snapshot.kept():
+        if _wants_csv():
+            text = csv_of(body.point, bom=params.byte_order_mark(params.arguments()))
+            response, etag = _sent_in_pieces(lambda: text.pieces(batches), CSV, snapshot)
+            response = as_download(response, body.file, text.escaped)
+        else:
+            response, etag = _sent_in_pieces(lambda: _json_pieces(body, batches), JSON, snapshot)
+    return _conditional(response, etag, batches.counted_at)
+
+
+def long_csv_response(
+    name: str, kind: type[msgspec.Struct], batches: Batches, snapshot: Snapshot
+) -> Response:
+    """Points in batches as a CSV file called ``name``. The snapshot is closed afterwards."""
+    with snapshot.kept():
+        text = csv_of(kind, bom=params.byte_order_mark(params.arguments()))
+        response, _ = _sent_in_pieces(lambda: text.pieces(batches), CSV, snapshot)
+    return as_download(response, name, text.escaped)
+
+
+def csv_response(
+    name: str, kind: type[msgspec.Struct], points: Iterable[msgspec.Struct]
+) -> Response:
+    """Points of one kind as a CSV file called ``name``."""
+    text = csv_of(kind, bom=params.byte_order_mark(params.arguments()))
+    data = b"".join(text.pieces([map(msgspec.structs.astuple, points)]))
+    return as_download(Response(data, mimetype=CSV), name, text.escaped)
+
+
+def _json_pieces(body: Tabular, batches: Batches) -> Generator[bytes, None, None]:
+    """The JSON of a body, whose last member is the empty array ``data``, with points in it."""
+    yield msgspec.json.encode(body).removesuffix(b"]}")
+    separator = b""
+    for rows in batches:
+        points = [body.point(*row) for row in rows]
+        yield separator + msgspec.json.encode(points)[1:-1]
+        separator = b","
+    yield b"]}"
+
+
+def _sent_in_pieces(pieces: Pieces, mimetype: str, snapshot: Snapshot) -> tuple[Response, str]:
+    """A response that is made while it is sent, and its ETag."""
+    digest, length = hashlib.sha1(usedforsecurity=False), 0
+    for piece in pieces():
+        digest.update(piece)
+        length += len(piece)
+    response = Response(_within(SENDING_SECONDS, pieces, snapshot), mimetype=mimetype)
+    response.content_length = length
+    response.call_on_close(snapshot.close)  # also for HEAD, which sends no piece
+    return response, digest.hexdigest()
+
+
+def _within(seconds: float, pieces: Pieces, snapshot: Snapshot) -> Iterator[bytes]:
+    """The pieces, as long as the client takes them within the time; closes the snapshot.
+
+    Raises:
+        TimeoutError: the client is too slow; the server then closes the connection.
+    """
+    end = time.monotonic() + seconds
+    with closing(snapshot), closing(pieces()) as made:
+        for piece in made:
+            if time.monotonic() > end:
+                raise TimeoutError("the client reads too slowly")
+            yield piece
+
+
+def _conditional(response: Response, etag: str, counted_at: datetime | None) -> Response:
+    """The response with its ETag, or 304.
+
+    Not make_conditional(), which also compares Last-Modified: the body changes at midnight even
+    without a run.
+    """
     if _client_has(etag):
+        response.close()
         response = Response(b"", 304)
-    else:
-        response = full_response()
-        if counted_at is not None:
-            response.last_modified = counted_at
+    elif counted_at is not None:
+        response.last_modified = counted_at
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Accept, Authorization"
     response.set_etag(etag)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.reports import base, usage
 from tests.support.pages import Browser
 from tests.support.settings import TENANT
 from tests.support.tokens import bearer
@@ -75,6 +76,19 @@ def test_a_report_is_a_csv_file(filled, path):
     assert sum(map(int, counts[1:])) == 3
 
 
+def test_a_long_report_is_sent_in_pieces(filled, monkeypatch):
+    """In pieces, a report has the body and the headers that it has at once."""
+    paths = [f"{API}/agents", f"{API}/agents.csv"]
+    short = [get(filled, path) for path in paths]
+    monkeypatch.setattr(usage, "MOST", 1)
+    monkeypatch.setattr(base, "BATCH", 1)
+    long = [get(filled, path) for path in paths]
+    assert [answer.data for answer in long] == [answer.data for answer in short]
+    assert [answer.headers["ETag"] for answer in long] == [one.headers["ETag"] for one in short]
+    pool = filled.application.extensions["analytics"].database.engine.pool
+    assert pool.checkedout() == 0
+
+
 def test_agents_are_listed_by_code_point_and_found_by_name(filled):
     names = [{"agentId": OTHER, "name": "%_\\"}, {"agentId": "\xe9", "name": "\U0001f600"}]
     assert filled.put("/api/v1/agents", json=names, headers=HEADERS).json == {"received": 2}
@@ -112,7 +126,8 @@ HERE = {
 }  # fmt: skip
 WITHOUT_DATABASE = {
     "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",
-    "signin.page", "signin.paste", "signin.sign_out", "signin.start", "static",
+    "signin.page", "signin.paste", "signin.sign_out", "signin.slash", "signin.start", "static",
+    "files.icon", "files.robots",
 }  # fmt: skip
 
 

@@ -69,6 +69,23 @@ def test_nothing_changes_under_who_types_or_reads(hurried, site, selector):
     hurried.until(lambda: hurried.texts(TOTAL) == ["7"])
 
 
+def test_what_was_typed_or_chosen_survives_a_refresh(hurried, site):
+    """Numbers change beside a form with a text or a choice that was not sent yet."""
+    hurried.one("[name=q]").send_keys("agent")
+    for name, value in (("months", "3"), ("sort", "id")):
+        hurried.press(f"[name={name}] option[value='{value}']")
+    hurried.evaluate("document.activeElement.blur()")
+    more(site)
+    hurried.until(lambda: hurried.texts(TOTAL) == ["7"])
+    values = (
+        "['q', 'months', 'sort', 'zone'].map(name => document.getElementsByName(name)[0].value)"
+    )
+    assert hurried.evaluate(values) == ["agent", "3", "id", ""]
+    more(site)
+    hurried.until(lambda: hurried.texts(TOTAL) == ["9"])
+    assert hurried.evaluate(values) == ["agent", "3", "id", ""]
+
+
 def test_who_comes_back_to_the_page_sees_what_is_new_at_once(person, filled):
     person.sign_in()
     before = person.texts(TOTAL)

@@ -2,6 +2,8 @@
 
 import time
 
+from selenium.webdriver import Keys
+
 from tests.support.code_flow import provided
 from tests.support.idp import Issuer
 from tests.support.pages import DASHBOARD, SIGNIN
@@ -12,6 +14,15 @@ def test_a_pasted_token_opens_the_page_that_was_asked_for(person, filled):
     person.sign_in("/dashboard?days=7&sort=name")
     assert person.texts("h1 ~ p") == ["org-a"]
     assert len(person.all(".bars g")) == 7
+
+
+def test_enter_sends_a_pasted_line(person, filled):
+    """A line as the terminal prints it is pasted, and Enter signs in."""
+    person.open(DASHBOARD)
+    person.evaluate("document.getElementById('token').focus()")
+    person.cdp("Input.insertText", text=f"TOKEN={token()}\n")
+    person.keys(Keys.ENTER)
+    person.wait_for(DASHBOARD)
 
 
 def test_a_bad_token_is_refused_with_a_reason(person, filled):

@@ -1,21 +1,40 @@
 """API reference: ``/api/v1/openapi.json`` and the page ``/docs``, both without a token."""
 
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Flask, Response, current_app, render_template, request
 
 from app.web.api.openapi import document
 from app.web.context import services
-from app.web.responses import page_response
+from app.web.responses import html_response
 
 bp = Blueprint("docs", __name__)
 
 MAX_AGE_SECONDS = 300
+# A proxy names the path below which the service is. Pages are kept for so many of these.
+MOST_PATHS = 8
+
+_DOCUMENT, _PAGE = "analytics_openapi", "analytics_docs"
+
+
+def init_app(app: Flask) -> None:
+    """Build the document and the page at the first call only."""
+
+    def page(_root: str) -> str:
+        return render_template("docs.html", api=_document())
+
+    app.extensions[_DOCUMENT] = cache(lambda: document(app, services().settings))
+    app.extensions[_PAGE] = lru_cache(MOST_PATHS)(page)
 
 
 def _document() -> dict[str, Any]:
-    return document(current_app, services().settings)
+    """The document, with the service's own address."""
+    public = services().settings.public_url
+    server = (request.script_root or "/") if public is None else str(public)
+    built: dict[str, Any] = current_app.extensions[_DOCUMENT]()
+    return built | {"servers": [{"url": server}]}
 
 
 @bp.get("/api/v1/openapi.json")
@@ -30,4 +49,4 @@ def openapi() -> Response:
 @bp.get("/docs")
 def page() -> Response:
     """The API reference as a page, without scripts."""
-    return page_response("docs.html", api=_document())
+    return html_response(current_app.extensions[_PAGE](request.script_root))

@@ -30,13 +30,13 @@ from app.web.api.operations import (
 )
 from app.web.api.schemas import Problem, ResponseBody, Tabular
 from app.web.csv_export import MIMETYPE as CSV
-from app.web.csv_export import csv_response
+from app.web.csv_export import csv_of
 
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def document(app: Flask, settings: Settings) -> dict[str, Any]:
-    """The OpenAPI document as plain values for JSON."""
+    """The OpenAPI document as plain values for JSON, without the address of the service."""
     known = operations(settings)
     paths: dict[str, dict[str, Any]] = {}
     for rule, method in _routes(app, known):
@@ -67,7 +67,6 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
             "summary": "Token issuance per organization: by day, by hour of the week, by agent.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"bearer": bearer}},
     }
@@ -131,7 +130,8 @@ def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> d
 
 
 def _csv_content(example: Tabular) -> dict[str, Any]:
-    lines = csv_response(example.file, example.point, example.data).get_data(as_text=True)
+    rows = map(msgspec.structs.astuple, example.data)
+    lines = b"".join(csv_of(example.point).pieces([rows])).decode()
     return {CSV: {"schema": {"type": "string"}, "example": lines}}
 
 

@@ -31,6 +31,7 @@ from app.web.api.schemas import (
     ResponseBody,
     TokenTrend,
 )
+from app.web.csv_export import ESCAPED
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 REF = "#/components/schemas/{name}"
@@ -48,8 +49,13 @@ READ_HEADERS = {
     "ETag": "The body's tag, for If-None-Match.",
     "Last-Modified": "When events were last counted. For information only.",
 }
-# Absent before the first count. The other headers are always sent with their status.
-OPTIONAL_HEADERS = {"Last-Modified"}
+# The headers of the reports that are also CSV.
+TABLE_HEADERS = READ_HEADERS | {
+    ESCAPED: "Only of CSV: how many cells have a `'` in front of a formula, and so differ from the"
+    " stored text."
+}
+# Absent before the first count, or in JSON. The other headers are always sent with their status.
+OPTIONAL_HEADERS = {"Last-Modified", ESCAPED}
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,12 @@ INVALID = _query(
     {"type": "string", "enum": ["skip"]},
     "skip",
 )
+BOM = _query(
+    "bom",
+    "Begin CSV with a byte order mark, so that spreadsheets read it as UTF-8.",
+    {"type": "string", "enum": ["1"]},
+    "1",
+)
 IF_NONE_MATCH = _header(
     "If-None-Match",
     "The ETag of an earlier response. The status is 304 while the body has not changed.",
@@ -196,22 +208,23 @@ def _names_body(settings: Settings) -> dict[str, Any]:
 def operations(settings: Settings) -> dict[str, Operation]:
     """The operations by Flask endpoint."""
     reads: dict[str, Any] = {"errors": READ_ERRORS, "headers": READ_HEADERS}
+    tables = reads | {"headers": TABLE_HEADERS}
     agents = [Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455)]
     name = {"$ref": REF.format(name=NameBody.__name__)}
     days = [DayCount(date(2026, 4, 1), 142), DayCount(date(2026, 4, 2), 0)]
     return {
         "analytics.token_trend": Operation(
-            TokenTrend("org-1", 2, days), parameters=(DAYS, IF_NONE_MATCH), **reads
+            TokenTrend("org-1", 2, days), parameters=(DAYS, BOM, IF_NONE_MATCH), **tables
         ),
         "analytics.agent_activity": Operation(
             AgentActivity("org-1", [HourCount(1, 9, 54)]),
-            parameters=(MONTHS, IF_NONE_MATCH),
-            **reads,
+            parameters=(MONTHS, BOM, IF_NONE_MATCH),
+            **tables,
         ),
         "analytics.agent_usage": Operation(
             AgentUsage("org-1", "2026-04", [AgentCount("agent-1", 312)]),
-            parameters=(MONTH, LIMIT, IF_NONE_MATCH),
-            **reads,
+            parameters=(MONTH, LIMIT, BOM, IF_NONE_MATCH),
+            **tables,
         ),
         "events.post_events": Operation(
             Receipt(2, 1, 1),

@@ -7,8 +7,8 @@ from app.reports import activity, trend, usage
 from app.web import params, rate_limit
 from app.web.api import access
 from app.web.api.schemas import AgentActivity, AgentUsage, TokenTrend
-from app.web.context import connection, services
-from app.web.responses import report_response
+from app.web.context import Snapshot, connection, services
+from app.web.responses import long_report_response, report_response
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
 bp.before_request(access.authenticate)
@@ -43,6 +43,11 @@ def agent_usage() -> Response:
     arguments = params.arguments()
     month = params.month(arguments, month_of(services().clock().date()))
     limit = params.limit(arguments)
-    report = usage.agent_usage(connection(), g.tenant_id, month=month, limit=limit)
+    most = limit or usage.MOST + 1  # one more shows that there are too many to be read at once
+    report = usage.agent_usage(connection(), g.tenant_id, month=month, limit=most)
     body = AgentUsage(g.tenant_id, f"{month:%Y-%m}", report.points)
-    return report_response(body, report.counted_at)
+    if limit or len(body.data) < most:
+        return report_response(body, report.counted_at)
+    body.data, snapshot = [], Snapshot()
+    batches = usage.whole_usage(snapshot.connection, g.tenant_id, month=month)
+    return long_report_response(body, batches, snapshot)

@@ -6,15 +6,13 @@ from app.reports import activity, trend, usage
 from app.reports.activity import HourCount
 from app.reports.base import Report, freshness
 from app.reports.trend import DayCount
-from app.reports.usage import NamedUsage
+from app.reports.usage import SORTS, NamedUsage
 from app.web import params, rate_limit
-from app.web.context import connection, services
-from app.web.csv_export import csv_response
+from app.web.context import Snapshot, connection, services
 from app.web.pages import signin
-from app.web.pages.filters import PERIODS, SORTS, SPANS, Filters, parse_filters
-from app.web.responses import page_response
+from app.web.pages.filters import PERIODS, SPANS, TOP_AGENTS, Filters, parse_filters
+from app.web.responses import csv_response, long_csv_response, page_response
 
-TOP_AGENTS = 20
 # The suggestions of the form. It accepts every other zone too.
 COMMON_ZONES = (
     *("America/Los_Angeles", "America/Denver", "America/Chicago", "America/New_York"),
@@ -31,8 +29,19 @@ bp.before_request(rate_limit.count_request)
 def page() -> Response:
     """The dashboard of an organization."""
     filters, now = _filters(), services().clock()
-    days = _days(filters, trend.trend_days(filters.days))
-    hours, agents = _hours(filters), _agents(filters)
+    history = trend.token_history(
+        connection(), g.tenant_id, last=filters.today, days=trend.trend_days(filters.days)
+    )
+    hours = _hours(filters)
+    agents = usage.ranking(
+        connection(),
+        g.tenant_id,
+        month=filters.month,
+        search=filters.search,
+        sort=filters.sort,
+        limit=filters.limit,
+        offset=filters.offset,
+    )
     zone_minutes = activity.zone_minutes(filters.zone, now)
     interval = services().settings.rollup_interval_seconds
     return page_response(
@@ -46,15 +55,10 @@ def page() -> Response:
         top_agents=TOP_AGENTS,
         now=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         freshness=freshness(agents.counted_at, now, interval),
-        trend=trend.trend(days.points, filters.days, days.counted_at),
+        trend=trend.trend(history, filters.days),
         week=activity.week(hours.points, activity.whole_hours(zone_minutes)),
         zone_minutes=zone_minutes,
-        ranking=usage.ranking(
-            agents.points,
-            search=filters.search,
-            sort=filters.sort,
-            limit=None if filters.all_agents else TOP_AGENTS,
-        ),
+        ranking=agents,
     )
 
 
@@ -62,7 +66,8 @@ def page() -> Response:
 def days_file() -> Response:
     """The tokens per day as CSV."""
     filters = _filters()
-    return csv_response("tokens", DayCount, _days(filters, filters.days).points)
+    report = trend.token_trend(connection(), g.tenant_id, last=filters.today, days=filters.days)
+    return csv_response("tokens", DayCount, report.points)
 
 
 @bp.get("/activity.csv")
@@ -75,21 +80,15 @@ def cells_file() -> Response:
 def agents_file() -> Response:
     """All agents of the month with their names as CSV."""
     filters = _filters()
-    return csv_response(f"agents-{filters.month:%Y-%m}", NamedUsage, _agents(filters).points)
+    snapshot = Snapshot()
+    batches = usage.named_usage(snapshot.connection, g.tenant_id, month=filters.month)
+    return long_csv_response(f"agents-{filters.month:%Y-%m}", NamedUsage, batches, snapshot)
 
 
 def _filters() -> Filters:
     return parse_filters(params.arguments(), services().clock().date())
 
 
-def _days(filters: Filters, days: int) -> Report[DayCount]:
-    return trend.token_trend(connection(), g.tenant_id, last=filters.today, days=days)
-
-
 def _hours(filters: Filters) -> Report[HourCount]:
     last, months = filters.this_month, filters.months
     return activity.agent_activity(connection(), g.tenant_id, last=last, months=months)
-
-
-def _agents(filters: Filters) -> Report[NamedUsage]:
-    return usage.named_usage(connection(), g.tenant_id, month=filters.month)

@@ -7,12 +7,13 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import MultiDict
 
 from app.dates import month_of, months_back
+from app.reports.usage import SORTS
 from app.web import params
 
-SORTS = ("count", "name", "id")
 PERIODS = (7, 30, 90)
 SPANS = (1, 3, 6, 12, 24)
 MONTHS = 24  # in the list of months
+TOP_AGENTS, PAGE_AGENTS = 20, 100
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Filters:
     search: str | None
     sort: str
     all_agents: bool
+    page: int
+
+    @property
+    def limit(self) -> int:
+        """The number of agents on a page."""
+        return PAGE_AGENTS if self.all_agents else TOP_AGENTS
+
+    @property
+    def offset(self) -> int:
+        """The number of agents before the page."""
+        return (self.page - 1) * self.limit
 
     @property
     def this_month(self) -> date:
@@ -50,6 +62,7 @@ class Filters:
             "q": (filters.search, None),
             "sort": (filters.sort, SORTS[0]),
             "agents": ("all" if filters.all_agents else None, None),
+            "page": (filters.page, 1),
         }
         return {name: str(value) for name, (value, default) in values.items() if value != default}
 
@@ -61,6 +74,7 @@ def parse_filters(args: MultiDict[str, str], today: date) -> Filters:
         ValidationError: a parameter is invalid.
     """
     given = MultiDict((name, value) for name, value in args.items(multi=True) if value)
+    all_agents = params.one_of(given, "agents", ("top", "all")) == "all"
     return Filters(
         today=today,
         days=params.days(given),
@@ -69,5 +83,6 @@ def parse_filters(args: MultiDict[str, str], today: date) -> Filters:
         month=params.month(given, month_of(today)),
         search=params.search(given),
         sort=params.one_of(given, "sort", SORTS),
-        all_agents=params.one_of(given, "agents", ("top", "all")) == "all",
+        all_agents=all_agents,
+        page=params.page(given) if all_agents else 1,
     )

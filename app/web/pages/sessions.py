@@ -19,8 +19,11 @@ COOKIE = "analytics_session"
 # except by a new SECRET_KEY.
 MAX_SECONDS = 24 * 3600
 MAX_FORM_BYTES = 64 * 1024
+FORM = "application/x-www-form-urlencoded"
 # Requests for these paths have no session, so none is opened.
-PATHS_WITHOUT_SESSION = ("/api/", "/static/", "/docs", "/health", "/ready")
+PATHS_WITHOUT_SESSION = (
+    *("/api/", "/static/", "/docs", "/health", "/ready", "/favicon.ico", "/robots.txt"),
+)
 
 _TENANT, _SUBJECT, _EXPIRES, _RETURN_TO = "tenant", "subject", "expires", "wanted"
 _MAX_SUBJECT = 255
@@ -49,9 +52,18 @@ class CookieSessions(SecureCookieSessionInterface):
         super().save_session(app, session, response)
 
     def get_cookie_name(self, app: Flask) -> str:
-        """The cookie's name. Its prefix behind TLS keeps other hosts from setting the cookie."""
+        """The cookie's name. Its prefix behind TLS keeps other hosts from setting the cookie.
+
+        Below a path, browsers refuse ``__Host-``.
+        """
         name = super().get_cookie_name(app)
-        return f"__Host-{name}" if request.is_secure else name
+        if not request.is_secure:
+            return name
+        return f"__Secure-{name}" if request.script_root else f"__Host-{name}"
+
+    def get_cookie_path(self, app: Flask) -> str:
+        """The path of the service, so that others on the same host do not get the cookie."""
+        return request.script_root or "/"
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
@@ -114,7 +126,8 @@ def redirect_to_sign_in() -> Redirect:
         session.pop(name, None)
     if request.method == "GET":
         query = request.query_string.decode("latin-1")
-        session[_RETURN_TO] = quote(request.path) + (f"?{query}" if query else "")
+        path = quote(request.script_root + request.path)
+        session[_RETURN_TO] = path + (f"?{query}" if query else "")
     return redirect(url_for("signin.page"), 303)
 
 
@@ -128,9 +141,13 @@ def check_form() -> None:
     """Check the CSRF token of a form. Blueprints register it with ``before_request``.
 
     Raises:
-        ValidationError: the form is not from a page of this session.
+        ValidationError: the form is not from a page of this session, or not a form at all.
     """
     request.max_content_length = MAX_FORM_BYTES
+    # The pages send no other kind. A multipart form may have parts without a name, for example,
+    # which Flask-WTF does not expect.
+    if request.method == "POST" and request.mimetype not in ("", FORM):
+        raise ValidationError(f"the form must be sent as {FORM}; reload the page and try again")
     try:
         _csrf.protect()
     except CSRFError:

@@ -1,5 +1,7 @@
 """Sign-in through the identity provider or with a pasted access token, and sign-out."""
 
+import re
+
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
@@ -9,6 +11,13 @@ from app.web import errors, request_log
 from app.web.context import services
 from app.web.pages import sessions
 from app.web.responses import page_response
+
+_QUOTES = "\"'\u2018\u2019\u201c\u201d"
+# What people copy together with a token: the line of a shell, or a header.
+_BEFORE_TOKEN = re.compile(
+    rf"(export\s+)?(\w{{0,50}}token\s*=\s*)?[{_QUOTES}]*(authorization\s*:\s*)?(bearer\s+)?",
+    re.IGNORECASE,
+)
 
 bp = Blueprint("signin", __name__)
 bp.before_request(sessions.check_form)
@@ -31,7 +40,18 @@ def require_session() -> Redirect | None:
 @bp.get("/")
 def start() -> Redirect:
     """Redirect the service's address to the dashboard."""
-    return redirect(url_for("dashboard.page"), 303)
+    return _to_dashboard()
+
+
+@bp.get("/dashboard/")
+def slash() -> Redirect:
+    """Redirect the dashboard's address with a slash too many."""
+    return _to_dashboard()
+
+
+def _to_dashboard() -> Redirect:
+    query = request.query_string.decode("latin-1")
+    return redirect(url_for("dashboard.page") + (f"?{query}" if query else ""), 303)
 
 
 @bp.get("/signin")
@@ -44,10 +64,10 @@ def page() -> Response | Redirect:
 
 @bp.post("/signin")
 def paste() -> Redirect:
-    """Sign in with a pasted access token; white space and line breaks in it are removed."""
+    """Sign in with a pasted access token."""
     if not services().settings.token_login:
         abort(404)
-    token = "".join(request.form.get("token", "").split())
+    token = pasted_token(request.form.get("token", ""))
     if not token:
         raise ValidationError("paste an access token first")
     return _begin(verify_token(token))
@@ -96,6 +116,15 @@ def problem(error: ServiceError) -> Response | Redirect:
     response.status_code = error.status
     response.headers.update(error.headers)
     return response
+
+
+def pasted_token(text: str) -> str:
+    """The token in a pasted text, without white space and line breaks.
+
+    The text may also be ``TOKEN=…``, ``Bearer …`` or a whole Authorization header, with quotes.
+    """
+    text = _BEFORE_TOKEN.sub("", text.strip(), count=1).strip(f"{_QUOTES};")
+    return "".join(text.split())
 
 
 def _begin(caller: Caller) -> Redirect:

@@ -76,6 +76,21 @@ function isInUse(report) {
     (report.contains(focused) && focused !== report) || !window.getSelection().isCollapsed;
 }
 
+// Whether a form has a choice or a text that was not sent yet.
+function isChanged(form) {
+  return [...form.elements].some((field) => field.matches("select")
+    ? [...field.options].some((option) => option.selected !== option.defaultSelected)
+    : field.matches("input") && field.value !== field.defaultValue);
+}
+
+// A form with changes stays on the page, in the place of the new one.
+function keepForms(report, next) {
+  for (const form of report.querySelectorAll("form[id]")) {
+    const place = next.querySelector(`#${form.id}`);
+    if (place && isChanged(form)) place.replaceWith(form);
+  }
+}
+
 async function refresh() {
   const report = document.getElementById("report");
   if (isInUse(report)) return;
@@ -85,6 +100,7 @@ async function refresh() {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const next = page.getElementById("report");
   if (!next || isInUse(report)) return;
+  keepForms(report, next);
   report.replaceWith(next);
   setUpReport();
 }

@@ -339,3 +339,31 @@ def test_demo_names_the_dashboard_without_token_login(
     assert "# the dashboard: http://127.0.0.1:3000/dashboard\n" in done.stdout
     as_json = json.loads(flask("demo", "calls", "--json").stdout)
     assert as_json["dashboard"] == "http://127.0.0.1:3000/dashboard"
+
+
+def test_the_calls_are_of_an_organization_that_has_data(
+    flask: Runner, issue: Callable[..., object], roll_up: Callable[[], object]
+) -> None:
+    """On own data, counted or not, the token is of an organization that has some."""
+
+    def printed() -> str:
+        found: str = json.loads(flask("demo", "calls", "--json").stdout)["organization"]
+        return found
+
+    assert printed() == ORGANIZATION
+    issue(NOW, tenant="org-not-counted")
+    assert printed() == "org-not-counted"
+    roll_up()
+    issue(NOW - timedelta(days=3), times=9, tenant="org-older")
+    roll_up()
+    assert printed() == "org-not-counted"
+    assert "# a token of the organization org-not-counted\n" in flask("demo", "calls").stdout
+    issue(NOW - timedelta(days=9), tenant=ORGANIZATION)
+    roll_up()
+    assert printed() == ORGANIZATION
+
+
+def test_the_printed_calls_follow_the_public_url(flask: Runner) -> None:
+    done = flask("demo", "calls", PUBLIC_URL="https://example.com/tokens/")
+    assert done.stdout.count('curl -s "https://example.com/tokens/api/v1/analytics/') == 3
+    assert "https://example.com/tokens/dashboard\n" in done.stdout

@@ -138,7 +138,7 @@ def test_development_fetches_keys_from_anywhere(url):
         "https://[::1/jwks",
         "https://idp.example/jwks keys",
         "https://idp.example/\njwks",
-        " https://idp.example/jwks",
+        "https://idp.example /jwks",
         "garbage",
     ],
 )

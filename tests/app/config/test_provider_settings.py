@@ -66,9 +66,15 @@ def test_production_refuses_a_plain_http_provider():
             ("OIDC_ISSUER", text)
             for text in ("idp.example", "ftp://idp.example", "https://", "x y")
         ),
-        *(("OIDC_ISSUER", f"https://idp.example{text}") for text in ("?a=b", "/#a", ":port", " ")),
+        *(
+            ("OIDC_ISSUER", f"https://idp.example{text}")
+            for text in ("?a=b", "/#a", ":port", " /a")
+        ),
         *(("OIDC_CLIENT_ID", text) for text in ("caf\u00e9", "a\nb", "x" * 1001)),
-        *(("OIDC_SCOPE", text) for text in ("email", "openid  email", 'openid "x"', " openid")),
+        *(
+            ("OIDC_SCOPE", text)
+            for text in ("email", "openid  email", 'openid "x"', "openid\temail")
+        ),
         ("OIDC_SCOPE", "openids"),
     ],
 )

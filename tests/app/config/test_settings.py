@@ -99,6 +99,75 @@ def test_an_ipv6_address_is_bound_in_brackets() -> None:
     assert settings(HOST="::1", PORT="3001").address == "[::1]:3001"
 
 
+@pytest.mark.parametrize("space", [" ", "\n", "\r\n", "\t", "\u00a0"])
+def test_white_space_around_a_value_is_removed(space: str) -> None:
+    """A value may have been read from a file, with the line break at its end."""
+    values = {"PORT": "8080", "JWT_ISSUER": "https://idp.example", "DATABASE_URL": SERVER}
+    values |= {"APP_ENV": "production", "HOST": "::1", "PUBLIC_URL": "https://example.com/a"}
+    given = settings(**{name: f"{space}{text}{space}" for name, text in values.items()})
+    assert (given.port, given.host, given.production) == (8080, "::1", True)
+    assert given.jwt_issuer == "https://idp.example"
+    assert given.database_url.database == "analytics"
+    assert str(given.public_url) == "https://example.com/a"
+    assert settings(PORT=space, RATE_LIMIT=space).port == 3000
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize("variable", ["SECRET_KEY", "JWT_SECRET_KEY", "OIDC_CLIENT_SECRET"])
+@pytest.mark.parametrize("text", ["{}\n", "{} ", " {}", "\t{}", "{}\u00a0", " \n"])
+def test_white_space_around_a_secret_is_refused(environment: str, variable: str, text: str) -> None:
+    """White space would be a part of the secret, so it is neither kept nor removed in silence."""
+    provider = {"OIDC_ISSUER": "https://idp.example", "OIDC_CLIENT_ID": "analytics"}
+    given = PRODUCTION | provider | {"APP_ENV": environment, variable: text.format("s" * 40)}
+    message = refusal(given)
+    assert message.startswith(f"{variable} must not begin or end with white space")
+    assert "s" * 40 not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("localhost:3000", "http://localhost", "127.0.0.1:80", "a b", "[::1]:3000", "-x", "x-"),
+        *("unix:/tmp/x", "a/b", "[localhost]", "ü.example", "x" * 300, "*"),
+    ],
+)
+def test_a_bad_host_is_refused_by_name(text: str) -> None:
+    """HOST is an address or a name; a port belongs into PORT."""
+    assert refusal(KEYS | {"DATABASE_URL": FILE, "HOST": text}).startswith("HOST must be ")
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "0.0.0.0", "::", "[::1]", "localhost", "a-b.c_d.e."])
+def test_an_address_and_a_name_are_hosts(text: str) -> None:
+    assert settings(HOST=text).host == text
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://example.com", "https://example.com"),
+        ("https://Example.com/", "https://example.com"),
+        ("http://127.0.0.1:8080/a/b-c/", "http://127.0.0.1:8080/a/b-c"),
+        ("https://[::1]:8443/a", "https://[::1]:8443/a"),
+    ],
+)
+def test_a_public_url_has_no_slash_at_its_end(text: str, url: str) -> None:
+    assert str(settings(PUBLIC_URL=text).public_url) == settings(PUBLIC_URL=text).base_url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("example.com", "ftp://example.com", "https://", "https://example.com?a", "/a"),
+        *("https://example.com/a#b", "https://u:p@example.com", "https://example.com/a//b"),
+        *("https://example.com/a b", "https://example.com/../a", "https://example.com/%2e"),
+    ],
+)
+def test_a_bad_public_url_is_refused_by_name(text: str) -> None:
+    message = refusal(KEYS | {"DATABASE_URL": FILE, "PUBLIC_URL": text})
+    assert message.startswith("PUBLIC_URL ")
+    assert "u:p" not in message
+
+
 @pytest.mark.parametrize("variable", ["JWT_ISSUER", "JWT_AUDIENCE"])
 def test_none_says_that_a_claim_is_not_checked(variable: str) -> None:
     assert getattr(settings(**{variable: "none"}), variable.lower()) is None

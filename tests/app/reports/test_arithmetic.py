@@ -1,16 +1,15 @@
-"""The dashboard's arithmetic: comparisons, spikes, silent days, peaks, shares."""
+"""The dashboard's arithmetic: comparisons, spikes, silent days, peaks."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.reports import activity, usage
+from app.reports import activity
 from app.reports import trend as insights
 from app.reports.activity import HourCount
 from app.reports.base import freshness
-from app.reports.trend import DayCount
-from app.reports.usage import NamedUsage
+from app.reports.trend import DayCount, History
 
 TODAY = date(2026, 4, 15)  # a Wednesday
 NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
@@ -22,9 +21,15 @@ def counts(*values: int) -> list[DayCount]:
     return [DayCount(first + timedelta(days=index), value) for index, value in enumerate(values)]
 
 
-def trend(*values: int, days: int = 7, counted_at: datetime | None = NOON) -> insights.Trend:
+def trend(
+    *values: int,
+    days: int = 7,
+    counted_at: datetime | None = NOON,
+    began: date | None = date(2020, 1, 1),
+) -> insights.Trend:
     missing = max(insights.trend_days(days) - len(values), 0)
-    return insights.trend(counts(*[0] * missing, *values), days, counted_at)
+    history = History(counts(*[0] * missing, *values), counted_at, began)
+    return insights.trend(history, days)
 
 
 def steady(*last: int, usual: int = 100) -> list[int]:
@@ -39,6 +44,27 @@ def steady(*last: int, usual: int = 100) -> list[int]:
 def test_a_period_is_compared_with_the_one_before(before, now, change):
     found = trend(*[before] + [0] * 6, *[now] + [0] * 6)
     assert (found.total, found.before, found.change) == (now, before, change)
+
+
+def test_only_whole_counted_days_are_compared():
+    """Days that are not over or not counted are left out, on both sides."""
+    values = [10] * 6 + [1000] + [15] * 6 + [1]  # today and its counterpart differ most
+    found = trend(*values)
+    assert (found.whole, found.whole_total, found.before, found.change) == (6, 90, 60, 0.5)
+    assert found.total == 91
+    late = trend(*values, counted_at=NOON - timedelta(days=2))
+    assert (late.whole, late.whole_total, late.before) == (4, 60, 40)
+    for none in (trend(*values, days=1), trend(*values, counted_at=None)):
+        assert (none.whole, none.change) == (0, None)
+
+
+def test_a_period_before_the_first_day_is_not_compared():
+    """The period before must begin after the first day with a token, which is not whole."""
+    values = [10] * 7 + [20] * 7
+    first = TODAY - timedelta(days=13)
+    assert trend(*values, began=first - timedelta(days=1)).change == 1.0
+    for began in (first, first + timedelta(days=1), TODAY, None):
+        assert trend(*values, began=began).change is None
 
 
 def test_the_trend_shows_the_requested_days_up_to_today():
@@ -146,62 +172,6 @@ def test_the_weekends_share_is_of_all():
 )
 def test_a_zone_is_as_far_ahead_as_it_is_then(zone, at, minutes):
     assert activity.zone_minutes(ZoneInfo(zone), at) == minutes
-
-
-USAGE = [
-    NamedUsage("id-b", "Zebra", 81),
-    NamedUsage("id-c", None, 10),
-    NamedUsage("id-a", "apple", 9),
-]
-
-
-def test_a_share_over_80_percent_is_heavy():
-    """A share is a part of the month's tokens, and more than 80 percent is heavy."""
-    agents = usage.shares(USAGE)
-    assert [(one.rank, one.share, one.heavy) for one in agents] == [
-        (1, 0.81, True),
-        (2, 0.10, False),
-        (3, 0.09, False),
-    ]
-    assert not usage.shares([NamedUsage("a", None, 80), NamedUsage("b", None, 20)])[0].heavy
-    assert usage.shares([]) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "ids"),
-    [
-        ("", ["id-b", "id-c", "id-a"]),
-        ("ZEB", ["id-b"]),
-        ("ID-C", ["id-c"]),
-        ("%", []),
-        ("p", ["id-a"]),
-    ],
-)
-def test_agents_are_found_by_name_or_id_in_any_case(text, ids):
-    assert [one.agent_id for one in usage.found(usage.shares(USAGE), text)] == ids
-
-
-@pytest.mark.parametrize(
-    ("by", "ids"),
-    [
-        ("count", ["id-b", "id-c", "id-a"]),
-        ("name", ["id-a", "id-b", "id-c"]),
-        ("id", ["id-a", "id-b", "id-c"]),
-    ],
-)
-def test_agents_keep_their_rank_however_they_are_sorted(by, ids):
-    agents = usage.ordered(usage.shares(USAGE), by)
-    assert [one.agent_id for one in agents] == ids
-    assert {one.agent_id: one.rank for one in agents} == {"id-b": 1, "id-c": 2, "id-a": 3}
-
-
-def test_a_ranking_counts_all_agents_and_shows_those_found():
-    found = usage.ranking(USAGE, search="id", sort="id", limit=2)
-    assert [one.agent_id for one in found.agents] == ["id-a", "id-b"]
-    assert (found.matching, found.all_agents, found.total) == (3, 3, 100)
-    assert [one.agent_id for one in found.heavy] == ["id-b"]
-    none = usage.ranking(USAGE, search="zzz", sort="count", limit=None)
-    assert (none.agents, none.matching, none.all_agents) == ([], 0, 3)
 
 
 @pytest.mark.parametrize(("minutes", "hours"), [(120, 2), (-180, -3), (0, 0), (330, 0), (-210, 0)])

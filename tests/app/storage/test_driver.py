@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from app.reports import base as queries
 from app.reports import trend
 from app.storage.database import Database
-from app.storage.driver import fetch
+from app.storage.driver import fetch, fetch_batches
 from app.storage.failures import is_unavailable
 from app.storage.tables import daily_issuance
 from app.storage.tenant_guard import TenantGuardError
@@ -40,6 +40,31 @@ def test_rows_are_those_of_sqlalchemy(database):
         expected, *expected_days = through_sqlalchemy(connection, trend._TREND, APRIL)
         assert days == expected_days
         assert queries.as_utc(state[0]) == expected[0] is not None
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("size", [1, 3, 4, 5])
+def test_rows_in_batches_are_the_same(database, size):
+    """Batches have the rows of the statement in order, and may be left unread."""
+    with database.snapshot_for(TENANT) as connection:
+        expected = [tuple(row) for row in fetch(connection, trend._TREND, APRIL)]
+        for _ in range(2):
+            batches = list(fetch_batches(connection, trend._TREND, APRIL, size))
+            assert [len(rows) for rows in batches[:-1]] == [size] * (len(batches) - 1)
+            days = [tuple(row)[2] for rows in batches for row in rows]
+            assert days == [row[2] for row in expected]
+            assert len(next(fetch_batches(connection, trend._TREND, APRIL, 1))) == 1
+        with pytest.raises(TenantGuardError):
+            next(fetch_batches(connection, trend._TREND, THEIRS, size))
+
+
+def test_an_error_in_batches_is_sqlalchemys(on_postgresql):
+    """An error is SQLAlchemy's at the first batch and at a later one."""
+    parts = sa.select(sa.func.generate_series(2, 0, -1).label("n")).subquery()
+    each = sa.select(1 / parts.c.n)
+    for size in (1, 5):
+        with on_postgresql.snapshot() as connection, pytest.raises(DBAPIError, match="division"):
+            list(fetch_batches(connection, sa.union_all(each, each), {}, size))
 
 
 @pytest.mark.usefixtures("counted")

@@ -194,9 +194,13 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
             for months in (None, 1)
         ]
         agents = [
-            usage.agent_usage(connection, tenant, month=month, limit=limit) for limit in (None, 1)
+            usage.agent_usage(connection, tenant, month=month, limit=limit) for limit in (9, 1)
         ]
-        named = usage.named_usage(connection, tenant, month=month)
+        rankings = [
+            usage.ranking(connection, tenant, month=month, search=text, sort=sort, limit=9)
+            for text in (None, "s")
+            for sort in usage.SORTS
+        ]
         pages = [
             agents_page(connection, tenant, after="", limit=9, text=text) for text in (None, "S")
         ]
@@ -204,7 +208,14 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
     listed = [*agents, *pages]
     assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 4
-    assert [point.token_count for point in named.points] == [count]
+    assert [[one.count for one in ranking.agents] for ranking in rankings] == [[count]] * 6
+    assert {ranking.total for ranking in rankings} == {count}
+    with database.snapshot_for(tenant) as connection:
+        for read in (usage.whole_usage, usage.named_usage):
+            (rows,) = read(connection, tenant, month=month)
+            assert [row[-1] for row in rows] == [count]
+            with pytest.raises(TenantGuardError):
+                list(read(connection, "org-c", month=month))
 
 
 def without_a_predicate():

@@ -67,18 +67,54 @@ def test_an_agents_id_is_no_formula(counted):
     assert rows(text)[1:] == [["'=cmd|' /C calc'!A0", "3"], ['comma, "quote"', "1"]]
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "\x00", "\x9f"])
+SIGNS = ["=", "+", "-", "@", "\t", "\r", "\n", "\x00", "\x9f"]
+# Full-width, small, raised and lowered forms, and the minus sign.
+SIGNS += [*"\uff1d\uff0b\uff0d\uff20", *"\ufe66\ufe62\ufe63\ufe6b", *"\u207c\u207b\u208a\u2212"]
+
+
+@pytest.mark.parametrize("begin", SIGNS)
 def test_no_text_begins_as_a_formula(begin):
     assert rows(csv_text(["x"], [[f"{begin}1"]]))[1] == [f"'{begin}1"]
 
 
-@pytest.mark.parametrize("text", ["a=1", "'", " =1", "1-2", "ü", "\U0001f511", ""])
+@pytest.mark.parametrize("begin", SIGNS)
+def test_no_part_after_a_semicolon_is_a_formula(begin):
+    """Where semicolons separate cells, a part of a text is a cell of its own."""
+    text = f"a;{begin}1;b;{begin}{begin}2"
+    escaped = f"a;'{begin}1;b;'{begin}{begin}2"
+    assert rows(csv_text(["x", "y"], [["id", text]]))[1] == ["id", escaped]
+    assert rows(csv_text(["x"], [[f'a;""{begin}1']]))[1] == [f'a;\'""{begin}1']
+
+
+@pytest.mark.parametrize(
+    "text", ["a=1", "'", " =1", "1-2", "ü", "\U0001f511", "", "a;b", ";", "a; =1", '"=1']
+)
 def test_other_texts_stay_as_they_are(text):
     assert rows(csv_text(["x", "y"], [[text, 1]]))[1] == [text, "1"]
 
 
 def test_numbers_are_not_texts_and_nothing_is_an_empty_cell():
     assert csv_text(["a", "b", "c"], [[-1, None, "x"]]) == "a,b,c\r\n-1,,x\r\n"
+
+
+def test_the_api_counts_the_cells_that_it_escaped(counted):
+    """A program that joins by id sees in a header whether a text differs from the stored one."""
+    assert counted.get(f"{API}/agents.csv", headers=bearer()).headers["X-Escaped-Cells"] == "1"
+    assert counted.get(f"{API}/tokens.csv", headers=bearer()).headers["X-Escaped-Cells"] == "0"
+    assert "X-Escaped-Cells" not in counted.get(f"{API}/agents", headers=bearer()).headers
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_byte_order_mark_stands_in_front_on_request(counted, report):
+    """A spreadsheet reads UTF-8 only with a byte order mark; a program does not expect one."""
+    plain = counted.get(f"{API}/{report}.csv", headers=bearer())
+    marked = counted.get(f"{API}/{report}.csv?bom=1", headers=bearer())
+    assert marked.data == b"\xef\xbb\xbf" + plain.data
+    assert marked.headers["ETag"] != plain.headers["ETag"]
+    for wrong in ("bom=0", "bom=", "bom=true", "bom=1&bom=1"):
+        answer = counted.get(f"{API}/{report}.csv?{wrong}", headers=bearer())
+        assert (answer.status_code, answer.json["details"]) == (400, {"parameter": "bom"})
+    assert counted.get(f"{API}/{report}?bom=1", headers=bearer()).json["data"]
 
 
 def test_an_unchanged_file_is_not_sent_again(counted):

@@ -224,11 +224,13 @@ def test_as_many_proxies_are_believed_as_are_trusted(serve):
             "X-Forwarded-For": "198.51.100.6, 203.0.113.1, 203.0.113.2",
             "X-Forwarded-Proto": "http, https, https",
             "X-Forwarded-Host": "evil.example, analytics.example, analytics.example",
+            "X-Forwarded-Port": "444, 8443, 8443",
+            "X-Forwarded-Prefix": "/evil, /tokens, /tokens",
         }
         assert client.get("/probe", headers=forwarded).json == {
             "client": address,
-            "url": "https://analytics.example/probe",
-            "root": "",
+            "url": "https://analytics.example:8443/tokens/probe",
+            "root": "/tokens",
         }
 
 

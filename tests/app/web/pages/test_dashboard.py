@@ -54,7 +54,8 @@ def busy(issue, roll_up):
     roll_up()
 
 
-def test_each_reports_numbers_are_those_of_the_api(client, browser, busy):
+def test_each_reports_numbers_are_those_of_the_api(client, browser, busy, counted_at):
+    counted_at(timedelta(0))
     page = browser.get(f"{DASHBOARD}?days=7&agents=all")
     text = text_of(page)
     for point in client.get("/api/v1/analytics/tokens?days=7", headers=bearer()).json["data"]:
@@ -64,7 +65,23 @@ def test_each_reports_numbers_are_those_of_the_api(client, browser, busy):
         assert re.search(rf' {cell["hour"]}–{cell["hour"] + 1}: {cell["count"]}"', page.text)  # noqa: RUF001
     for agent in client.get("/api/v1/analytics/agents", headers=bearer()).json["data"]:
         assert f" {agent['agentId']} {agent['tokenCount']} " in text
-    assert "70 in 7 days, +0.0 % compared with the 7 days before (70)." in text
+    compared = "The 6 whole days among them: 60, +0.0 % compared with the same days of the 7 days"
+    assert f"70 in 7 days. {compared} before (60)." in text
+
+
+def test_what_cannot_be_compared_has_no_percentage(browser, issue, roll_up, counted_at):
+    """Days that are not over, and a period before the first day, are not compared."""
+    issue(NOW - timedelta(days=8))
+    issue(NOW - timedelta(days=1), times=400)
+    roll_up()
+    counted_at(timedelta(0))
+    text = text_of(browser.get(f"{DASHBOARD}?days=7"))
+    assert "400 in 7 days. The first tokens are of Tue 7 Apr 2026, so there is no" in text
+    assert " % compared" not in text
+    text = text_of(browser.get(f"{DASHBOARD}?days=1"))
+    assert "0 in 1 day. No whole day is counted yet, so there is no comparison." in text
+    text = text_of(browser.get(f"{DASHBOARD}?days=30"))
+    assert "401 in 30 days. There were none on the same days of the 30 days before." in text
 
 
 def test_the_page_costs_three_queries_and_few_bytes(browser, issue, roll_up):
@@ -126,6 +143,30 @@ def test_twenty_agents_are_shown_and_all_on_request(browser, busy):
     assert "Show all 28 agents" not in shown[1]
 
 
+def test_agents_come_in_pages_on_request(browser, issue, roll_up):
+    """All agents are shown a hundred at a time, with links to the other pages."""
+    for number in range(205):
+        issue(NOW, agent=f"agent-{number:03}")
+    roll_up()
+    pages = [browser.get(f"{DASHBOARD}?agents=all&page={page}") for page in (1, 2, 3, 4)]
+    shown = [re.findall(r"<bdi>(agent-\d+)</bdi>", page.text) for page in pages]
+    assert [len(page) for page in shown] == [100, 100, 5, 0]
+    listed = [agent for page in shown for agent in page]
+    assert listed == [f"agent-{number:03}" for number in range(205)]
+    assert "101 to 200 of 205" in text_of(pages[1])
+    for page, links in ((0, ["2"]), (1, ["1", "3"]), (2, ["2"])):
+        found = re.findall(r'href="([^"]+)#agents" rel="(?:prev|next)"', pages[page].text)
+        queries = [html.unescape(link) for link in found]
+        assert queries == [
+            f"{DASHBOARD}?agents=all" + (f"&page={number}" if number != "1" else "")
+            for number in links
+        ]
+    assert "There are no agents on page 4." in text_of(pages[3])
+    text = text_of(browser.get(DASHBOARD))
+    assert "The other 185 agents: 185 tokens, 90.2 %." in text
+    assert browser.get(f"{DASHBOARD}?agents=all&page=0").status_code == 400
+
+
 def test_a_forms_other_choices_are_kept(browser, busy):
     query = "days=7&months=3&zone=Europe/Berlin&month=2026-03&q=agent&sort=name&agents=all"
     page = browser.get(f"{DASHBOARD}?{query}").text
@@ -134,7 +175,8 @@ def test_a_forms_other_choices_are_kept(browser, busy):
     assert 'name="q" size="18" maxlength="255" value="agent"' in page
     links = {html.unescape(link) for link in re.findall(r'href="(/dashboard[^"]*)"', page)}
     assert f"{DASHBOARD}?{query.replace('days=7', 'days=90')}" in links
-    assert f"{DASHBOARD}/agents.csv?{query}" in links
+    for name in ("tokens", "activity", "agents"):
+        assert f"{DASHBOARD}/{name}.csv?bom=1&{query}" in links  # a spreadsheet opens it
 
 
 def test_a_field_left_empty_is_as_good_as_left_out(browser, busy):

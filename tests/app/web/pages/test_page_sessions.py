@@ -20,7 +20,8 @@ from tests.support.pages import (
 from tests.support.tokens import token
 
 # Pages for everybody, and the callback, which asks for what only who began has.
-OPEN = {"/", SIGNIN, "/signin/oidc", "/signin/callback", "/docs"}
+OPEN = {"/", "/dashboard/", SIGNIN, "/signin/oidc", "/signin/callback", "/docs"}
+OPEN |= {"/favicon.ico", "/robots.txt"}
 FOR_PROGRAMS = ("/api/", "/health", "/ready", "/static/")
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 
@@ -138,7 +139,10 @@ def test_the_cookie_before_signing_in_ends_with_the_browser(browser):
     assert "max-age" not in cookie.lower()
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/api/v1/openapi.json"])
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/ready", "/docs", "/api/v1/openapi.json", "/favicon.ico", "/robots.txt"],
+)
 def test_what_needs_no_session_opens_none(browser, path):
     browser.sign_in()
     answer = browser.get(path)
@@ -148,6 +152,21 @@ def test_what_needs_no_session_opens_none(browser, path):
 
 
 # Where people are sent
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/"])
+def test_the_service_and_a_slash_too_many_lead_to_the_dashboard(browser, path):
+    assert place(browser.get(path)) == DASHBOARD
+    assert place(browser.get(f"{path}?days=7&q=a%26b")) == f"{DASHBOARD}?days=7&q=a%26b"
+
+
+def test_browsers_and_crawlers_get_their_files(browser):
+    """Browsers ask for an icon, and crawlers for rules, without a session."""
+    icon, rules = browser.get("/favicon.ico"), browser.get("/robots.txt")
+    assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
+    assert (rules.mimetype, rules.text) == ("text/plain", "User-agent: *\nDisallow: /\n")
+    for answer in (icon, rules):
+        assert answer.headers["Cache-Control"] == "public, max-age=86400"
 
 
 @pytest.mark.parametrize(

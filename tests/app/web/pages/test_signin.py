@@ -11,6 +11,7 @@ from http.cookies import SimpleCookie
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
+from app.web.pages.signin import pasted_token
 from app.web.responses import PAGE_POLICY
 from tests.support.pages import COOKIE, DASHBOARD, HTML, SIGNIN, SIGNOUT, place, set_cookies
 from tests.support.settings import KEY
@@ -52,6 +53,74 @@ def test_a_token_may_be_pasted_with_the_terminals_line_breaks(browser):
     assert place(browser.sign_in(f"  {text[:70]}\r\n{text[70:]}\n")) == DASHBOARD
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        *("TOKEN={}", "export TOKEN='{}'", 'ACCESS_TOKEN="{}"', "token = {};", "Bearer {}"),
+        *('"Bearer {}"', "bearer  {}", "Authorization: Bearer {}", "'Authorization: Bearer {}'"),
+        *("\u201c{}\u201d", "\n TOKEN={}\n\n", "`{}`".replace("`", "'"), 'Bearer "{}"'),
+    ],
+)
+def test_a_token_may_be_pasted_as_it_is_printed(browser, around):
+    """A token may be pasted with the text that stands around it in a shell or in a header."""
+    assert place(browser.sign_in(around.format(token()))) == DASHBOARD
+
+
+def test_a_long_text_in_place_of_a_token_is_refused_soon():
+    """The time to find a token grows with the length of the text, and not with its square."""
+    for text in ("'" * 60_000 + "x", "x" * 60_000, " " * 60_000 + "x", "token=" * 10_000):
+        began = time.process_time()
+        pasted_token(text)
+        assert time.process_time() - began < 1
+
+
+FORMS = {
+    "no boundary": ("multipart/form-data", b"token=x"),
+    "a boundary that does not come": ("multipart/form-data; boundary=x", b"token=x"),
+    "a part without an end": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="token"\r\n\r\nabc',
+    ),
+    "a part without a name": (
+        "multipart/form-data; boundary=x",
+        b"--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--\r\n",
+    ),
+    "a file": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="token"; filename="t"\r\n\r\nabc\r\n--x--',
+    ),
+    "a header that is none": (
+        "multipart/form-data; boundary=x",
+        b"--x\r\n\xff\xfe\x00:\r\n\r\nabc\r\n--x--\r\n",
+    ),
+    "many parts": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 1500 + b"--x--\r\n",
+    ),
+    "an unknown charset": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="token"\r\n'
+        b"Content-Type: text/plain; charset=nonsense\r\n\r\nabc\r\n--x--\r\n",
+    ),
+    "a boundary of another charset": ("multipart/form-data; boundary=\xff", b"--\xff\r\n"),
+    "bytes that are not UTF-8": ("application/x-www-form-urlencoded", b"token=\xff%FF%&&=\x00"),
+    "JSON": ("application/json", b'{"token": "x"}'),
+    "no type": ("", b"\x00\x01"),
+    "a type that is none": (";;;charset", b"token=x"),
+}
+
+
+@pytest.mark.parametrize("path", [SIGNIN, SIGNOUT])
+@pytest.mark.parametrize(("kind", "body"), FORMS.values(), ids=FORMS)
+def test_a_form_that_cannot_be_parsed_is_no_server_error(browser, path, kind, body):
+    """A body that is no form, or a broken one, is refused on a page, and begins no session."""
+    answer = browser.client.post(
+        path, data=body, headers=HTML | {"Content-Type": kind}, base_url=browser.base
+    )
+    assert answer.status_code in (303, 400, 413)
+    assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
 @pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE)
 def test_a_token_that_the_api_refuses_begins_no_session(browser, make, caplog):
     """A token that the API refuses begins no session and is neither shown nor logged."""
@@ -60,8 +129,8 @@ def test_a_token_that_the_api_refuses_begins_no_session(browser, make, caplog):
     answer = browser.sign_in(text)
     assert answer.status_code == 401
     assert re.search(r'role="alert">The token [^<]+\.<', answer.text)
-    assert '<textarea id="token"' in answer.text
-    assert "></textarea>" in answer.text
+    (field,) = re.findall(r'<input id="token"[^>]*>', answer.text)
+    assert "value=" not in field
     shown = answer.text + str(answer.headers) + caplog.text
     assert text not in shown
     assert place(browser.get(DASHBOARD)) == SIGNIN
@@ -206,6 +275,7 @@ def test_tokens_are_taken_where_the_setting_allows_it(visit, allowed):
     page = browser.get(SIGNIN)
     assert ("<form" in page.text) == (allowed == "1")
     assert ("Sign-in is not configured" in page.text) == (allowed == "0")
+    assert ("DASHBOARD_TOKEN_LOGIN=1" in page.text) == (allowed == "0")
     if allowed == "0":
         other = visit()
         form = other.get(SIGNIN)
