@@ -360,6 +360,11 @@ class Settings:
         return settings
 
 
+def child_environ(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: that of this one, and ``variables``."""
+    return {**os.environ, **variables}
+
+
 def colours_wanted(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether ``NO_COLOR`` is unset or empty (https://no-color.org)."""
     return not environ.get("NO_COLOR")

@@ -23,6 +23,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 
+from app.config.settings import child_environ
 from app.errors import RefusedError, UnavailableError
 from app.storage.citus import is_citus
 from app.storage.database import Database
@@ -203,7 +204,7 @@ def _connection(database: Database) -> tuple[str, dict[str, str]]:
     options.pop("context", None)  # the driver's own, which no other program knows
     options = {"application_name": "agentidp-analytics backup", **_KEEPALIVES, **options}
     variables = {} if password is None else {"PGPASSWORD": str(password)}
-    return make_conninfo(*words, **options), {**os.environ, **variables}
+    return make_conninfo(*words, **options), child_environ(variables)
 
 
 def _require_recent_pg_dump(database: Database) -> None:

@@ -85,7 +85,7 @@ class Server:
         self._silent = False
         self._address: Mapping[str, Any] = {}
 
-    def connect(self, parameters: Mapping[str, Any]) -> "Connection":
+    def connect(self, **parameters: Any) -> "Connection":
         """A new connection. It must be set up within ``connect_seconds``."""
         self._address = parameters
         hosts = str(parameters.get("host", "")).count(",") + 1
@@ -125,7 +125,7 @@ class Server:
         """Whether a new connection gets an answer, of any kind: an error is one as well."""
         probe = Server(for_requests=False, on_return=lambda: None)
         try:
-            with closing(probe.connect({**self._address, **(address or {})})) as connection:
+            with closing(probe.connect(**{**self._address, **(address or {})})) as connection:
                 connection.execute("SELECT 1")
         except NoAnswerError:
             return False

@@ -79,9 +79,8 @@ def postgresql_engine(
         "statement": milliseconds(deadlines.REQUEST_STATEMENT_SECONDS) if for_requests else "",
     }
 
-    @sa.event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, _arguments: Any, parameters: Any) -> Any:
-        return server.connect(parameters)
+    # Not by the event do_connect: its first listener decides, and tracing listens as well.
+    engine.dialect.connect = server.connect  # type: ignore[method-assign, assignment]  # on this engine only
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:

@@ -32,6 +32,7 @@ ARGUMENTS = {
     "flask db downgrade": "",
     "flask db current": "",
     "flask db check": "",
+    "flask db backup": "FILE",
     "flask db copy": "--to URL",
     "flask events import": "-",
     "flask events purge": "",
@@ -39,6 +40,7 @@ ARGUMENTS = {
     "flask rollup status": "",
     "flask rollup verify": "",
     "flask rollup rebuild": "--from 2026-01 --to 2026-01",
+    "flask rollup resume": "",
     "flask demo load": "",
     "python -m jobs": "",
 }
@@ -58,13 +60,14 @@ def silent_server() -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_every_command_ends_with_a_line_on_the_state(
-    service: Flask, silent_server: socket.socket, name: str
+    service: Flask, silent_server: socket.socket, tmp_path: Path, name: str
 ) -> None:
     url = f"postgresql://127.0.0.1:{silent_server.getsockname()[1]}/a"
     # In production the scheduler, too, looks at the database before it starts.
     environ = child_environ(url, APP_ENV="production", JWT_ISSUER="i", JWT_AUDIENCE="a")
     words = name.removeprefix("python -m ").split() + ARGUMENTS[name].split()
-    with started(environ, *(url if word == "URL" else word for word in words)) as child:
+    given = {"URL": url, "FILE": str(tmp_path / "backup")}
+    with started(environ, *(given.get(word, word) for word in words)) as child:
         child.stdin.write(line() * CHUNK_EVENTS if "import" in words else b"")
         child.stdin.flush()
         with silent_server.accept()[0]:

@@ -226,7 +226,7 @@ OTHER_SCOPES += ["EVENTS:WRITE", f"{WRITE},{WRITE_ANY}", "xevents:write"]
 
 
 def test_without_the_scope_a_post_is_403(post, stored):
-    for scope in (*OTHER_SCOPES, None, [WRITE], 7, {WRITE: True}):
+    for scope in (*OTHER_SCOPES, None, ["read"], [[WRITE]], 7, {WRITE: True}):
         check_refusal(post(event(), token=bearer(scope=scope)), 403, "FORBIDDEN")
         check_refusal(post(b"{", token=bearer(scope=scope)), 403, "FORBIDDEN")
     check_refusal(post(event(), token=bearer(drop="scope")), 403, "FORBIDDEN")
