@@ -79,6 +79,16 @@ def test_events_that_were_never_counted_are_counted(counted, issue, roll_up):
 
 
 @on_postgresql
+def test_a_sequence_moved_too_late_is_repaired(counted, issue, roll_up):
+    """Events that came in before the sequence was moved by hand are counted by a resume."""
+    set_sequence(counted, 0)
+    issue(AT, times=3)
+    set_sequence(counted, 30)
+    assert resume(counted).buckets == 3
+    assert_counting_again(counted, issue, roll_up, 13)
+
+
+@on_postgresql
 def test_a_sequence_left_behind_is_moved(counted, issue, roll_up):
     """Resume moves the sequence beyond watermark and events, and never back."""
     set_sequence(counted, 0)
