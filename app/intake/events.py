@@ -3,8 +3,8 @@
 import gc
 import json
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -268,16 +268,22 @@ def decode_event(item: bytes, members: Iterable[str] = MEMBERS) -> Any:
     return value
 
 
-def _decode_large(item: bytes) -> Any:
+@contextmanager
+def _without_collector() -> Iterator[None]:
     """Decode without the garbage collector, which decoding cannot need.
 
     Every 700 new lists start it, and every few thousand make it scan all objects of the process.
     """
     gc.disable()
     try:
-        return _VALUE.decode(item)
+        yield
     finally:
         gc.enable()
+
+
+def _decode_large(item: bytes) -> Any:
+    with _without_collector():
+        return _VALUE.decode(item)
 
 
 def refuse_nul(item: bytes) -> None:
@@ -295,7 +301,7 @@ def _undecodable(
     """
     values = None
     if _ESCAPED_SURROGATE.search(item):
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError, RecursionError), _without_collector():
             values = json.loads(item, parse_float=_any_float)
     if isinstance(values, dict):
         for name in members:
