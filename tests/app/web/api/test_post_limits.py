@@ -145,6 +145,11 @@ HOSTILE = {
     "events of numbers": "body=events(b'1.2345678901234567e-300')",
     "events of long numbers": "body=events(b'9' * 4300)",
     "events of objects": "body=events(b'{}')",
+    "events of lists": "body=events(b'[]')",
+    "events of lists and a surrogate": (
+        "body=events(b'[]').replace(b',[],[],[]]}', b',\"\\\\ud83d\"]}')"
+    ),
+    "events of nested lists": "body=events(b'[[[[[[0]]]]]]')",
     "events of strings": "body=events(b'\"\"')",
     "events of surrogates": "body=events(b'\"\\\\ud83d\"')",
     "events with an invalid end": "body=events(b'{},{},\"\\\\ud83d\",{}').replace(b']}', b'}')",
