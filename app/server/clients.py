@@ -12,11 +12,11 @@ from gunicorn.http.errors import ParseException
 from app.errors import RequestTimeoutError, ServiceError, UnavailableError, ValidationError
 from app.waits import place_left
 
-# How long a client may take to send the head of a request, its body, or to read its answer.
+# How long a client may take to send the head of a request, and its body.
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
+# How long a client may read nothing of its answer, and how fast it has to read a large one.
 ANSWER_SECONDS = 30.0
-# A large answer gets more time: a client has to read at least so many bytes in a second.
 ANSWER_BYTES_PER_SECOND = 65536
 # How long a thread waits for a client while as many threads as allowed wait for clients already.
 CROWDED_SECONDS = 0.02
@@ -78,14 +78,15 @@ class ClientSocket(socket.socket):
         if self.gettimeout() is not None:
             super().sendall(data, flags)
             return
-        rest, is_timed = memoryview(data), False
+        rest, end = memoryview(data), 0.0
         while rest:
             try:
                 rest = rest[self.send(rest, flags | socket.MSG_DONTWAIT) :]
             except BlockingIOError:
-                if not is_timed:
+                if not end:
                     self.allow(ANSWER_SECONDS + len(rest) / ANSWER_BYTES_PER_SECOND)
-                    is_timed = True
+                    end = self._until
+                self._until = min(end, time.monotonic() + ANSWER_SECONDS)
                 self._wait(select.POLLOUT)
 
     def discard_rest(self) -> None:
