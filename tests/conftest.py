@@ -31,6 +31,7 @@ TESTS = Path(__file__).parent
 SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
 # Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
 SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "web")]
+SLOW_ON_POSTGRESQL += [TESTS / "test_isolation.py"]
 
 
 def pytest_configure() -> None:
@@ -48,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folders = list(SLOW)
         if parameters.get("database_url") == "postgresql":
             folders += SLOW_ON_POSTGRESQL
-        if any(folder in item.path.parents for folder in folders):
+        if any(folder in (item.path, *item.path.parents) for folder in folders):
             item.add_marker(pytest.mark.slow)
 
 

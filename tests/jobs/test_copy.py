@@ -728,7 +728,12 @@ def is_under_way(target):
 
 
 @pytest.mark.parametrize(
-    ("to", "end"), [("sqlite", "kill"), ("postgresql", "kill"), ("postgresql", "Ctrl-C")]
+    ("to", "end"),
+    [
+        ("sqlite", "kill"),
+        pytest.param("postgresql", "kill", marks=pytest.mark.slow),
+        pytest.param("postgresql", "Ctrl-C", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_that_ends_leaves_the_target_empty(new, to, end):
     source, target = new("sqlite"), new(to)

@@ -40,7 +40,11 @@ def status(app):
     return status
 
 
-@pytest.mark.parametrize("way", [silent, trickle_body], ids=["silent", "trickling"])
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(silent, marks=pytest.mark.slow), trickle_body],
+    ids=["silent", "trickling"],
+)
 def test_a_hanging_provider_delays_a_request_by_its_timeout(status, provider, way):
     """A request waits three seconds for a hanging provider, then gets a 503."""
     provider.answer = way

@@ -72,6 +72,7 @@ def status_into(stdout: IO[bytes], url: str) -> tuple[int, bytes]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_1_is_a_result_that_finds_no_room(sqlite_url: str) -> None:
     with open("/dev/full", "wb") as full:
         ended = status_into(full, sqlite_url)
@@ -111,7 +112,7 @@ def test_2_is_wrong_usage(sqlite_flask: Runner, arguments: str) -> None:
     assert_one_clear_error(done)
 
 
-@pytest.mark.parametrize("argument", ["--nonsense", "now"])
+@pytest.mark.parametrize("argument", ["--nonsense", pytest.param("now", marks=pytest.mark.slow)])
 def test_2_is_an_unknown_argument_of_the_scheduler(sqlite_url: str, argument: str) -> None:
     """The scheduler exits with 2 for an unknown argument."""
     done = scheduler(sqlite_url, argument)

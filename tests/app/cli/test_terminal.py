@@ -90,6 +90,7 @@ def test_without_a_terminal_there_is_nothing_on_stderr(
     assert json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_terminal_for_stdout_alone_gets_no_bar(
     environ: dict[str, str], some_events: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_events_from_a_pipe_are_counted_in_place_of_bytes(
     assert re.search(r"importing  \[[# -]+\]  5\b", shown.screen)
 
 
+@pytest.mark.slow
 def test_a_line_never_runs_into_a_bar(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     path.write_bytes(b"".join(line(f"e{n}") for n in range(SQLITE_CHUNK_EVENTS)) + b"nonsense\n")

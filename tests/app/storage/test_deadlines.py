@@ -175,7 +175,9 @@ def test_a_long_statement_of_a_job_is_not_ended(database):
         assert connection.scalar(text("SELECT 1 FROM pg_sleep(2)")) == 1
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1", "SELECT pg_sleep(1)"])
+@pytest.mark.parametrize(
+    "statement", [pytest.param("SELECT 1", marks=pytest.mark.slow), "SELECT pg_sleep(1)"]
+)
 def test_a_job_ends_when_the_server_is_silent(database, proxy, monkeypatch, statement):
     """A job's statement ends when a second connection gets no answer either."""
     monkeypatch.setattr(deadlines, "CONNECT_SECONDS", 2)

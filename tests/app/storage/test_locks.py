@@ -23,12 +23,20 @@ from tests.support.tokens import bearer
 READ = "/api/v1/analytics/tokens"
 AT = "2026-04-01T09:00:00Z"
 # A transaction of each kind that stands in the way of an event.
-BLOCKS = {
-    "an insert": [INSERT],
-    "a prepared transaction": [INSERT, "PREPARE TRANSACTION 'forgotten'"],
-    "a lock of the table": ["LOCK TABLE issuance_events"],
-    "a lock that forbids to write": ["LOCK TABLE issuance_events IN SHARE MODE"],
-}
+BLOCKS = [
+    pytest.param([INSERT], id="an insert"),
+    pytest.param(
+        [INSERT, "PREPARE TRANSACTION 'forgotten'"],
+        id="a prepared transaction",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(["LOCK TABLE issuance_events"], id="a lock of the table", marks=pytest.mark.slow),
+    pytest.param(
+        ["LOCK TABLE issuance_events IN SHARE MODE"],
+        id="a lock that forbids to write",
+        marks=pytest.mark.slow,
+    ),
+]
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ def read(service, tenant="org-b"):
     return service.test_client().get(READ, headers=bearer(tenant))
 
 
-@pytest.mark.parametrize("statements", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("statements", BLOCKS)
 def test_a_locked_event_is_503_and_reads_are_served(service, other, statements):
     """Posts that need a lock are 503, and say why. Reads are served meanwhile."""
     block(other, statements)
