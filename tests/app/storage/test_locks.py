@@ -23,13 +23,10 @@ from tests.support.tokens import bearer
 READ = "/api/v1/analytics/tokens"
 AT = "2026-04-01T09:00:00Z"
 # A transaction of each kind that stands in the way of an event.
+PREPARED = [INSERT, "PREPARE TRANSACTION 'forgotten'"]
 BLOCKS = [
     pytest.param([INSERT], id="an insert"),
-    pytest.param(
-        [INSERT, "PREPARE TRANSACTION 'forgotten'"],
-        id="a prepared transaction",
-        marks=pytest.mark.slow,
-    ),
+    pytest.param(PREPARED, id="a prepared transaction", marks=pytest.mark.slow),
     pytest.param(["LOCK TABLE issuance_events"], id="a lock of the table", marks=pytest.mark.slow),
     pytest.param(
         ["LOCK TABLE issuance_events IN SHARE MODE"],
@@ -95,7 +92,7 @@ def test_a_locked_event_is_503_and_reads_are_served(service, other, statements):
 
 def test_posts_of_others_are_served_beside_a_locked_event(service, other):
     """While posts of one event wait for a lock, the posts of other organizations are stored."""
-    block(other, BLOCKS["an insert"])
+    block(other, [INSERT])
     with ThreadPoolExecutor(4) as threads:
         blocked = [threads.submit(post, service) for _ in range(16)]
         stored = [threads.submit(post, service, f"x{n}", "org-b") for n in range(16)]
@@ -105,7 +102,7 @@ def test_posts_of_others_are_served_beside_a_locked_event(service, other):
 
 def test_a_lock_that_is_soon_released_costs_no_error(service, other):
     """A post waits for a lock longer than for the first, brief time, and is then stored."""
-    block(other, BLOCKS["an insert"])
+    block(other, [INSERT])
     release = threading.Timer(4 * locks.BRIEF_SECONDS, other.execute, ["ROLLBACK"])
     release.start()
     answer = post(service)
@@ -192,7 +189,7 @@ def test_a_command_names_the_transaction_with_the_lock(postgresql_url, other):
 
 def test_holders_are_named_without_those_that_wait(postgresql_url, other):
     """Holders are transactions with a lock; one that waits for a lock itself is left out."""
-    block(other, BLOCKS["a prepared transaction"])
+    block(other, PREPARED)
     database = Database(make_settings(postgresql_url).database_url)
 
     def holders(**options):
