@@ -1,5 +1,6 @@
 """A threaded gunicorn worker that balances connections and does not wait for silent clients."""
 
+import select
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,7 +49,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
     def accept(self, listener: Any) -> None:
         # The worker with fewer connections waits less, so it accepts first. accept() does nothing
         # if another worker has accepted the connection already.
-        time.sleep(min(self.nr_conns, YIELDS) * YIELD_SECONDS)
+        time.sleep(max(0, min(self.nr_conns, YIELDS)) * YIELD_SECONDS)
         super().accept(listener)
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -61,6 +62,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
         if isinstance(fs, Deferred) and not self.alive:
             # gunicorn would close it. Its request may be on its way, so a thread waits for it.
             self.enqueue_req(conn)
+            return
+        if conn.sock.fileno() < 0:
+            # It was closed after a failed answer. gunicorn would count its end twice.
+            self.nr_conns -= 1
             return
         super().finish_request(conn, fs)
 
@@ -131,10 +136,11 @@ class Pool(ThreadPoolExecutor):
         A new connection that has sent nothing takes no thread, unless the worker stops.
         """
         (conn,) = args
+        if self._worker.cfg.is_ssl:  # what arrives cannot be looked at
+            return super().submit(handle, conn)
         if conn.parser is None or not conn.parser.unreader.buf.tell():
             try:
-                begin = _peek(conn, 16)
-                if begin.startswith(_HEALTH) and _is_bodiless(_peek(conn, _LONGEST_HEALTH_HEAD)):
+                if _peek(conn, 16).startswith(_HEALTH) and _is_quick(conn):
                     return self._for_health.submit(handle, conn)
             except BlockingIOError:
                 if conn.parser is None and self._worker.alive:
@@ -154,10 +160,14 @@ def _peek(conn: Any, size: int) -> bytes:
     return data
 
 
-def _is_bodiless(head: bytes) -> bool:
-    """Whether a request has arrived completely, and has no body."""
-    lower = head.lower()
-    return b"\r\n\r\n" in head and not (b"content-length" in lower or b"transfer-encoding" in lower)
+def _is_quick(conn: Any) -> bool:
+    """Whether a request has arrived whole, has no body, and its client can take the answer now."""
+    head = _peek(conn, _LONGEST_HEALTH_HEAD).lower()
+    if b"\r\n\r\n" not in head or b"content-length" in head or b"transfer-encoding" in head:
+        return False
+    writable = select.poll()
+    writable.register(conn.sock, select.POLLOUT)
+    return bool(writable.poll(0))
 
 
 def _bad_request(message: str) -> bytes:

@@ -3,6 +3,9 @@
 import socket
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
@@ -11,6 +14,7 @@ from gunicorn.http.parser import RequestParser
 from app.errors import RequestTimeoutError, UnavailableError, ValidationError
 from app.server import clients
 from app.server.clients import ClientSocket, CrowdedError, RequestBody, SilentClientError
+from app.server.worker import Worker, _is_quick
 
 HEAD = b"POST /events HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -224,3 +228,27 @@ def test_a_rest_that_does_not_arrive_is_given_up(ends):
     _client, server = ends
     with pytest.raises(TimeoutError):
         server.discard_rest()
+
+
+def test_an_answer_that_failed_is_counted_once():
+    """gunicorn closes a connection whose answer failed; its end is counted once, not twice."""
+    worker, ended = Worker.__new__(Worker), Future()
+    ended.set_result(False)
+    worker.nr_conns, worker.alive = 1, True
+    with socket.socket() as closed:
+        pass
+    worker.finish_request(SimpleNamespace(sock=closed), ended)
+    assert worker.nr_conns == 0
+
+
+def test_a_client_that_reads_no_answer_gets_no_thread_of_health(ends):
+    """The thread for /health takes only requests that it can answer without waiting."""
+    client, server = ends
+    connection = SimpleNamespace(sock=server)
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert _is_quick(connection)
+    server.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            server.send(b"x" * 65536)
+    assert not _is_quick(connection)
