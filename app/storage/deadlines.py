@@ -119,7 +119,12 @@ class Server:
                 return
             self._silent = True
         log.error("%s; requests are refused until it does", NO_ANSWER)
-        threading.Thread(target=self._await_answer, name="database-probe", daemon=True).start()
+        probe = threading.Thread(target=self._await_answer, name="database-probe", daemon=True)
+        try:
+            probe.start()
+        except BaseException:
+            self._silent = False  # nothing would open the gate
+            raise
 
     def answers(self, address: Mapping[str, Any] | None = None) -> bool:
         """Whether a new connection gets an answer, of any kind: an error is one as well."""
@@ -134,12 +139,22 @@ class Server:
         return True
 
     def _await_answer(self) -> None:
-        while not self.answers():
+        """Probe until the server answers, and open the gate whatever happens."""
+        while not self._probe():
             time.sleep(PAUSE_SECONDS)
-        self._on_return()
-        self.answered_at = time.monotonic()
-        self._silent = False
-        log.warning("the database answers again")
+        try:
+            self._on_return()
+        finally:
+            self.answered_at = time.monotonic()
+            self._silent = False
+            log.warning("the database answers again")
+
+    def _probe(self) -> bool:
+        try:
+            return self.answers()
+        except Exception as error:  # such as a process without a free file descriptor
+            log.error("the database cannot be probed: %s", type(error).__name__)
+            return False
 
 
 class Connection(psycopg.Connection[Any]):

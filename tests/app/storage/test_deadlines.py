@@ -122,6 +122,23 @@ def test_a_closed_gate_refuses_at_once(web, proxy):
     assert eventually(lambda: one(web)) == 1
 
 
+def test_the_gate_opens_after_a_probe_that_fails(web, monkeypatch):
+    """A probe that cannot be made, for want of a file descriptor, is made again."""
+    probes = [OSError(24, "Too many open files"), False, True]
+
+    def answers():
+        result = probes.pop(0)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    monkeypatch.setattr(web._server, "answers", answers)
+    web._server.answered_at -= PATIENCE_SECONDS
+    web._server.missed()
+    assert eventually(lambda: one(web)) == 1
+    assert probes == []
+
+
 def test_one_silent_connection_closes_no_gate(web, proxy):
     """A connection that is silent alone does not keep requests from the others."""
     with web.reading() as silent:
