@@ -204,10 +204,15 @@ def await_signal(scheduler: BackgroundScheduler) -> None:
 
 
 def follow_clock(scheduler: BaseScheduler, change: float) -> None:
-    """Move the next time of each task by the ``change`` of the host's clock, in seconds."""
+    """Move the next time of each task by the ``change`` of the host's clock, in seconds.
+
+    A task that has run since then has its next time by the new clock already. So no time is moved
+    beyond one interval.
+    """
     logs.write(log, logging.WARNING, "the clock was set", seconds=round(change, 3))
     for job in scheduler.get_jobs():
-        job.modify(next_run_time=job.next_run_time + timedelta(seconds=change))
+        moved = job.next_run_time + timedelta(seconds=change)
+        job.modify(next_run_time=min(moved, utc_now() + job.trigger.interval))
 
 
 def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:

@@ -189,6 +189,18 @@ def test_a_clock_set_back_stops_no_task(monkeypatch):
         scheduler.shutdown()
 
 
+def test_a_task_that_ran_meanwhile_is_not_moved_again():
+    """A task has its next time by the new clock, if it ran before the change was noticed."""
+    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler.start(paused=True)
+    try:
+        job = scheduler.add_job(print, "interval", seconds=15)
+        follow_clock(scheduler, 3600)
+        assert job.next_run_time <= datetime.now(UTC) + timedelta(seconds=15)
+    finally:
+        scheduler.shutdown()
+
+
 def test_a_set_clock_is_noticed(monkeypatch):
     """The monotonic clock shows that the host's clock was set, and by how much."""
     changes, offsets = [], iter([0, 0, 0.4, -3600, -3600, 7200])
