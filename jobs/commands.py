@@ -202,6 +202,8 @@ def resume(accept_loss: bool, as_json: bool) -> None:
     ended = "counting was not refused" if done.refusal is None else "counting goes on"
     text = f"{ended}: {_corrected(done.buckets, done.correction)}"
     show(asdict(done), text, as_json=as_json)
+    if done.uncounted:
+        warn(f"{done.uncounted} events of months with lost events stay uncounted")
 
 
 def _corrected(buckets: int, correction: int | None) -> str:

@@ -204,7 +204,12 @@ class _Progress:
         done = replace(self.run, outcome="done")
 
         def finish(connection: Connection) -> Run:
-            connection.execute(sa.update(rollup_state).values(last_finished=database_now()))
+            # A candidate that is still stored waits for nothing, or is of another server.
+            connection.execute(
+                sa.update(rollup_state).values(
+                    last_finished=database_now(), candidate=None, writers=None
+                )
+            )
             return done if done.id is None else record_run(connection, done)
 
         self.run = self._write(finish)

@@ -112,8 +112,11 @@ def _rebuild(database: Database, months: Months, *, force: bool, on_step: OnStep
     raise RefusedError("other rebuilds keep changing numbers; run this again when they have ended")
 
 
-def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> int:
-    """Store each table's difference in a temporary table; returns the corrections so far."""
+def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> tuple[int, Scope]:
+    """Store each table's difference in a temporary table.
+
+    Returns the corrections so far, and the months that were compared.
+    """
     # The nodes of a cluster share no snapshot, so on a cluster the lock makes runs wait.
     before: int = read_state(connection, lock=is_citus(connection)).corrections
     scope = months(connection)
@@ -123,7 +126,7 @@ def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> int:
         if summary.source is None:
             _store_deltas(connection, summary, scope)
     on_step(len(SUMMARY_TABLES), STEPS)
-    return before
+    return before, scope
 
 
 def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) -> None:
@@ -133,12 +136,17 @@ def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) 
     connection.execute(sa.insert(_deltas(summary)).from_select([*summary.keys, "delta"], rows))
 
 
-def _apply(connection: Connection, before: int, *, months: Months, force: bool) -> Rebuilt | None:
-    """Add the differences; returns ``None`` if another rebuild has changed numbers meanwhile."""
-    if read_state(connection, lock=True).corrections != before:
+def _apply(
+    connection: Connection, computed: tuple[int, Scope], *, months: Months, force: bool
+) -> Rebuilt | None:
+    """Add the differences; returns ``None`` if they are out of date, so that none may be added.
+
+    Another rebuild may have changed numbers meanwhile. Or a purge has begun with a month: the
+    differences may have been computed partly before and partly after it.
+    """
+    before, scope = computed
+    if read_state(connection, lock=True).corrections != before or months(connection) != scope:
         return None
-    # Checked again, because a purge may have run since the differences were computed.
-    scope = months(connection)
     if not force:
         _refuse_lost_events(connection)
     buckets = 0

@@ -44,11 +44,15 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 
 @dataclass(frozen=True)
 class Resumed:
-    """The refusal that ended, if there was one, and the corrections."""
+    """The refusal that ended, if there was one, and the corrections.
+
+    ``uncounted``: kept events of months with an accepted loss, which stay uncounted.
+    """
 
     refusal: str | None
     buckets: int
     correction: int | None
+    uncounted: int
 
 
 def resume(
@@ -72,8 +76,8 @@ def resume(
         refusal = read_state(connection).refusal
     database.write(_settle_ids, lock_seconds=WAIT_SECONDS)
     rebuilt = _rebuild(database, on_step, accept_loss=accept_loss)
-    database.write(partial(_end, accept_loss=accept_loss))
-    return Resumed(refusal, rebuilt.buckets, rebuilt.correction)
+    uncounted = database.write(partial(_end, accept_loss=accept_loss))
+    return Resumed(refusal, rebuilt.buckets, rebuilt.correction, uncounted)
 
 
 def _settle_ids(connection: Connection) -> None:
@@ -130,8 +134,10 @@ def _record_as_purged(connection: Connection, lost: Mapping[date, int]) -> None:
     )
 
 
-def _end(connection: Connection, *, accept_loss: bool) -> None:
+def _end(connection: Connection, *, accept_loss: bool) -> int:
+    """End the refusal; returns the number of kept events that stay uncounted."""
     state = read_state(connection, lock=True)
+    uncounted = 0
     for month, (stored, kept, purged) in _purged_totals(connection, state.watermark).items():
         if stored == kept + purged:
             continue
@@ -141,12 +147,15 @@ def _end(connection: Connection, *, accept_loss: bool) -> None:
                 f" numbers do not add up: {stored} events are counted, {kept} are kept and {purged}"
                 " were purged. `flask rollup resume --accept-loss` keeps the numbers as they are"
             )
+        uncounted += max(kept + purged - stored, 0)
         here = purged_months.c.month == month
         events = max(stored - kept, 0)
         connection.execute(sa.update(purged_months).where(here).values(events=events))
     note_newest(connection, state.watermark)
-    connection.execute(sa.update(rollup_state).values(refusal=None))
+    # A candidate may be of another server, whose writers mean nothing here.
+    connection.execute(sa.update(rollup_state).values(refusal=None, candidate=None, writers=None))
     checked_newest_id(connection, read_state(connection))
+    return uncounted
 
 
 def _purged_totals(connection: Connection, watermark: int) -> dict[date, tuple[int, int, int]]:

@@ -154,6 +154,18 @@ def test_an_accepted_loss_keeps_the_numbers(counted, roll_up, flask, issue):
     resume(counted)  # the totals of the purged month add up
 
 
+@on_postgresql
+def test_an_accepted_loss_says_how_many_stay_uncounted(counted, roll_up, flask, issue):
+    """Events of a month with an accepted loss are not counted, and the command says so."""
+    execute(counted, delete(issuance_events).where(issuance_events.c.id > 5))
+    set_sequence(counted, 5)
+    issue(AT, times=4, tenant="org-b")
+    refuse(roll_up)
+    done = flask("rollup", "resume", "--accept-loss", "--json")
+    assert (done.returncode, json.loads(done.stdout)["uncounted"]) == (0, 4)
+    assert "4 events of months with lost events stay uncounted" in done.stderr
+
+
 def test_a_restore_of_both_parts_ends_in_exact_numbers(counted, roll_up, issue, flask):
     """Once the lost events are back, resume ends the refusal without an option."""
     with counted.reading() as connection:
