@@ -14,7 +14,7 @@ import sqlite3
 import subprocess  # nosec B404  # each call gives its reason, to S603
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -81,6 +81,8 @@ def backup(database: Database, file: Path, *, overwrite: bool = False) -> Backup
 def _refuse_target(database: Database, file: Path, *, overwrite: bool) -> None:
     if file.is_dir():
         raise RefusedError(f"{file} is a folder: name a file")
+    if file.exists() and not file.is_file():
+        raise RefusedError(f"{file} is not a regular file: name another file")
     if not file.parent.is_dir():
         raise RefusedError(f"the folder {file.parent} does not exist: create it first")
     # A write-ahead log that belongs to another file would be applied to the copy.
@@ -126,13 +128,12 @@ def _new_file(file: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def _rename_new(copy: Path, file: Path) -> None:
     """Rename, unless another process has created ``file`` meanwhile."""
-    with suppress(PermissionError, NotImplementedError):  # a file system without hard links
-        try:
-            os.link(copy, file)
-        except FileExistsError:
-            raise RefusedError(f"{file} was created meanwhile: name another file") from None
-        return
-    copy.rename(file)
+    try:
+        os.link(copy, file)
+    except FileExistsError:
+        raise RefusedError(f"{file} was created meanwhile: name another file") from None
+    except (OSError, NotImplementedError):  # a file system without hard links
+        copy.rename(file)
 
 
 def _vacuum_into(database: Database, copy: Path, revision: str) -> None:

@@ -129,6 +129,15 @@ def test_an_existing_file_is_not_replaced_unasked(database, flask, tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_a_pipe_or_a_device_is_never_replaced(database, flask, tmp_path):
+    """A file that is not a regular one is refused, even with --overwrite."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused = flask("db", "backup", str(pipe), "--overwrite")
+    assert "not a regular file" in refused.stderr
+    assert pipe.is_fifo()
+
+
 def test_a_backup_is_private_and_leaves_nothing_else(database, tmp_path):
     """Only the owner can read the file, and no other file stays."""
     before = {*tmp_path.iterdir()}
