@@ -174,6 +174,8 @@ def _usable_key(member: Any) -> list[PyJWK]:
     kid = member.get("kid") if isinstance(member, dict) else None
     if not isinstance(kid, str) or not kid or member.get("use", "sig") != "sig":
         return []
+    if "d" in member:  # a private key: every reader of the set could sign with it
+        return []
     # The algorithm of a curve is its own. An RSA key without one verifies all of RSA's.
     is_any_rsa = member.get("kty") == "RSA" and not member.get("alg")
     try:

@@ -300,3 +300,10 @@ def test_a_small_rsa_key_s_own_tokens_are_401(trust):
         client = trust(provider)
         assert status(client, RSA.token()) == 200
         assert status(client, weak.token()) == 401
+
+
+@every_key
+def test_a_private_key_in_a_set_verifies_nothing(trust, ours):
+    """Every reader of the set could sign with a private key, so no token is trusted by it."""
+    with serving(ours.jwk(d="AAAA"), STRANGER.jwk()) as provider:
+        assert status(trust(provider), ours.token()) == 401
