@@ -145,7 +145,7 @@ def test_the_page_counts_the_connections_of_gunicorns_threads(monkeypatch, postg
     for name, value in environment(postgresql_url).items():
         monkeypatch.setenv(name, value)
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    workers, threads = settings["workers"], settings["threads"]
+    workers, threads = settings["workers"], settings["settings"].web_threads
     assert f"{workers} \N{MULTIPLICATION SIGN} {threads} = {workers * threads}" in PAGE.read_text()
 
 

@@ -105,9 +105,9 @@ class Database:
                 for_requests=waits is not None,
             )
         else:
-            self.engine = sqlite_engine(
-                url, pool, lock_seconds=PATIENT_SECONDS if waits else LOCK_SECONDS
-            )
+            usual = PATIENT_SECONDS if waits else LOCK_SECONDS
+            self.engine = sqlite_engine(url, pool, lock_seconds=usual)
+            self.engine.update_execution_options(usual_lock_seconds=usual)
         self.engine.update_execution_options(begin="current")
         sa.event.listen(self.engine, "begin", _begin)
         self._reader = self.engine.execution_options(begin="read", waits=waits)
@@ -238,7 +238,11 @@ class Database:
             LockedError: in a job or a command, a lock was not free in time.
         """
         if self._waits is not None:
-            return with_patience(self._waits, lambda seconds: self._write(work, seconds))
+            return with_patience(
+                self._waits,
+                lambda seconds: self._write(work, seconds),
+                one_lock=not self.is_postgresql,
+            )
         with self._naming_holders():
             return self._write(work, lock_seconds)
 
@@ -318,4 +322,5 @@ def _begin(connection: Connection) -> None:
         try:
             connection.exec_driver_sql(statement)
         finally:  # a later read may wait for longer
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(PATIENT_SECONDS * 1000)}")
+            usual = options["usual_lock_seconds"]
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(usual * 1000)}")

@@ -99,6 +99,8 @@ def fetch_batches(
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     finally:
+        if driver is not None:
+            driver.renew()  # also for the end of the transaction
         if cursor is not None and not connection.invalidated:
             cursor.close()
 

@@ -24,6 +24,8 @@ T = TypeVar("T")
 BRIEF_SECONDS = 0.3
 HURRIED_SECONDS = 0.02
 PATIENT_SECONDS = 3.5
+# The first wait where all writers take turns.
+TURN_SECONDS = 2.0
 # How long jobs and commands wait for a lock.
 LOCK_SECONDS = 30.0
 
@@ -90,13 +92,18 @@ def lock_holders(
     return [Holder(*row) for row in connection.execute(_HOLDERS, given)]
 
 
-def with_patience(waits: Waits, attempt: Callable[[float], T]) -> T:
+def with_patience(waits: Waits, attempt: Callable[[float], T], *, one_lock: bool) -> T:
     """Run ``attempt``, which waits for locks for as many seconds as its argument says.
+
+    Args:
+        one_lock: the database has one lock for all writers, as SQLite has. So a wait is usual.
 
     Raises:
         DBAPIError: a lock was not free in time, or the attempt failed.
     """
     try:
+        if one_lock:
+            return attempt(TURN_SECONDS)
         return attempt(HURRIED_SECONDS if waits.is_full else BRIEF_SECONDS)
     except DBAPIError as error:
         if not is_locked(error) or not waits.enter():

@@ -82,6 +82,7 @@ class Snapshot:
         self._is_open = True
         self._place: Place = g.pop("place")
         self._place.keep()
+        g.snapshot = self
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -117,11 +118,17 @@ def _take_place() -> None:
             raise
 
 
-def _close(_error: BaseException | None) -> None:
-    """Close the request's connection, then end its place."""
+def _close(error: BaseException | None) -> None:
+    """Close the request's connection, then end its place.
+
+    After an error, the response that would close a snapshot is not sent.
+    """
     place: Place | None = g.pop("place", None)
+    snapshot: Snapshot | None = g.pop("snapshot", None)
     try:
         _close_connection()
+        if error is not None and snapshot is not None:
+            snapshot.close()
     finally:
         if place is not None:
             place.end()

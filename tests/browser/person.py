@@ -1,10 +1,11 @@
 """A person at the browser: opens pages, reads, types, and looks into the console."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -106,6 +107,11 @@ class Person:
         return found
 
     def press(self, selector: str) -> None:
+        """Click an element, even if a refresh replaces it between the look and the click."""
+        for _ in range(9):
+            with suppress(StaleElementReferenceException):
+                self.one(selector).click()
+                return
         self.one(selector).click()
 
     def follow(self, selector: str) -> None:

@@ -324,7 +324,8 @@ def test_the_jobs_run_without_their_metrics_address(ports):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports.jobs))
         taken.listen()
-        with process("jobs", environ=ports.environ) as jobs:
+        # For runs without events.
+        with process("jobs", environ=ports.environ | {"LOG_LEVEL": "DEBUG"}) as jobs:
             poll(jobs.log.read_text, lambda text: text.count('"rollup"') > 1)
             assert jobs.log.read_text().count("Address already in use") == 1
             taken.close()

@@ -48,7 +48,10 @@ def request(line, headers, rest=b""):
 
 
 CHUNKED = {"Transfer-Encoding": "chunked"}
-WRITER = bearer(scope="events:write agents:write") | {"Content-Type": "application/json"}
+# The tests may run long after this module is imported.
+WRITER = bearer(scope="events:write agents:write", exp=4_102_444_800) | {
+    "Content-Type": "application/json"
+}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
 MALFORMED = [
     f"{SECRET}\r\n",

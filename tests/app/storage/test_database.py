@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
@@ -171,4 +172,16 @@ def test_a_reader_without_a_tenant_keeps_no_others(postgresql_url):
             return session.execute("SELECT current_setting('analytics.tenant_id')").fetchone()[0]
 
     assert [named("org-a"), named(None)] == ["org-a", ""]
+    database.dispose()
+
+
+def test_a_short_wait_for_a_lock_ends_with_its_write(sqlite_url):
+    """On SQLite, a job's later statements wait for locks as long as before."""
+    database = Database(make_url(sqlite_url))
+    wait = text("PRAGMA busy_timeout")
+    with database.reading() as connection:
+        before = connection.scalar(wait)
+    database.write(lambda connection: None, lock_seconds=1)
+    with database.reading() as connection:
+        assert connection.scalar(wait) == before
     database.dispose()

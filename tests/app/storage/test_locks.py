@@ -143,11 +143,11 @@ def test_without_a_slot_nothing_waits_patiently():
         raise _locked()
 
     with pytest.raises(type(_locked())):
-        with_patience(waits, attempt)
+        with_patience(waits, attempt, one_lock=False)
     assert seconds == [locks.BRIEF_SECONDS, locks.PATIENT_SECONDS]
     assert waits.enter()
     with pytest.raises(type(_locked())):
-        with_patience(waits, attempt)
+        with_patience(waits, attempt, one_lock=False)
     assert seconds[2:] == [locks.HURRIED_SECONDS]
     assert not waits.enter()  # the slot of this test is still taken, and no other
 

@@ -162,6 +162,7 @@ def test_both_processes_send_their_spans_before_they_end(sqlite_url):
             PORT=str(port),
             TRACING="1",
             ROLLUP_INTERVAL_SECONDS="1",
+            LOG_LEVEL="DEBUG",  # for runs without events
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}",
         )
         with (
