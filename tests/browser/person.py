@@ -108,11 +108,18 @@ class Person:
 
     def press(self, selector: str) -> None:
         """Click an element, even if a refresh replaces it between the look and the click."""
+        self._patiently(selector, WebElement.click)
+
+    def write(self, selector: str, text: str) -> None:
+        """Type into an element, even if a refresh replaces it before the first key."""
+        self._patiently(selector, lambda element: element.send_keys(text))
+
+    def _patiently(self, selector: str, act: Callable[[WebElement], None]) -> None:
         for _ in range(9):
             with suppress(StaleElementReferenceException):
-                self.one(selector).click()
+                act(self.one(selector))
                 return
-        self.one(selector).click()
+        act(self.one(selector))
 
     def follow(self, selector: str) -> None:
         """Click on what leads to another page, and wait for it."""

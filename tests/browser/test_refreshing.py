@@ -71,7 +71,7 @@ def test_nothing_changes_under_who_types_or_reads(hurried, site, selector):
 
 def test_what_was_typed_or_chosen_survives_a_refresh(hurried, site):
     """Numbers change beside a form with a text or a choice that was not sent yet."""
-    hurried.one("[name=q]").send_keys("agent")
+    hurried.write("[name=q]", "agent")
     for name, value in (("months", "3"), ("sort", "id")):
         hurried.press(f"[name={name}] option[value='{value}']")
     hurried.evaluate("document.activeElement.blur()")
