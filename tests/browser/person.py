@@ -5,7 +5,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -115,8 +119,8 @@ class Person:
         self._patiently(selector, lambda element: element.send_keys(text))
 
     def _patiently(self, selector: str, act: Callable[[WebElement], None]) -> None:
-        for _ in range(9):
-            with suppress(StaleElementReferenceException):
+        for _ in range(99):
+            with suppress(StaleElementReferenceException, ElementNotInteractableException):
                 act(self.one(selector))
                 return
         act(self.one(selector))
