@@ -82,7 +82,7 @@ class Snapshot:
         self._is_open = True
         self._place: Place = g.pop("place")
         self._place.keep()
-        g.snapshot = self
+        g.kept = self
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -124,7 +124,7 @@ def _close(error: BaseException | None) -> None:
     After an error, the response that would close a snapshot is not sent.
     """
     place: Place | None = g.pop("place", None)
-    snapshot: Snapshot | None = g.pop("snapshot", None)
+    snapshot: Snapshot | None = g.pop("kept", None)
     try:
         _close_connection()
         if error is not None and snapshot is not None:
