@@ -11,7 +11,6 @@ from app.errors import UnavailableError
 
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 _LOCK_NOT_AVAILABLE, _QUERY_CANCELED = "55P03", "57014"
-_LOCK_NOT_AVAILABLE, _QUERY_CANCELED = "55P03", "57014"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 _FROZEN_TOO_LONG = "25P03"
 # The causes in this order: a standby before its promotion; a database before its migration; a

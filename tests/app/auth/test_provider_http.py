@@ -113,7 +113,7 @@ def test_no_connection_has_its_cause():
 
 
 def test_tls_against_plain_http_has_its_cause():
-    """A provider that does not speak TLS is told apart from an invalid certificate."""
+    """A provider without TLS has another cause than an invalid certificate."""
     with serving() as plain:
         assert failure(plain.url.replace("http:", "https:")) == "TLS"
 

@@ -98,7 +98,7 @@ def test_the_answer_does_not_tell_the_cause(client, cause):
 
 
 def test_a_missing_credential_has_its_own_cause(client, lines):
-    """A request without a token is told apart from one with an invalid token."""
+    """A request without a token has another cause than an invalid token."""
     client.get(READ)
     client.get(READ, headers={"Authorization": "Basic Y2xpZW50OnNlY3JldA=="})
     assert [line["cause"] for line in lines()] == ["no token", "authorization header"]

@@ -76,7 +76,7 @@ def test_a_pipe_ends_with_its_last_line() -> None:
 
 
 def test_a_slow_pipe_reports_its_silence() -> None:
-    """While a pipe has no data, the reader is told the seconds of silence."""
+    """While a pipe has no data, the reader receives the seconds of silence."""
     ours, theirs = os.pipe()
     silences: list[float] = []
 

@@ -248,7 +248,7 @@ def test_a_sequence_in_blocks_keeps_counting_refused(counted, roll_up, flask):
 
 @pytest.mark.slow
 def test_only_the_owner_may_move_the_sequence(postgresql):
-    """The role of the jobs is told to run resume as the owner."""
+    """The error for the role of the jobs says to run resume as the owner."""
     with deployed(postgresql) as deployment:
         owner, jobs = deployment.connect("owner"), deployment.database("job")
         for number in range(3):

@@ -138,7 +138,7 @@ def test_a_failed_request_of_a_sign_in_has_its_cause(lost_browser, stand_in, cap
 
 
 def test_an_unreachable_provider_has_its_cause(visit, issuer, caplog):
-    """A refused connection and an unknown name are told apart."""
+    """A refused connection and an unknown name have different causes."""
     caplog.set_level(logging.INFO)
     places = [f"http://127.0.0.1:{free_port()}", "http://idp.invalid"]
     for place_of_provider in places:
