@@ -29,7 +29,7 @@ NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|{THEIR_NAME}|\b(?:{'|'.join(THEI
 # asking who calls.
 PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
-VARIABLES = {"agentId": "agent-of-both"}
+VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA"}
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
 BODIES = {
@@ -74,7 +74,7 @@ CLAIMS = [
     *("tenantId", "tenant_id", "tenant", "organizationId", "organization", "org_id", "org"),
     *("sub", "client_id", "azp", "ORGANIZATION_ID", "organization_id ", "scp", "permissions"),
 ]
-WRITING = "events:write agents:write"
+WRITING = "events:write agents:write analytics:admin"
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 

@@ -1,5 +1,6 @@
 """Schemas: the bodies of the API's responses. The OpenAPI document is made from these types."""
 
+from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -68,6 +69,43 @@ class AgentName(ResponseBody):
 
     agent_id: Id
     name: Name | None
+
+
+class Key(ResponseBody):
+    """An API key, without its secret. ``lastUsed`` is a UTC day.
+
+    An instant that is null has not come: the key does not expire, or is not revoked.
+    """
+
+    id: str
+    prefix: str
+    scopes: list[str]
+    note: str | None
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    last_used: date | None
+
+
+class NewKey(ResponseBody):
+    """A new API key. Only this response has the whole ``key``."""
+
+    key: str
+    id: str
+    prefix: str
+    scopes: list[str]
+    note: str | None
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    last_used: date | None
+
+
+class KeyList(ResponseBody):
+    """The API keys of the organization: usable ones first, then the newest first."""
+
+    tenant_id: Id
+    data: list[Key]
 
 
 class NamesReceipt(ResponseBody):
