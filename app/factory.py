@@ -12,7 +12,7 @@ from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
 from app.web import context, cors, errors, own_address, rate_limit, request_log
-from app.web.api import agents, docs, events, health, keys, reports
+from app.web.api import agents, docs, events, handshakes, health, keys, reports
 from app.web.pages import dashboard, files, formatting, sessions, signin
 
 
@@ -59,6 +59,7 @@ def create_app(
     tokens.init_app(app, settings)
     api_key_verifier.init_app(app, database, clock)
     rate_limit.init_app(app, settings)
+    handshakes.init_app(app)
     cors.init_app(app, settings)
     docs.init_app(app)
     for blueprint in (
