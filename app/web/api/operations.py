@@ -16,6 +16,7 @@ from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
+from app.intake.formats import FORMATS
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
 from app.reports.trend import DayCount
@@ -158,6 +159,19 @@ INVALID = _query(
     {"type": "string", "enum": ["skip"]},
     "skip",
 )
+FORMAT = _query(
+    "format",
+    "The format of a provider's log, as `flask events import` has it. Without it the body has"
+    " events of this service, or CloudEvents.",
+    {"type": "string", "enum": sorted(FORMATS)},
+    "ndjson",
+)
+ZONE = _query(
+    "zone",
+    "With `format`: the time zone of times without an offset.",
+    {"type": "string"},
+    "Europe/Berlin",
+)
 BOM = _query(
     "bom",
     "Begin CSV with a byte order mark, so that spreadsheets read it as UTF-8.",
@@ -282,7 +296,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
         "events.post_events": Operation(
             Receipt(2, 1, 1),
             status=202,
-            parameters=(INVALID, ENCODING),
+            parameters=(FORMAT, ZONE, INVALID, ENCODING),
             errors=WRITE_ERRORS,
             request_body=_event_body(settings),
             scope=EVENTS_WRITE,

@@ -119,12 +119,17 @@ Tabular = TokenTrend | AgentActivity | AgentUsage
 
 
 class Receipt(ResponseBody):
-    """The outcome of a batch. ``rejected`` is present when invalid events may be skipped."""
+    """The outcome of a batch.
+
+    ``rejected`` is present when invalid events may be skipped. ``skipped`` is present with a
+    ``format``: the number of records that are not issuances, by reason.
+    """
 
     received: Count
     accepted: Count
     duplicates: Count
     rejected: list[EventError] | UnsetType = UNSET
+    skipped: dict[str, Count] | UnsetType = UNSET
 
 
 class Health(ResponseBody):
