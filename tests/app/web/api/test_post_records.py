@@ -344,6 +344,13 @@ def test_lines_are_limited(send, monkeypatch):
     assert (answer.status_code, answer.json["details"]) == (413, {"maxLines": 100})
 
 
+def test_the_time_to_read_a_body_is_limited(send, monkeypatch):
+    """Records of nothing but brackets would take a minute, in any format."""
+    monkeypatch.setattr("app.web.api.records.MAX_SECONDS", 0)
+    answer = send(lines(NOISE))
+    assert (answer.status_code, answer.json["details"]) == (413, {"maxSeconds": 0})
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
