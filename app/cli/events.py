@@ -134,7 +134,7 @@ def _import(  # noqa: PLR0913 - the options of the command
         del result["skipped"]  # the service's own events have nothing to skip
     text = import_report.summary(done, is_trial=dry_run)
     if dry_run:
-        result |= trial.result()
+        result |= trial.result() | {"refusals": refusals.listed()}
         text = "\n".join([text, *trial.lines()])
     show(result, text, as_json=as_json)
     sys.exit(1 if done.refused or damaged else 0)

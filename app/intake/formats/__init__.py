@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from app.intake.events import Batch, InvalidEvent, make_event
-from app.intake.formats.base import Format, Header, Options, Record, Skipped
+from app.intake.formats.base import NATIVE_NAMES, Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
 from app.intake.formats.mapped import load_mapping
 from app.intake.formats.native import read_native
@@ -29,12 +29,8 @@ def _shipped(name: str) -> Format:
 
 # The service's own events.
 NATIVE: dict[str, Format] = {
-    one.name: one
-    for one in (
-        Format("native", read_native),
-        Format("ndjson", read_ndjson),
-        Format("csv", read_csv),
-    )
+    name: Format(name, read)
+    for name, read in zip(NATIVE_NAMES, (read_native, read_ndjson, read_csv), strict=True)
 }
 FORMATS: dict[str, Format] = NATIVE | {
     name: _shipped(name)
