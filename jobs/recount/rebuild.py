@@ -10,6 +10,10 @@ A recount is right only if the raw events are all there. Each independent table 
 If these tables agree on a tenant's month, and fewer raw events are left than they count, then raw
 events are lost, and the rebuild refuses. If the tables disagree, a number was changed by hand, and
 the recount decides.
+
+A resume is stricter, because events may be uncounted after a refusal. As many uncounted events as
+lost ones leave the total of the month as it is. So a resume takes events for lost if the tables
+agree on the month, and any bucket of it has fewer raw events than it counts.
 """
 
 import getpass
@@ -22,13 +26,13 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Connection, Select, Table
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
 from app.storage.citus import is_citus
 from app.storage.database import Database
-from app.storage.tables import rollup_corrections, rollup_state
+from app.storage.tables import Id, purged_months, rollup_corrections, rollup_state
 from app.storage.types import database_now
 from jobs.counting.state import read_state
 from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
@@ -41,22 +45,31 @@ STEPS = len(SUMMARY_TABLES) + 1
 
 OnStep = Callable[[int, int], None]
 Months = Callable[[Connection], Scope]
+# Called with the differences, before they are added: refuses, or takes lost events out of them.
+Heed = Callable[[Connection], "Lost | None"]
 # So many tenants' months are named in an error.
 NAMED = 3
 
 
-class LostEventsError(RefusedError):
-    """Raw events of some months are lost.
+@dataclass(frozen=True)
+class Lost:
+    """Raw events of some tenants' months that are lost, although they are counted.
 
-    Args:
-        found: the losses, in words.
-        months: the number of lost events of each month.
+    ``months``: the number of each month, at least. ``uncounted``: the number of events, at least,
+    that are left in the same tenants' months and are not counted.
     """
 
-    def __init__(self, message: str, found: str, months: Mapping[date, int]) -> None:
+    found: str
+    months: Mapping[date, int]
+    uncounted: int
+
+
+class LostEventsError(RefusedError):
+    """Raw events of some months are lost."""
+
+    def __init__(self, message: str, lost: Lost) -> None:
         super().__init__(message)
-        self.found = found
-        self.months = months
+        self.lost = lost
 
 
 @dataclass(frozen=True)
@@ -86,29 +99,40 @@ def rebuild(
         LostEventsError: raw events of a month are lost.
     """
     months = partial(_rebuildable, first=first, last=last)
-    return _rebuild(database, months, force=force, on_step=on_step)
+    heed = _ignore_lost_events if force else partial(_refuse_lost_events, strict=False)
+    return _rebuild(database, months, heed, on_step)[0]
 
 
 def rebuild_kept_months(
-    database: Database, *, on_step: OnStep = lambda _done, _all: None
-) -> Rebuilt:
+    database: Database,
+    *,
+    accept_loss: bool = False,
+    on_step: OnStep = lambda _done, _all: None,
+) -> tuple[Rebuilt, Lost | None]:
     """Make every month equal to a recount, except months whose raw events were purged.
+
+    Args:
+        accept_loss: where raw events of a tenant's month are lost, keep its numbers, and treat the
+            month as purged.
 
     Raises:
         LostEventsError: raw events of a month are lost.
     """
     months = partial(months_of, first=None, last=None)
-    return _rebuild(database, months, force=False, on_step=on_step)
+    heed = _keep_numbers if accept_loss else partial(_refuse_lost_events, strict=True)
+    return _rebuild(database, months, heed, on_step)
 
 
-def _rebuild(database: Database, months: Months, *, force: bool, on_step: OnStep) -> Rebuilt:
+def _rebuild(
+    database: Database, months: Months, heed: Heed, on_step: OnStep
+) -> tuple[Rebuilt, Lost | None]:
     compute = partial(_compute, months=months, on_step=on_step)
-    apply = partial(_apply, months=months, force=force)
+    apply = partial(_apply, months=months, heed=heed)
     for _ in range(ATTEMPTS):
-        rebuilt = database.read_then_write(compute, apply)
-        if rebuilt is not None:
+        done = database.read_then_write(compute, apply)
+        if done is not None:
             on_step(STEPS, STEPS)
-            return rebuilt
+            return done
     raise RefusedError("other rebuilds keep changing numbers; run this again when they have ended")
 
 
@@ -125,6 +149,7 @@ def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> tupl
         _deltas(summary).create(connection, checkfirst=False)
         if summary.source is None:
             _store_deltas(connection, summary, scope)
+    _LOST.create(connection, checkfirst=False)
     on_step(len(SUMMARY_TABLES), STEPS)
     return before, scope
 
@@ -137,8 +162,8 @@ def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) 
 
 
 def _apply(
-    connection: Connection, computed: tuple[int, Scope], *, months: Months, force: bool
-) -> Rebuilt | None:
+    connection: Connection, computed: tuple[int, Scope], *, months: Months, heed: Heed
+) -> tuple[Rebuilt, Lost | None] | None:
     """Add the differences; returns ``None`` if they are out of date, so that none may be added.
 
     Another rebuild may have changed numbers meanwhile. Or a purge has begun with a month: the
@@ -147,8 +172,7 @@ def _apply(
     before, scope = computed
     if read_state(connection, lock=True).corrections != before or months(connection) != scope:
         return None
-    if not force:
-        _refuse_lost_events(connection)
+    lost = heed(connection)
     buckets = 0
     for summary in SUMMARY_TABLES:
         deltas = _deltas(summary)
@@ -159,9 +183,9 @@ def _apply(
         _write_journal(connection, summary, deltas, before + 1)
         _add_deltas(connection, summary, deltas)
     if not buckets:
-        return Rebuilt(0, None)
+        return Rebuilt(0, None), lost
     connection.execute(sa.update(rollup_state).values(corrections=before + 1))
-    return Rebuilt(buckets, before + 1)
+    return Rebuilt(buckets, before + 1), lost
 
 
 def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
@@ -174,47 +198,118 @@ def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
     return months
 
 
-def _refuse_lost_events(connection: Connection) -> None:
-    """Refuse if all independent tables miss the same number of raw events in a tenant's month.
+def _ignore_lost_events(_connection: Connection) -> None:
+    """Follow the raw events, even if some are lost."""
+
+
+def _refuse_lost_events(connection: Connection, *, strict: bool) -> None:
+    lost = _lost_events(connection, strict=strict)
+    if lost is not None:
+        raise LostEventsError(
+            f"{lost.found}. Restore events and tables from one backup; --force makes the numbers"
+            " equal to the events that are left",
+            lost,
+        )
+
+
+def _keep_numbers(connection: Connection) -> Lost | None:
+    """Take the tenants' months with lost events out of the differences; their months are purged."""
+    lost = _lost_events(connection, strict=True)
+    if lost is None:
+        return None
+    pairs = sa.select(_LOST.c.tenant_id, _LOST.c.month)
+    for deltas, month in _independent():
+        lost_here = sa.tuple_(deltas.c.tenant_id, month).in_(pairs)
+        connection.execute(sa.delete(deltas).where(lost_here))
+    events = sa.cast(sa.func.sum(_LOST.c.missing), sa.BigInteger)
+    months = sa.select(_LOST.c.month, events).group_by(_LOST.c.month)
+    connection.execute(sa.insert(purged_months).from_select(["month", "events"], months))
+    return lost
+
+
+def _lost_events(connection: Connection, *, strict: bool) -> Lost | None:
+    """Store the tenants' months with lost events in a temporary table, and sum them up.
 
     A table's total of a month is the number of raw events less the sum of its differences. So the
-    tables agree where these sums are equal.
+    tables agree where these sums are equal; the sum of a table without a difference is zero.
+
+    Args:
+        strict: events are lost if any bucket has too few, otherwise if the month has too few.
     """
     independent = list(_sums_of_months())
     sums = sa.union_all(*independent).subquery("sums")
     fewest, most = sa.func.min(sums.c.delta), sa.func.max(sums.c.delta)
-    lost = connection.execute(
-        sa.select(sums.c.tenant_id, sums.c.month, sa.cast(-most, sa.BigInteger))
+    agree = sa.and_(fewest == most, sa.or_(sa.func.count() == len(independent), most == 0))
+    fallen = sa.func.min(sums.c.fallen)
+    found = (
+        sa.select(
+            sums.c.tenant_id,
+            sums.c.month,
+            sa.cast(-fallen, sa.BigInteger),
+            sa.cast(-most, sa.BigInteger),
+        )
         .group_by(sums.c.tenant_id, sums.c.month)
-        .having(sa.func.count() == len(independent), fewest == most, most < 0)
-        .order_by(sums.c.month, sums.c.tenant_id)
-    ).all()
-    if not lost:
-        return
-    months: dict[date, int] = {}
-    for _, month, events in lost:
-        months[month] = months.get(month, 0) + events
-    names = [f"{events} of {tenant} in {month:%Y-%m}" for tenant, month, events in lost[:NAMED]]
-    if len(lost) > NAMED:
+        .having(agree, fallen < 0 if strict else most < 0)
+    )
+    connection.execute(sa.insert(_LOST).from_select([column.name for column in _LOST.c], found))
+    return _summed_up(connection)
+
+
+def _summed_up(connection: Connection) -> Lost | None:
+    month, events, missing = _LOST.c["month", "events", "missing"]
+    total = sa.cast(sa.func.sum(events), sa.BigInteger).label("total")
+    by_month = connection.execute(sa.select(month, total).group_by(month))
+    months = {row.month: row.total for row in by_month}
+    if not months:
+        return None
+    uncounted = sa.cast(sa.func.sum(events - missing), sa.BigInteger)
+    number, uncounted_events = connection.execute(sa.select(sa.func.count(), uncounted)).one()
+    first = sa.select(_LOST).order_by(month, _LOST.c.tenant_id).limit(NAMED)
+    names = [
+        f"{row.events} of {row.tenant_id} in {row.month:%Y-%m}" for row in connection.execute(first)
+    ]
+    if number > NAMED:
         names.append(f"{sum(months.values())} in all")
     found = f"raw events are lost that every summary table counts: {', '.join(names)}"
-    raise LostEventsError(
-        f"{found}. Restore events and tables from one backup; --force makes the numbers equal to"
-        " the events that are left",
-        found,
-        months,
-    )
+    return Lost(found, months, uncounted_events)
 
 
-def _sums_of_months() -> Iterator[Select[Any]]:
-    """The differences of each independent table, summed for each tenant and month."""
+def _independent() -> Iterator[tuple[Table, ColumnElement[date]]]:
+    """The tables that are recounted from raw events: their differences, and the month of each."""
     for summary in SUMMARY_TABLES:
         deltas = _deltas(summary)
         month = summary.month(deltas)
         if summary.source is None and month is not None:
-            month = month.label("month")
-            delta = sa.func.sum(deltas.c.delta).label("delta")
-            yield sa.select(deltas.c.tenant_id, month, delta).group_by(deltas.c.tenant_id, month)
+            yield deltas, month
+
+
+def _sums_of_months() -> Iterator[Select[Any]]:
+    """The differences of each independent table, summed for each tenant and month.
+
+    ``fallen`` is the sum of those where raw events are missing.
+    """
+    for deltas, month in _independent():
+        delta = deltas.c.delta
+        columns = {
+            "tenant_id": deltas.c.tenant_id,
+            "month": month,
+            "delta": sa.func.sum(delta),
+            "fallen": sa.func.sum(sa.case((delta < 0, delta), else_=0)),
+        }
+        named = (column.label(name) for name, column in columns.items())
+        yield sa.select(*named).group_by(deltas.c.tenant_id, month)
+
+
+# The tenants' months with lost events: their number at least, and how many the month has too few.
+_LOST = Table(
+    "lost_events",
+    sa.MetaData(),
+    Column("tenant_id", Id, nullable=False),
+    Column("month", sa.Date, nullable=False),
+    Column("events", sa.BigInteger, nullable=False),
+    Column("missing", sa.BigInteger, nullable=False),
+    prefixes=["TEMPORARY"],
+)
 
 
 def _deltas(summary: SummaryTable) -> Table:
