@@ -6,38 +6,31 @@ because runs only add as well. A rebuild starts again if another rebuild has cha
 the differences were computed. A table with a source is compared with that source in the short
 transaction, after the source is repaired.
 
-A recount is right only if the raw events are all there. Each independent table counts every event.
-If these tables agree on a tenant's month, and fewer raw events are left than they count, then raw
-events are lost, and the rebuild refuses. If the tables disagree, a number was changed by hand, and
-the recount decides.
-
-A resume is stricter, because events may be uncounted after a refusal. As many uncounted events as
-lost ones leave the total of the month as it is. So a resume takes events for lost if the tables
-agree on the month, and any bucket of it has fewer raw events than it counts.
+A recount is right only if the raw events are all there: see ``jobs.recount.lost``.
 """
 
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
 from app.storage.citus import is_citus
 from app.storage.database import Database
-from app.storage.tables import Id, purged_months, rollup_corrections, rollup_state
+from app.storage.tables import rollup_corrections, rollup_state
 from app.storage.types import database_now
 from jobs.counting.state import read_state
 from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
-from jobs.recount.difference import Scope, difference
+from jobs.recount.difference import Scope, deltas_of, difference
 from jobs.recount.difference import scope as months_of
+from jobs.recount.lost import Lost, keep_numbers, refuse_lost_events
 
 ATTEMPTS = 5
 # Each table's difference, then the transaction that adds them all.
@@ -45,31 +38,8 @@ STEPS = len(SUMMARY_TABLES) + 1
 
 OnStep = Callable[[int, int], None]
 Months = Callable[[Connection], Scope]
-# Called with the differences, before they are added: refuses, or takes lost events out of them.
-Heed = Callable[[Connection], "Lost | None"]
-# So many tenants' months are named in an error.
-NAMED = 3
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Raw events of some tenants' months that are lost, although they are counted.
-
-    ``months``: the number of each month, at least. ``uncounted``: the number of events, at least,
-    that are left in the same tenants' months and are not counted.
-    """
-
-    found: str
-    months: Mapping[date, int]
-    uncounted: int
-
-
-class LostEventsError(RefusedError):
-    """Raw events of some months are lost."""
-
-    def __init__(self, message: str, lost: Lost) -> None:
-        super().__init__(message)
-        self.lost = lost
+# Called before the differences are added: refuses lost events, or takes them out.
+Heed = Callable[[Connection], Lost | None]
 
 
 @dataclass(frozen=True)
@@ -99,8 +69,7 @@ def rebuild(
         LostEventsError: raw events of a month are lost.
     """
     months = partial(_rebuildable, first=first, last=last)
-    heed = _ignore_lost_events if force else partial(_refuse_lost_events, strict=False)
-    return _rebuild(database, months, heed, on_step)[0]
+    return _rebuild(database, months, _follow if force else refuse_lost_events, on_step)[0]
 
 
 def rebuild_kept_months(
@@ -119,7 +88,7 @@ def rebuild_kept_months(
         LostEventsError: raw events of a month are lost.
     """
     months = partial(months_of, first=None, last=None)
-    heed = _keep_numbers if accept_loss else partial(_refuse_lost_events, strict=True)
+    heed = keep_numbers if accept_loss else partial(refuse_lost_events, strict=True)
     return _rebuild(database, months, heed, on_step)
 
 
@@ -146,10 +115,9 @@ def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> tupl
     scope = months(connection)
     for done, summary in enumerate(SUMMARY_TABLES):
         on_step(done, STEPS)
-        _deltas(summary).create(connection, checkfirst=False)
+        deltas_of(summary).create(connection, checkfirst=False)
         if summary.source is None:
             _store_deltas(connection, summary, scope)
-    _LOST.create(connection, checkfirst=False)
     on_step(len(SUMMARY_TABLES), STEPS)
     return before, scope
 
@@ -158,7 +126,7 @@ def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) 
     found = difference(summary, months.ranges).subquery()
     keys = [found.c[name] for name in summary.keys]
     rows = sa.select(*keys, found.c.recounted - found.c.stored)
-    connection.execute(sa.insert(_deltas(summary)).from_select([*summary.keys, "delta"], rows))
+    connection.execute(sa.insert(deltas_of(summary)).from_select([*summary.keys, "delta"], rows))
 
 
 def _apply(
@@ -175,7 +143,7 @@ def _apply(
     lost = heed(connection)
     buckets = 0
     for summary in SUMMARY_TABLES:
-        deltas = _deltas(summary)
+        deltas = deltas_of(summary)
         if summary.source is not None:
             _store_deltas(connection, summary, scope)
         buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
@@ -188,6 +156,10 @@ def _apply(
     return Rebuilt(buckets, before + 1), lost
 
 
+def _follow(_connection: Connection) -> None:
+    """Heed no lost events: the raw events that are left decide."""
+
+
 def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
     months = months_of(connection, first, last)
     if months.purged:
@@ -196,128 +168,6 @@ def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
             f"these months cannot be rebuilt, because raw events were purged: {names}"
         )
     return months
-
-
-def _ignore_lost_events(_connection: Connection) -> None:
-    """Follow the raw events, even if some are lost."""
-
-
-def _refuse_lost_events(connection: Connection, *, strict: bool) -> None:
-    lost = _lost_events(connection, strict=strict)
-    if lost is not None:
-        raise LostEventsError(
-            f"{lost.found}. Restore events and tables from one backup; --force makes the numbers"
-            " equal to the events that are left",
-            lost,
-        )
-
-
-def _keep_numbers(connection: Connection) -> Lost | None:
-    """Take the tenants' months with lost events out of the differences; their months are purged."""
-    lost = _lost_events(connection, strict=True)
-    if lost is None:
-        return None
-    pairs = sa.select(_LOST.c.tenant_id, _LOST.c.month)
-    for deltas, month in _independent():
-        lost_here = sa.tuple_(deltas.c.tenant_id, month).in_(pairs)
-        connection.execute(sa.delete(deltas).where(lost_here))
-    events = sa.cast(sa.func.sum(_LOST.c.missing), sa.BigInteger)
-    months = sa.select(_LOST.c.month, events).group_by(_LOST.c.month)
-    connection.execute(sa.insert(purged_months).from_select(["month", "events"], months))
-    return lost
-
-
-def _lost_events(connection: Connection, *, strict: bool) -> Lost | None:
-    """Store the tenants' months with lost events in a temporary table, and sum them up.
-
-    A table's total of a month is the number of raw events less the sum of its differences. So the
-    tables agree where these sums are equal; the sum of a table without a difference is zero.
-
-    Args:
-        strict: events are lost if any bucket has too few, otherwise if the month has too few.
-    """
-    independent = list(_sums_of_months())
-    sums = sa.union_all(*independent).subquery("sums")
-    fewest, most = sa.func.min(sums.c.delta), sa.func.max(sums.c.delta)
-    agree = sa.and_(fewest == most, sa.or_(sa.func.count() == len(independent), most == 0))
-    fallen = sa.func.min(sums.c.fallen)
-    found = (
-        sa.select(
-            sums.c.tenant_id,
-            sums.c.month,
-            sa.cast(-fallen, sa.BigInteger),
-            sa.cast(-most, sa.BigInteger),
-        )
-        .group_by(sums.c.tenant_id, sums.c.month)
-        .having(agree, fallen < 0 if strict else most < 0)
-    )
-    connection.execute(sa.insert(_LOST).from_select([column.name for column in _LOST.c], found))
-    return _summed_up(connection)
-
-
-def _summed_up(connection: Connection) -> Lost | None:
-    month, events, missing = _LOST.c["month", "events", "missing"]
-    total = sa.cast(sa.func.sum(events), sa.BigInteger).label("total")
-    by_month = connection.execute(sa.select(month, total).group_by(month))
-    months = {row.month: row.total for row in by_month}
-    if not months:
-        return None
-    uncounted = sa.cast(sa.func.sum(events - missing), sa.BigInteger)
-    number, uncounted_events = connection.execute(sa.select(sa.func.count(), uncounted)).one()
-    first = sa.select(_LOST).order_by(month, _LOST.c.tenant_id).limit(NAMED)
-    names = [
-        f"{row.events} of {row.tenant_id} in {row.month:%Y-%m}" for row in connection.execute(first)
-    ]
-    if number > NAMED:
-        names.append(f"{sum(months.values())} in all")
-    found = f"raw events are lost that every summary table counts: {', '.join(names)}"
-    return Lost(found, months, uncounted_events)
-
-
-def _independent() -> Iterator[tuple[Table, ColumnElement[date]]]:
-    """The tables that are recounted from raw events: their differences, and the month of each."""
-    for summary in SUMMARY_TABLES:
-        deltas = _deltas(summary)
-        month = summary.month(deltas)
-        if summary.source is None and month is not None:
-            yield deltas, month
-
-
-def _sums_of_months() -> Iterator[Select[Any]]:
-    """The differences of each independent table, summed for each tenant and month.
-
-    ``fallen`` is the sum of those where raw events are missing.
-    """
-    for deltas, month in _independent():
-        delta = deltas.c.delta
-        columns = {
-            "tenant_id": deltas.c.tenant_id,
-            "month": month,
-            "delta": sa.func.sum(delta),
-            "fallen": sa.func.sum(sa.case((delta < 0, delta), else_=0)),
-        }
-        named = (column.label(name) for name, column in columns.items())
-        yield sa.select(*named).group_by(deltas.c.tenant_id, month)
-
-
-# The tenants' months with lost events: their number at least, and how many the month has too few.
-_LOST = Table(
-    "lost_events",
-    sa.MetaData(),
-    Column("tenant_id", Id, nullable=False),
-    Column("month", sa.Date, nullable=False),
-    Column("events", sa.BigInteger, nullable=False),
-    Column("missing", sa.BigInteger, nullable=False),
-    prefixes=["TEMPORARY"],
-)
-
-
-def _deltas(summary: SummaryTable) -> Table:
-    """The temporary table with one summary table's differences."""
-    keys = [Column(name, summary.table.c[name].type, nullable=False) for name in summary.keys]
-    name = f"difference_{summary.table.name}"
-    delta = Column("delta", sa.BigInteger, nullable=False)
-    return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
 
 
 def _add_empty(connection: Connection, summary: SummaryTable, deltas: Table) -> None:

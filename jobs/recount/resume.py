@@ -34,7 +34,8 @@ from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
 from jobs.counting.sequences import advance
 from jobs.counting.state import await_parts, read_state
-from jobs.recount.rebuild import Lost, LostEventsError, OnStep, Rebuilt, rebuild_kept_months
+from jobs.recount.lost import Lost, LostEventsError
+from jobs.recount.rebuild import OnStep, Rebuilt, rebuild_kept_months
 
 # How long to wait for open writers. Later writers wait as well.
 WAIT_SECONDS = 10.0
