@@ -1,12 +1,82 @@
-"""Log formats: one file for each format, and one line for each in the registry below."""
+"""Log formats: the registry of formats, and the events of a batch in any of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from pathlib import Path
 
-from app.intake.formats.base import Options, Record
+from app.intake.events import Batch, InvalidEvent, make_event
+from app.intake.formats.base import Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
+from app.intake.formats.mapped import load_mapping
+from app.intake.formats.native import read_native
 from app.intake.formats.ndjson import read_ndjson
 
-FORMATS: dict[str, Callable[[Iterator[bytes], Options], Iterator[Record]]] = {
-    "ndjson": read_ndjson,
-    "csv": read_csv,
+__all__ = ["FORMATS", "NATIVE", "Format", "Options", "load_mapping", "read_batch"]
+
+_FOLDER = Path(__file__).parent
+
+
+def _shipped(name: str) -> Format:
+    """A format of a mapping file beside this module. The file is read at the first use."""
+    loaded = cache(lambda: load_mapping(_FOLDER / f"{name}.toml"))
+
+    def read(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
+        return loaded()(lines, options)
+
+    return Format(name, read)
+
+
+# The service's own events.
+NATIVE: dict[str, Format] = {
+    one.name: one
+    for one in (
+        Format("native", read_native),
+        Format("ndjson", read_ndjson),
+        Format("csv", read_csv),
+    )
 }
+FORMATS: dict[str, Format] = NATIVE | {
+    name: _shipped(name)
+    for name in (
+        "auth0",
+        "authentik",
+        "cloudevents",
+        "cognito",
+        "duende",
+        "entra",
+        "hydra",
+        "keycloak",
+        "node-oidc-provider",
+        "okta",
+        "zitadel",
+    )
+}
+
+
+def read_batch(
+    file_format: Format, lines: Iterator[bytes], options: Options, now: datetime
+) -> Batch:
+    """Check every record of a batch.
+
+    Args:
+        lines: lines with their ends; ``app.intake.files.bounded_lines`` yields them.
+        now: the present, in UTC.
+
+    Raises:
+        ForbiddenError: an event names an organization other than ``options.tenant_id``.
+    """
+    batch = Batch()
+    for _, outcome, _ in file_format(lines, options):
+        if isinstance(outcome, Header):
+            continue
+        if isinstance(outcome, Skipped):
+            batch.skipped[outcome.reason] += 1
+            continue
+        try:
+            if isinstance(outcome, InvalidEvent):
+                raise outcome
+            batch.events.append(make_event(outcome, options.tenant_id, now))
+        except InvalidEvent as problem:
+            batch.reject(batch.received, problem)
+    return batch

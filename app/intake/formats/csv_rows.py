@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from app.dates import parse_instant
 from app.intake.events import MEMBERS, InvalidEvent, Members, check_members
-from app.intake.formats.base import Options, Record
-from app.intake.records import DelimitedRecords
+from app.intake.formats.base import Header, Options, Record
+from app.intake.records import SEPARATORS, DelimitedRecords
 
-SEPARATORS = ",;\t"
 REQUIRED = ("id", "agentId", "issuedAt")
 _COLUMNS = {name.casefold(): name for name in MEMBERS}
 
@@ -27,14 +26,37 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     records.spaced = any(name != name.strip(" ") for name in first.split(records.separator))
     header = next(iter(records), [])
     if isinstance(header, InvalidEvent):
-        yield records.number, header
+        yield records.number, header, records.text()
         return
     columns = _columns(header)
     if problem := _problem(columns, options.tenant_id):
-        yield max(records.number, 1), problem
+        yield max(records.number, 1), problem, records.text()
         return
+    yield records.number, Header(), records.text()
     for cells in records:
-        yield records.number, _members(cells, columns, records)
+        if isinstance(cells, list) and (again := _header_again(cells, options.tenant_id)):
+            columns = again
+            yield records.number, Header(), records.text()
+            continue
+        members = _members(cells, columns, records)
+        yield records.number, members, records.text()
+
+
+def _header_again(cells: list[str], tenant_id: str | None) -> list[str] | None:
+    """The columns that a row names, as the header of a second file behind the first does.
+
+    No event is taken for a header: the name of a column is no time.
+    """
+    if len(cells) < len(REQUIRED) or "issuedat" not in "".join(cells).casefold():
+        return None
+    columns = _columns(cells)
+    return None if _problem(columns, tenant_id) else columns
+
+
+def has_columns(line: bytes) -> bool:
+    """Whether a line is the header of a CSV file of events, complete or not."""
+    text = line.decode(errors="surrogateescape").rstrip("\r\n")
+    return any(len(set(_columns(text.split(one))) - {""}) > 1 for one in SEPARATORS)
 
 
 def _columns(header: Sequence[str]) -> list[str]:
@@ -91,7 +113,7 @@ def _is_event(cells: list[str], columns: list[str]) -> bool:
     if isinstance(members, InvalidEvent):
         return False
     try:
-        parse_instant(members[2])
+        parse_instant(str(members[2]))
     except ValueError:
         return False
     return True
