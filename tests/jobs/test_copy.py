@@ -359,6 +359,7 @@ def rows_of_others():
         "rollup_runs": run,
         "rollup_corrections": correction,
         "purged_months": month | {"events": 1},
+        "source_positions": {"source": "s", "place": "", "kind": "okta", "position": "{}"},
     }
 
 
