@@ -130,6 +130,24 @@ class AgentColumns(TypedColumns):
     named_at = Column(UTCDateTime, nullable=False)
 
 
+class ApiKeyColumns(TypedColumns):
+    """A key of a caller that has no tokens: its public id, and the SHA-256 of the whole key.
+
+    ``tenant_id`` is null for a key of no single organization. ``scopes`` are separated by spaces.
+    ``last_used`` is the UTC day of the last use.
+    """
+
+    id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str | None] = Column(Id, index=True)
+    sha256: Named[str] = Column(sa.Text)
+    scopes: Named[str] = Column(sa.Text)
+    note: Named[str | None] = Column(sa.Text)
+    created_at = Column(UTCDateTime, nullable=False)
+    expires_at = Column(UTCDateTime)
+    revoked_at = Column(UTCDateTime)
+    last_used = Column(sa.Date)
+
+
 class SourcePositionColumns(TypedColumns):
     """How far a followed file or a pulled log is read, and what its records were.
 
@@ -167,4 +185,5 @@ rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
 rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
+api_keys = Table("api_keys", metadata, ApiKeyColumns)
 source_positions = Table("source_positions", metadata, SourcePositionColumns)
