@@ -4,7 +4,7 @@ So a process that dies loses no record and stores none twice. Two processes may 
 each commit compares the version of the row, and the second one at a position is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -54,11 +54,17 @@ def spots(database: Database, source: str) -> list[Spot]:
 
 def create(database: Database, spot: Spot) -> Spot:
     """Store a first position, unless there is one; return the one that is stored."""
+
+    def stored() -> Spot | None:
+        return next((one for one in spots(database, spot.source) if one.place == spot.place), None)
+
+    if (found := stored()) is not None:
+        return found
     insert = postgresql.insert if database.is_postgresql else sqlite.insert
     values = {name: getattr(spot, name) for name in ("source", "place", "kind", "position")}
     statement = insert(source_positions).values(values).on_conflict_do_nothing()
     database.write(lambda connection: connection.execute(statement))
-    return next(one for one in spots(database, spot.source) if one.place == spot.place)
+    return stored() or spot
 
 
 def advance(  # noqa: PLR0913 - the parts of one commit
@@ -69,8 +75,12 @@ def advance(  # noqa: PLR0913 - the parts of one commit
     *,
     skipped: int = 0,
     refused: int = 0,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> tuple[Spot, Stored]:
     """Store events and the position behind them, both or neither.
+
+    Args:
+        before_commit: called when everything is stored and only the commit is left.
 
     Raises:
         MovedError: the position is no longer the one of ``spot``; nothing is stored.
@@ -95,6 +105,7 @@ def advance(  # noqa: PLR0913 - the parts of one commit
             "failed_at": None,
         }
         connection.execute(sa.update(source_positions).where(_is(spot)).values(values))
+        before_commit()
         return stored
 
     stored = database.write(work)
