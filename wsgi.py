@@ -6,6 +6,7 @@ from app.cli.base import version
 from app.cli.database import db
 from app.cli.demo import demo
 from app.cli.events import events
+from app.cli.keys import keys
 from app.cli.tokens import tokens
 from app.errors import SettingsError
 from app.factory import create_app
@@ -18,5 +19,5 @@ except SettingsError as error:
 
 db.add_command(copy)
 events.add_command(purge)
-for command in (db, events, rollup, tokens, demo, version):
+for command in (db, events, rollup, tokens, keys, demo, version):
     app.cli.add_command(command)

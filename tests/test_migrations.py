@@ -146,6 +146,10 @@ ROWS = {
     },
     "purged_months": {"month": "2025-12-01", "events": 5},
     "agents": {"tenant_id": "t", "agent_id": "a", "name": "\U0001f600", "named_at": AT},
+    "api_keys": {
+        "id": "k", "tenant_id": "t", "sha256": "0" * 64, "scopes": "events:write", "note": "n",
+        "created_at": AT, "expires_at": AT, "revoked_at": AT, "last_used": "2026-04-01",
+    },
 }  # fmt: skip
 
 

@@ -185,6 +185,10 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE agents SET agent_id = 'x'",
         "DELETE FROM agents",
         "TRUNCATE agents",
+        "UPDATE api_keys SET scopes = 'analytics:admin'",
+        "UPDATE api_keys SET sha256 = 'x'",
+        "UPDATE api_keys SET tenant_id = 'x'",
+        "DELETE FROM api_keys",
     ],
 )
 def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
@@ -212,6 +216,8 @@ def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
         "UPDATE alembic_version SET version_num = 'x'",
         "SELECT 1 FROM agents",
         "UPDATE agents SET name = 'x'",
+        "SELECT 1 FROM api_keys",
+        "UPDATE api_keys SET revoked_at = NULL",
     ],
 )
 def test_the_job_role_may_not_add_events_or_change_schema(untouched, statement):
@@ -232,6 +238,7 @@ def test_the_job_role_may_not_add_events_or_change_schema(untouched, statement):
         "SELECT 1 FROM daily_issuance",
         "SELECT 1 FROM rollup_state",
         "SELECT 1 FROM agents",
+        "SELECT 1 FROM api_keys",
         "INSERT INTO agents VALUES ('org-a', 'agent-1', 'n', now())",
         "SELECT last_value FROM issuance_events_id_seq",
         "SELECT nextval('issuance_events_id_seq')",

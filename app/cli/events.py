@@ -85,7 +85,9 @@ def import_events(
         f"{done.received} events: {done.accepted} stored, {done.duplicates} duplicates,"
         f" {done.refused} refused"
     )
-    show(asdict(done), text, as_json=as_json)
+    result = asdict(done)
+    del result["skipped"]
+    show(result, text, as_json=as_json)
     sys.exit(1 if done.refused or damaged else 0)
 
 

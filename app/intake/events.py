@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,15 +77,20 @@ class EventError(msgspec.Struct, frozen=True):
 
 @dataclass
 class Batch:
-    """The accepted events in their order of arrival, and the errors of the others."""
+    """The accepted events in their order of arrival, and the errors of the others.
+
+    Attributes:
+        skipped: the number of records that are not issuances, by reason; they are no errors.
+    """
 
     events: list[Event] = field(default_factory=list)
     rejected: int = 0
     errors: list[EventError] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     @property
     def received(self) -> int:
-        return len(self.events) + self.rejected
+        return len(self.events) + self.rejected + self.skipped.total()
 
     def reject(self, index: int, problem: "InvalidEvent") -> None:
         """Count a refused event, and keep its error if it is among the first hundred."""
@@ -152,8 +158,8 @@ def parse_event(item: bytes, tenant_id: str | None, now: datetime, max_bytes: in
     return event
 
 
-# An event's id, agent and instant; its organization and agent name, or None.
-Members = tuple[str, str, str, str | None, str | None]
+# An event's id, agent and instant (text, or in UTC); its organization and agent name, or None.
+Members = tuple[str, str, str | datetime, str | None, str | None]
 
 
 def make_event(members: Members, tenant_id: str | None, now: datetime) -> Event:
@@ -217,16 +223,23 @@ def _agent_name(text: str | msgspec.UnsetType | None) -> str | None:
     return text
 
 
-def _issued_at(text: str, now: datetime) -> datetime:
+def _issued_at(instant: str | datetime, now: datetime) -> datetime:
+    if isinstance(instant, datetime):
+        issued_at, problem = instant, "unusable time; it "
+    else:
+        issued_at, problem = _parsed(instant), ""
+    if issued_at < EPOCH:
+        raise InvalidEvent("issuedAt", f"{problem}is before 1970")
+    if issued_at > now + FUTURE:
+        raise InvalidEvent("issuedAt", f"{problem}is more than 5 minutes in the future")
+    return issued_at
+
+
+def _parsed(text: str) -> datetime:
     try:
-        issued_at = parse_instant(text)
+        return parse_instant(text)
     except ValueError as error:
         raise InvalidEvent("issuedAt", str(error)) from None
-    if issued_at < EPOCH:
-        raise InvalidEvent("issuedAt", "is before 1970")
-    if issued_at > now + FUTURE:
-        raise InvalidEvent("issuedAt", "is more than 5 minutes in the future")
-    return issued_at
 
 
 # An escaped NUL. Before it there may be pairs of backslashes, each an escaped backslash.

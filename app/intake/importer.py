@@ -11,6 +11,7 @@ import io
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from app.errors import ForbiddenError, ValidationError
 from app.intake.events import Event, InvalidEvent, Members, make_event
 from app.intake.files import open_lines
 from app.intake.formats import FORMATS
-from app.intake.formats.base import Options
+from app.intake.formats.base import Format, Header, Options, Skipped
 from app.intake.store import Stored, prepare_storing
 from app.storage.database import Database
 
@@ -47,12 +48,13 @@ class Refused(NamedTuple):
 
 @dataclass
 class Imported:
-    """Totals; ``received == accepted + duplicates + refused``."""
+    """Totals; ``received`` is the sum of all others."""
 
     received: int = 0
     accepted: int = 0
     duplicates: int = 0
     refused: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
@@ -78,7 +80,7 @@ class Importer:
     """Reads files of one format into the database.
 
     Args:
-        file_format: a key of ``FORMATS``.
+        file_format: a format, or the name of one in ``FORMATS``.
         tenant_id: the tenant of all events; ``None`` if each event names its own.
         max_bytes: the limit of one record of a file.
         clock: returns the present; called for every event, because a source may be a live pipe.
@@ -87,7 +89,7 @@ class Importer:
     """
 
     database: Database
-    file_format: str
+    file_format: Format | str
     tenant_id: str | None
     max_bytes: int
     clock: Callable[[], datetime]
@@ -118,8 +120,10 @@ class Importer:
         try:
             lines = open_lines(file, self.max_bytes, on_wait)
             options = Options(self.tenant_id, self.max_bytes)
-            for number, members in FORMATS[self.file_format](lines, options):
-                self._take(source, number, members, chunk)
+            for number, outcome, _ in self._format(lines, options):
+                if isinstance(outcome, Header):
+                    continue
+                self._take(source, number, outcome, chunk)
                 if len(chunk) >= enough:
                     self._store(chunk)
         except (EOFError, OSError, UnicodeError, zlib.error) as error:
@@ -130,10 +134,21 @@ class Importer:
             self._store(chunk)
             self._settle()
 
+    @property
+    def _format(self) -> Format:
+        return FORMATS[self.file_format] if isinstance(self.file_format, str) else self.file_format
+
     def _take(
-        self, source: str, number: int, members: Members | InvalidEvent, chunk: list[Event]
+        self,
+        source: str,
+        number: int,
+        members: Members | Skipped | InvalidEvent,
+        chunk: list[Event],
     ) -> None:
         self.totals.received += 1
+        if isinstance(members, Skipped):
+            self.totals.skipped[members.reason] += 1
+            return
         try:
             if isinstance(members, InvalidEvent):
                 raise members

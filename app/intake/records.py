@@ -32,6 +32,7 @@ class DelimitedRecords:
         self.spaced = False
         self.number = 0
         self.continuation: list[bytes] = []
+        self._first = b""
         self._lines = lines
         self._max_bytes = max_bytes
         self._again: deque[bytes] = deque()
@@ -52,13 +53,17 @@ class DelimitedRecords:
         while line := self._next_line():
             if not line.strip():
                 continue
-            self.number, self.continuation = self._lines_read, []
+            self.number, self.continuation, self._first = self._lines_read, [], line
             if is_longer(line, self._max_bytes):
                 yield too_large(self._max_bytes)
             elif b'"' in line:
                 yield self._quoted(line)
             else:
                 yield self._trimmed(_text(line).rstrip("\r\n").split(self.separator))
+
+    def text(self) -> bytes:
+        """The current record as it was read; only its first line if it is broken."""
+        return b"".join((self._first, *self.continuation)) if self.continuation else self._first
 
     def read_again(self) -> None:
         """Read the other lines of the current record as records: the record is broken."""

@@ -44,6 +44,10 @@ _POOLED = (
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
 )
+# Set for the session, since a read has no transaction around it. The next use sets its own key.
+_NAME_KEY = sa.select(
+    sa.func.set_config("analytics.key_id", sa.bindparam("name", type_=sa.Text), False)
+)
 # Set for this transaction only. The names are separated by a character that no id contains.
 _NAME_WRITTEN = sa.select(
     sa.func.set_config("analytics.written", sa.bindparam("names", type_=sa.Text), True)
@@ -283,6 +287,15 @@ class Database:
         """Send PostgreSQL the tenants of the rows to be written, for row-level security."""
         if self._row_security:
             connection.execute(_NAME_WRITTEN, {"names": "\x1f".join(tenant_ids)})
+
+    def write_briefly(self, work: Callable[[Connection], T], lock_seconds: float) -> T:
+        """Run ``work`` in one transaction, once, and wait for locks no longer than that."""
+        return self._write_once(self._writer_with(lock_seconds), work)
+
+    def name_key(self, connection: Connection, key_id: str) -> None:
+        """Send PostgreSQL the API key that is read or written next, for row-level security."""
+        if self._row_security:
+            connection.execute(_NAME_KEY, {"name": key_id})
 
     def _write_once(self, engine: sa.Engine, work: Callable[[Connection], T]) -> T:
         with self._connect(engine) as connection, connection.begin():

@@ -130,6 +130,24 @@ class AgentColumns(TypedColumns):
     named_at = Column(UTCDateTime, nullable=False)
 
 
+class ApiKeyColumns(TypedColumns):
+    """A key of a caller that has no tokens: its public id, and the SHA-256 of the whole key.
+
+    ``tenant_id`` is null for a key of no single organization. ``scopes`` are separated by spaces.
+    ``last_used`` is the UTC day of the last use.
+    """
+
+    id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str | None] = Column(Id, index=True)
+    sha256: Named[str] = Column(sa.Text)
+    scopes: Named[str] = Column(sa.Text)
+    note: Named[str | None] = Column(sa.Text)
+    created_at = Column(UTCDateTime, nullable=False)
+    expires_at = Column(UTCDateTime)
+    revoked_at = Column(UTCDateTime)
+    last_used = Column(sa.Date)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -139,3 +157,4 @@ rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
 rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
+api_keys = Table("api_keys", metadata, ApiKeyColumns)

@@ -9,13 +9,14 @@ from sqlalchemy import Connection, Row, Table
 
 from app.errors import RefusedError, UnavailableError
 from app.storage.citus import open_parts
-from app.storage.tables import agents, issuance_events, metadata, rollup_state
+from app.storage.tables import agents, api_keys, issuance_events, metadata, rollup_state
 
 POLL_SECONDS = 0.05
 # Citus recovers prepared parts every minute.
 PATIENCE_SECONDS = 90
 # The tables that are written only while the state row is locked.
-LOCKED = [table for table in metadata.sorted_tables if table not in (issuance_events, agents)]
+_WEB = (issuance_events, agents, api_keys)
+LOCKED = [table for table in metadata.sorted_tables if table not in _WEB]
 
 
 def no_state() -> RefusedError:

@@ -1,5 +1,7 @@
-"""The base of formats: the options of a format, and the record that it yields."""
+"""The base of formats: a format, the options with which it reads, and what it yields."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,8 +20,13 @@ class Skipped(NamedTuple):
     reason: str
 
 
-# A line's number, and its members, or why it is skipped, or why it is refused.
-Record = tuple[int, Members | Skipped | InvalidEvent]
+class Header(NamedTuple):
+    """A line that is no record, but without which later records cannot be read again."""
+
+
+# The number of a record's first line; its members, or why it is skipped, or why it is refused; and
+# its text, with which it can be imported again.
+Record = tuple[int, Members | Skipped | InvalidEvent | Header, bytes]
 
 
 class Options(NamedTuple):
@@ -38,3 +45,20 @@ class Options(NamedTuple):
     max_document_bytes: int = 256 * 1024 * 1024
     zone: ZoneInfo | None = None
     organizations: Organizations | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A log format.
+
+    Attributes:
+        name: the word for ``--format``.
+        read: yields the records of lines, which have their ends, as ``app.intake.files`` yields
+            them.
+    """
+
+    name: str
+    read: Callable[[Iterator[bytes], Options], Iterator[Record]]
+
+    def __call__(self, lines: Iterator[bytes], options: Options) -> Iterator[Record]:
+        return self.read(lines, options)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from app.dates import parse_instant
 from app.intake.events import MEMBERS, InvalidEvent, Members, check_members
-from app.intake.formats.base import Options, Record
+from app.intake.formats.base import Header, Options, Record
 from app.intake.records import DelimitedRecords
 
 SEPARATORS = ",;\t"
@@ -27,14 +27,16 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     records.spaced = any(name != name.strip(" ") for name in first.split(records.separator))
     header = next(iter(records), [])
     if isinstance(header, InvalidEvent):
-        yield records.number, header
+        yield records.number, header, records.text()
         return
     columns = _columns(header)
     if problem := _problem(columns, options.tenant_id):
-        yield max(records.number, 1), problem
+        yield max(records.number, 1), problem, records.text()
         return
+    yield records.number, Header(), records.text()
     for cells in records:
-        yield records.number, _members(cells, columns, records)
+        members = _members(cells, columns, records)
+        yield records.number, members, records.text()
 
 
 def _columns(header: Sequence[str]) -> list[str]:
@@ -91,7 +93,7 @@ def _is_event(cells: list[str], columns: list[str]) -> bool:
     if isinstance(members, InvalidEvent):
         return False
     try:
-        parse_instant(members[2])
+        parse_instant(str(members[2]))
     except ValueError:
         return False
     return True

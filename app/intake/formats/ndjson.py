@@ -18,6 +18,6 @@ def read_ndjson(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
                 raise too_large(max_bytes)
             members = read_members(line)
             refuse_nul(line)
-            yield number, members
+            yield number, members, line
         except InvalidEvent as problem:
-            yield number, problem
+            yield number, problem, line

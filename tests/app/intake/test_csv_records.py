@@ -6,7 +6,7 @@ import pytest
 
 from app.intake.events import InvalidEvent
 from app.intake.files import bounded_lines
-from app.intake.formats.base import Options
+from app.intake.formats.base import Header, Options
 from app.intake.formats.csv_rows import read_csv
 from app.intake.records import MAX_RECORD_LINES
 from tests.support.settings import EVENT_BYTES
@@ -19,7 +19,9 @@ def read(text: str, tenant: str | None = "org-a") -> tuple[dict[int, str], dict[
     """The ids of events and the reasons of refusals, both by line."""
     lines = bounded_lines(io.BytesIO(text.encode()), EVENT_BYTES)
     events, refused = {}, {}
-    for number, members in read_csv(lines, Options(tenant, EVENT_BYTES)):
+    for number, members, _ in read_csv(lines, Options(tenant, EVENT_BYTES)):
+        if isinstance(members, Header):
+            continue
         if isinstance(members, InvalidEvent):
             refused[number] = str(members)
         else:
