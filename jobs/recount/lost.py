@@ -122,8 +122,13 @@ def _lost_events(connection: Connection, *, strict: bool) -> Lost | None:
 
 def _summed_up(connection: Connection) -> Lost | None:
     row = _LOST.c
-    sums = (sa.cast(sa.func.sum(each), sa.BigInteger) for each in (row.events, row.missing))
-    months, events, missing = connection.execute(sa.select(sa.func.count(), *sums)).one()
+    months, events, missing = connection.execute(
+        sa.select(
+            sa.func.count(),
+            sa.cast(sa.func.sum(row.events), sa.BigInteger),
+            sa.cast(sa.func.sum(row.missing), sa.BigInteger),
+        )
+    ).one()
     if not months:
         return None
     first = sa.select(_LOST).order_by(row.month, row.tenant_id).limit(NAMED)
