@@ -4,20 +4,26 @@ import io
 import os
 import stat
 import sys
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import asdict
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import click
 
+from app.cli import import_report
 from app.cli.base import Group, check_organization, json_option, open_database, progress, show, warn
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.errors import ValidationError
 from app.intake import importer
-from app.intake.formats import FORMATS
+from app.intake.formats import FORMATS, NATIVE, Format, load_mapping
+from app.intake.organizations import load_organizations
 
-SHOWN_REFUSALS = 100
 STDIN = "-"
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 @click.group(cls=Group)
@@ -30,10 +36,12 @@ def events() -> None:
     examples=[
         "flask events import monday.ndjson tuesday.ndjson.gz",
         "flask events import --format csv --organization org-a tokens.csv",
+        "flask events import --format keycloak --zone Europe/Berlin --dry-run server.log",
+        "flask events import --mapping our-idp.toml --rejects rejects.ndjson idp.log.gz",
         "ssh idp cat events.ndjson | flask events import -",
     ],
     interrupted="the events stored so far are kept; run it again, no event is counted twice",
-    exits={1: "an error, or a file or lines were refused"},
+    exits={1: "an error, or a file or records were refused"},
 )
 @click.argument(
     "files",
@@ -44,56 +52,132 @@ def events() -> None:
 )
 @click.option(
     "--format",
-    "file_format",
-    type=click.Choice(list(FORMATS)),
-    default="ndjson",
-    show_default=True,
-    help="One JSON event per line, or CSV (also with ; or tabs) with a header of the same names.",
+    "name",
+    metavar="NAME",
+    help=f"One of {', '.join(FORMATS)}. Without it, the first records of each file decide.",
+)
+@click.option("--mapping", type=_FILE, help="A TOML file that describes a format of your own.")
+@click.option(
+    "--zone", metavar="ZONE", help="The zone of times without an offset, as Europe/Berlin."
 )
 @click.option(
-    "--organization", metavar="ORG", help="The organization of all events; another one is refused."
+    "--organization",
+    metavar="ORG",
+    help="The organization of all events. One of the service's own events may not name another.",
+)
+@click.option(
+    "--organizations",
+    "table",
+    type=_FILE,
+    help="A TOML file with your organization for each of the provider's.",
+)
+@click.option("--dry-run", is_flag=True, help="Store nothing; print what would be imported.")
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write refused records into FILE, which replaces it; import it again once it is mended.",
 )
 @json_option
 def import_events(
-    files: tuple[str, ...],
-    file_format: str,
-    organization: str | None,
-    as_json: bool,
+    files: tuple[str, ...], organization: str | None, as_json: bool, **options: Any
 ) -> None:
     """Load events from each FILE ("-" is standard input; gzip and UTF-16 are recognised).
 
-    Refused lines are named on stderr, by file and line; all others are stored. A damaged file is
-    named, and the other files are read. Events from a pipe are stored within 5 seconds. After an
-    interruption, run it again: no event is counted twice.
+    Records of a provider's log that are not issued tokens are counted by reason. Refused records
+    are named on stderr, by file and line; all others are stored. A damaged file is named, and the
+    other files are read. Events from a pipe are stored within 5 seconds. After an interruption, run
+    it again: no event is counted twice.
     """
     check_organization(organization)
+    _import(files, organization, as_json=as_json, **options)
+
+
+def _import(  # noqa: PLR0913 - the options of the command
+    files: tuple[str, ...],
+    organization: str | None,
+    *,
+    name: str | None,
+    mapping: Path | None,
+    zone: str | None,
+    table: Path | None,
+    dry_run: bool,
+    rejects: str | None,
+    as_json: bool,
+) -> None:
+    file_format = _format(name, mapping)
     settings = Settings.from_environ()
-    refusals, progressed = _Refusals(), _Progress(files)
-    with progress() as on_progress:
+    progressed, trial = _Progress(files), import_report.Trial()
+    providers = set[str]()
+    with ExitStack() as stack:
+        organizations = load_organizations(table) if table else None
+        written = stack.enter_context(import_report.Rejects(rejects, files)) if rejects else None
+        on_progress = stack.enter_context(progress())
         job = importer.Importer(
-            database=open_database(settings),
+            database=None if dry_run else open_database(settings),
             file_format=file_format,
             tenant_id=organization,
             max_bytes=settings.max_event_bytes,
             clock=utc_now,
-            on_refused=refusals.show,
+            on_refused=import_report.Refusals(written).show,
             on_chunk=lambda: on_progress("importing", *progressed.done(job.totals.received)),
+            on_trial=trial.add,
+            max_document_bytes=settings.max_document_bytes,
+            zone=_zone(zone),
+            organizations=organizations,
         )
-        damaged = sum(not _load(job, path, progressed) for path in files)
+        damaged = sum(not _load(job, path, progressed, providers) for path in files)
     done = job.totals
-    text = (
-        f"{done.received} events: {done.accepted} stored, {done.duplicates} duplicates,"
-        f" {done.refused} refused"
-    )
-    result = asdict(done)
-    del result["skipped"]
+    result: dict[str, Any] = asdict(done) | {"skipped": dict(done.skipped)}
+    if not providers:
+        del result["skipped"]  # the service's own events have nothing to skip
+    text = import_report.summary(done, is_trial=dry_run)
+    if dry_run:
+        result |= trial.result()
+        text = "\n".join([text, *trial.lines()])
     show(result, text, as_json=as_json)
     sys.exit(1 if done.refused or damaged else 0)
 
 
-def _load(job: importer.Importer, path: str, progressed: "_Progress") -> bool:
-    """Import one file; return whether it could be read to its end."""
-    before = job.totals.received
+def _format(name: str | None, mapping: Path | None) -> Format | None:
+    if mapping is not None:
+        return load_mapping(mapping, name)
+    if name is not None and name not in FORMATS:
+        raise click.UsageError(
+            f"--format must be one of {', '.join(FORMATS)}; or describe yours with --mapping"
+        )
+    return FORMATS[name] if name is not None else None
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise click.UsageError(
+            "--zone must be the name of a time zone, as Europe/Berlin or UTC"
+        ) from None
+
+
+def _load(job: importer.Importer, path: str, progressed: "_Progress", providers: set[str]) -> bool:
+    """Import one file; return whether it could be read to its end.
+
+    Args:
+        providers: receives the file's format if it is a provider's.
+    """
+    before, provider = deepcopy(job.totals), ""
+
+    def on_format(file_format: Format) -> None:
+        nonlocal provider
+        if file_format.name in NATIVE:
+            return
+        provider = file_format.name
+        providers.add(provider)
+        if job.file_format is None:
+            warn(f"{file.name}: is read as {provider}")
+
+    job.on_format = on_format
     try:
         file = _open(path)
         progressed.begin(file)
@@ -105,8 +189,11 @@ def _load(job: importer.Importer, path: str, progressed: "_Progress") -> bool:
     except ValidationError as error:
         warn(f"Error: {error.message}")
         return False
-    if job.totals.received == before:
+    of_file = import_report.difference(job.totals, before)
+    if not of_file.received:
         warn(f"{file.name}: contains no event")
+    elif provider and (doubt := import_report.doubt(file.name, provider, of_file)):
+        warn(doubt)
     return True
 
 
@@ -143,17 +230,3 @@ class _Progress:
         if self._total is None or self._file is None:
             return events, self._total
         return self._before + self._file.tell(), self._total
-
-
-class _Refusals:
-    """Prints the first refused lines, since a wrong file may have millions."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def show(self, refused: importer.Refused) -> None:
-        self.count += 1
-        if self.count <= SHOWN_REFUSALS:
-            warn(f"{refused.source}:{refused.line}: {refused.reason}")
-        elif self.count == SHOWN_REFUSALS + 1:
-            warn("further refused lines are counted, not listed")

@@ -244,6 +244,20 @@ class Settings:
         "the largest event or name of an agent in a body, and the largest line or CSV record of an"
         " import",
     )
+    max_document_bytes: int = setting(
+        "MAX_DOCUMENT_BYTES",
+        integer(1024, 1024**4),
+        "268435456",
+        "the largest JSON document with many records, such as an array, in an import; each of its"
+        " records has at most `MAX_EVENT_BYTES`",
+    )
+    sources_file: Path | None = setting(
+        "SOURCES_FILE",
+        Path,
+        None,
+        "a TOML file: the [sources](identity-providers/following.md) that the jobs follow and pull,"
+        " and your organization for each of a provider's",
+    )
     rollup_interval_seconds: int = setting(
         "ROLLUP_INTERVAL_SECONDS", integer(1, 86_400), "15", "the seconds between two rollup runs"
     )

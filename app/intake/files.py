@@ -24,7 +24,7 @@ _LINE_END = b"\r\n"
 def open_lines(
     file: io.BufferedReader, max_bytes: int, on_wait: Callable[[float], None]
 ) -> Iterator[bytes]:
-    """The lines of a file, with their ends. A line above ``max_bytes`` is cut, but stays above it.
+    """The lines of a file, as :func:`bounded_lines` yields them.
 
     Args:
         on_wait: called before each read, and while a pipe has no data; its argument is the seconds
@@ -42,6 +42,10 @@ def bounded_lines(
 ) -> Iterator[bytes]:
     """Lines with their ends, without the byte order mark of the file.
 
+    A line above ``max_bytes`` comes in parts, each above it but perhaps the last. Only the last
+    part has the line's end, so a document of one line can be read, and other readers call
+    :func:`skip_line`.
+
     Args:
         is_complete: whether a last line without an end will not grow. It waits a moment otherwise.
 
@@ -52,10 +56,7 @@ def bounded_lines(
     line = file.readline(most + len(BOM)).removeprefix(BOM)
     while line:
         if not line.endswith(b"\n"):
-            if len(line) < most:
-                line = _complete_line(line, file, most, is_complete)
-            if len(line) >= most:
-                _skip_line(file)
+            line = _complete_line(line, file, most, is_complete)
         yield line
         line = file.readline(most)
 
@@ -77,10 +78,18 @@ def _complete_line(
     return line
 
 
-def _skip_line(file: io.BufferedIOBase) -> None:
-    part = b"more"
+def skip_line(part: bytes, lines: Iterator[bytes]) -> None:
+    """Skip the rest of a line above the limit, of which ``part`` has been read."""
     while part and not part.endswith(b"\n"):
-        part = file.readline(READ_BYTES)
+        part = next(lines, b"")
+
+
+def is_regular(file: io.BufferedReader) -> bool:
+    """Whether all of a file is there, in contrast to a pipe."""
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except OSError:  # a file in memory
+        return True
 
 
 def _is_complete(file: io.BufferedReader) -> bool:

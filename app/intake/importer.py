@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Thread
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from app.errors import ForbiddenError, ValidationError
 from app.intake.events import Event, InvalidEvent, Members, make_event
-from app.intake.files import open_lines
-from app.intake.formats import FORMATS
+from app.intake.files import is_regular, open_lines
+from app.intake.formats import FORMATS, detection
 from app.intake.formats.base import Format, Header, Options, Skipped
+from app.intake.organizations import Organizations
 from app.intake.store import Stored, prepare_storing
 from app.storage.database import Database
 
@@ -39,11 +41,19 @@ CHUNK_SECONDS = 5
 
 
 class Refused(NamedTuple):
-    """A line that was not stored: its source, its number (1-based), and the reason."""
+    """A record that was not stored.
+
+    Attributes:
+        line: the number of its first line, from 1.
+        text: the record as it was read; empty if it is above the limit.
+        header: the line that must precede it in a file of its own, such as names of CSV columns.
+    """
 
     source: str
     line: int
     reason: str
+    text: bytes = b""
+    header: bytes = b""
 
 
 @dataclass
@@ -80,21 +90,31 @@ class Importer:
     """Reads files of one format into the database.
 
     Args:
-        file_format: a format, or the name of one in ``FORMATS``.
+        database: ``None`` for a trial, which stores nothing.
+        file_format: a format, or the name of one in ``FORMATS``; ``None`` if the first records of
+            each file tell it.
         tenant_id: the tenant of all events; ``None`` if each event names its own.
         max_bytes: the limit of one record of a file.
         clock: returns the present; called for every event, because a source may be a live pipe.
-        on_refused: called for every refused line; all other lines are stored.
+        on_refused: called for every refused record; all others are stored.
         on_chunk: called after every commit.
+        on_format: called with the format of a file, before its first record.
+        on_trial: called with the events of every chunk in a trial.
+        max_document_bytes, zone, organizations: see :class:`~app.intake.formats.base.Options`.
     """
 
-    database: Database
-    file_format: Format | str
+    database: Database | None
+    file_format: Format | str | None
     tenant_id: str | None
     max_bytes: int
     clock: Callable[[], datetime]
     on_refused: Callable[[Refused], None]
     on_chunk: Callable[[], None]
+    on_format: Callable[[Format], None] = lambda _: None
+    on_trial: Callable[[list[Event]], None] = lambda _: None
+    max_document_bytes: int = 256 * 1024 * 1024
+    zone: ZoneInfo | None = None
+    organizations: Organizations | None = None
     totals: Imported = field(default_factory=Imported)
     _pending: "Future[Stored] | None" = field(default=None, init=False)
     _stored_at: float = field(default=0, init=False)
@@ -116,14 +136,19 @@ class Importer:
                 self._store(chunk)
                 self._settle()
 
-        enough = CHUNK_EVENTS if self.database.is_postgresql else SQLITE_CHUNK_EVENTS
+        on_sqlite = self.database is not None and not self.database.is_postgresql
+        enough = SQLITE_CHUNK_EVENTS if on_sqlite else CHUNK_EVENTS
+        header = b""
         try:
             lines = open_lines(file, self.max_bytes, on_wait)
-            options = Options(self.tenant_id, self.max_bytes)
-            for number, outcome, _ in self._format(lines, options):
+            file_format, lines = self._format(source, lines, is_pipe=not is_regular(file))
+            self.on_format(file_format)
+            for number, outcome, text in file_format(lines, self._options):
                 if isinstance(outcome, Header):
+                    header = text
                     continue
-                self._take(source, number, outcome, chunk)
+                if problem := self._problem(outcome, chunk):
+                    self.on_refused(Refused(source, number, problem, text, header))
                 if len(chunk) >= enough:
                     self._store(chunk)
         except (EOFError, OSError, UnicodeError, zlib.error) as error:
@@ -135,27 +160,40 @@ class Importer:
             self._settle()
 
     @property
-    def _format(self) -> Format:
-        return FORMATS[self.file_format] if isinstance(self.file_format, str) else self.file_format
+    def _options(self) -> Options:
+        return Options(
+            self.tenant_id, self.max_bytes, self.max_document_bytes, self.zone, self.organizations
+        )
 
-    def _take(
-        self,
-        source: str,
-        number: int,
-        members: Members | Skipped | InvalidEvent,
-        chunk: list[Event],
-    ) -> None:
+    def _format(
+        self, source: str, lines: Iterator[bytes], *, is_pipe: bool
+    ) -> tuple[Format, Iterator[bytes]]:
+        """The format of a file, and its lines."""
+        if isinstance(self.file_format, Format):
+            return self.file_format, lines
+        if self.file_format is not None:
+            return FORMATS[self.file_format], lines
+        names, lines = detection.tell(FORMATS, lines, self._options, is_pipe=is_pipe)
+        if len(names) > 1:
+            raise ValidationError(
+                f"{source}: its first records may be of {' or '.join(names)}; choose with --format"
+            )
+        return FORMATS[names[0] if names else "native"], lines
+
+    def _problem(self, outcome: Members | Skipped | InvalidEvent, chunk: list[Event]) -> str | None:
+        """Count a record, and add it to the chunk; return why it is refused, if it is."""
         self.totals.received += 1
-        if isinstance(members, Skipped):
-            self.totals.skipped[members.reason] += 1
-            return
+        if isinstance(outcome, Skipped):
+            self.totals.skipped[outcome.reason] += 1
+            return None
         try:
-            if isinstance(members, InvalidEvent):
-                raise members
-            chunk.append(make_event(members, self.tenant_id, self.clock()))
+            if isinstance(outcome, InvalidEvent):
+                raise outcome
+            chunk.append(make_event(outcome, self.tenant_id, self.clock()))
         except (InvalidEvent, ForbiddenError) as problem:
             self.totals.refused += 1
-            self.on_refused(Refused(source, number, str(problem)))
+            return str(problem)
+        return None
 
     def _store(self, chunk: list[Event]) -> None:
         """Begin to store a chunk when the one before it is stored."""
@@ -163,6 +201,10 @@ class Importer:
         events = chunk.copy()
         chunk.clear()
         self._stored_at = time.monotonic()
+        if self.database is None:
+            self.totals.accepted += len(events)
+            self.on_trial(events)
+            return
         store = prepare_storing(self.database, events)
         self._settle()
         if events:

@@ -2,12 +2,13 @@
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from app.intake.events import InvalidEvent, too_large
-from app.intake.files import is_longer
+from app.intake.files import is_longer, skip_line
 
 MAX_RECORD_LINES = 1000
+SEPARATORS = ",;\t"
 
 
 class DelimitedRecords:
@@ -55,6 +56,7 @@ class DelimitedRecords:
                 continue
             self.number, self.continuation, self._first = self._lines_read, [], line
             if is_longer(line, self._max_bytes):
+                self._first = b""  # only its beginning is known
                 yield too_large(self._max_bytes)
             elif b'"' in line:
                 yield self._quoted(line)
@@ -112,11 +114,23 @@ class DelimitedRecords:
         """The next line; empty at the end."""
         line = self._again.popleft() if self._again else next(self._lines, b"")
         self._lines_read += bool(line)
+        if len(line) > self._max_bytes and not line.endswith(b"\n"):
+            skip_line(line, self._lines)
+            line += b"\n"  # so that its rest is not skipped again if the line is read again
         return line
 
     def _push_back(self, lines: list[bytes]) -> None:
         self._again.extendleft(reversed(lines))
         self._lines_read -= len(lines)
+
+
+def best_separator(line: bytes, columns: Collection[str]) -> tuple[str, list[str]]:
+    """The separator that tells most columns of a header apart, and the names in the header."""
+    text = _text(line).strip("\r\n")
+    headers = {one: [name.strip(' "') for name in text.split(one)] for one in SEPARATORS}
+    folded = {name.casefold() for name in columns}
+    best = max(SEPARATORS, key=lambda one: len({*map(str.casefold, headers[one])} & folded))
+    return best, headers[best]
 
 
 def _text(line: bytes) -> str:

@@ -2,35 +2,56 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
-from app.errors import ValidationError
 from app.intake.events import Batch, InvalidEvent, make_event
-from app.intake.formats.base import Format, Header, Options, Skipped
+from app.intake.formats.base import Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
+from app.intake.formats.mapped import load_mapping
+from app.intake.formats.native import read_native
 from app.intake.formats.ndjson import read_ndjson
 
-__all__ = ["FORMATS", "Format", "Options", "load_mapping", "read_batch"]
+__all__ = ["FORMATS", "NATIVE", "Format", "Options", "load_mapping", "read_batch"]
 
-FORMATS: dict[str, Format] = {
+_FOLDER = Path(__file__).parent
+
+
+def _shipped(name: str) -> Format:
+    """A format of a mapping file beside this module. The file is read at the first use."""
+    loaded = cache(lambda: load_mapping(_FOLDER / f"{name}.toml"))
+
+    def read(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
+        return loaded()(lines, options)
+
+    return Format(name, read)
+
+
+# The service's own events.
+NATIVE: dict[str, Format] = {
     one.name: one
     for one in (
+        Format("native", read_native),
         Format("ndjson", read_ndjson),
         Format("csv", read_csv),
     )
 }
-
-
-def load_mapping(path: Path, name: str | None = None) -> Format:
-    """The format that a mapping file describes.
-
-    Args:
-        name: the format to take, if the file describes several.
-
-    Raises:
-        ValidationError: the file cannot be read or is invalid; the message has line and reason.
-    """
-    raise ValidationError(f"{path}: mapping files are not supported yet")
+FORMATS: dict[str, Format] = NATIVE | {
+    name: _shipped(name)
+    for name in (
+        "auth0",
+        "authentik",
+        "cloudevents",
+        "cognito",
+        "duende",
+        "entra",
+        "hydra",
+        "keycloak",
+        "node-oidc-provider",
+        "okta",
+        "zitadel",
+    )
+}
 
 
 def read_batch(

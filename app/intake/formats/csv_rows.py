@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from app.dates import parse_instant
 from app.intake.events import MEMBERS, InvalidEvent, Members, check_members
 from app.intake.formats.base import Header, Options, Record
-from app.intake.records import DelimitedRecords
+from app.intake.records import SEPARATORS, DelimitedRecords
 
-SEPARATORS = ",;\t"
 REQUIRED = ("id", "agentId", "issuedAt")
 _COLUMNS = {name.casefold(): name for name in MEMBERS}
 
@@ -35,8 +34,29 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
         return
     yield records.number, Header(), records.text()
     for cells in records:
+        if isinstance(cells, list) and (again := _header_again(cells, options.tenant_id)):
+            columns = again
+            yield records.number, Header(), records.text()
+            continue
         members = _members(cells, columns, records)
         yield records.number, members, records.text()
+
+
+def _header_again(cells: list[str], tenant_id: str | None) -> list[str] | None:
+    """The columns that a row names, as the header of a second file behind the first does.
+
+    No event is taken for a header: the name of a column is no time.
+    """
+    if len(cells) < len(REQUIRED) or "issuedat" not in "".join(cells).casefold():
+        return None
+    columns = _columns(cells)
+    return None if _problem(columns, tenant_id) else columns
+
+
+def has_columns(line: bytes) -> bool:
+    """Whether a line is the header of a CSV file of events, complete or not."""
+    text = line.decode(errors="surrogateescape").rstrip("\r\n")
+    return any(len(set(_columns(text.split(one))) - {""}) > 1 for one in SEPARATORS)
 
 
 def _columns(header: Sequence[str]) -> list[str]:

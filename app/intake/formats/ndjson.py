@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from app.intake.events import InvalidEvent, read_members, refuse_nul, too_large
-from app.intake.files import is_longer
+from app.intake.files import is_longer, skip_line
 from app.intake.formats.base import Options, Record
 
 
@@ -15,6 +15,8 @@ def read_ndjson(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
             continue
         try:
             if len(line) > max_bytes and is_longer(line, max_bytes):
+                skip_line(line, lines)
+                line = b""  # noqa: PLW2901 - only its beginning is known
                 raise too_large(max_bytes)
             members = read_members(line)
             refuse_nul(line)

@@ -2,13 +2,15 @@
 
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import msgspec
 from flask import Request
 
 from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError
+from app.intake.json_values import Incomplete, end_of_invalid_value, end_of_value
 
 MAX_GZIP_MEMBERS = 200  # each member costs a copy of the rest
 MAX_COMMAS = 500_000  # more may be as many items, for each of which the decoder makes an object
@@ -21,10 +23,6 @@ class _Listing(msgspec.Struct):
 
 
 _ITEMS, _LISTING = msgspec.json.Decoder(list[msgspec.Raw]), msgspec.json.Decoder(_Listing)
-_ITEM = msgspec.json.Decoder(msgspec.Raw)
-_BEHIND_ITEM = re.compile(r"JSON is malformed: trailing characters \(byte (\d+)\)")
-# The last alternative matches a quotation mark alone: it opens a string that never ends.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|["\]},]', re.DOTALL)
 _LINE = re.compile(rb"\S[^\n]*")  # begins at a visible character, so it never backtracks
 _GZIP = zlib.MAX_WBITS | 16
 
@@ -150,7 +148,7 @@ def _split_array(body: bytes, max_events: int) -> Sequence[bytes]:
     while mark != b"]" and len(items) <= max_events:
         end = _end_of_item(body, start)
         if end is None:
-            end = _end_of_invalid_item(body, start, tokens)
+            end = end_of_invalid_value(body, start, MAX_INVALID_BYTES, tokens)
         items.append(body[start:end])
         start, mark = end + 1, body[end : end + 1]
         if mark not in (b",", b"]") or (mark == b"]" and start < len(body)):
@@ -159,31 +157,12 @@ def _split_array(body: bytes, max_events: int) -> Sequence[bytes]:
 
 
 def _end_of_item(body: bytes, start: int) -> int | None:
-    """The position of the comma or bracket behind a valid item; ``None`` if it is invalid.
-
-    The decoder reads one item, and its error says where other text follows.
-    """
-    try:
-        _ITEM.decode(memoryview(body)[start:])
-    except msgspec.DecodeError as error:
-        if behind := _BEHIND_ITEM.fullmatch(str(error)):
-            end = start + int(behind[1]) - 1
-            return end if body[end] in b",]" else None
-    except RecursionError:
-        pass
+    """The position of the comma or bracket behind a valid item; ``None`` if it is invalid."""
+    with suppress(Incomplete):
+        end = end_of_value(body, start)
+        if end is not None and body[end : end + 1] in (b",", b"]"):
+            return end
     return None
-
-
-def _end_of_invalid_item(body: bytes, start: int, tokens: Iterator[int]) -> int:
-    """The position behind an invalid item: it ends where its brackets and strings do."""
-    depth = 0
-    found = _TOKEN.finditer(body, start, start + MAX_INVALID_BYTES)
-    for token, _ in zip(found, tokens, strict=False):
-        mark = token[0]
-        if mark == b'"' or (depth == 0 and mark in b",]}"):
-            return token.start()
-        depth += len(mark) if mark[0] in b"[{" else -(mark in b"]}")
-    return len(body)
 
 
 def split_lines(body: bytes, max_events: int) -> Sequence[bytes]:

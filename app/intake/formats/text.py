@@ -1,0 +1,135 @@
+"""Text logs: lines that match regular expressions, and pairs of names and values within a text."""
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MAX_GROUPS = 32
+
+ReadText = Callable[[str], dict[str, Any] | None]
+ReadPairs = Callable[[str], dict[str, str]]
+
+# What syslog (RFC 5424 and RFC 3164), journald, containerd and Docker Compose write before a line.
+# A program's own words are not skipped, because callers of the program may choose them.
+_LOG_HEADER = re.compile(
+    rb"<\d{1,3}>1 (?:[^\s{]+ ){5}(?:-|(?:\[[^\]]*+\])++) ?(?:\xef\xbb\xbf)? *"
+    rb"|(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [^\s{]+ [^\s{:]+(?:\[\d+\])?: *"
+    rb"|\d{4}-\d\d-\d\dT[^\s{]{8,35} (?:stdout|stderr) [FP] "
+    rb"|[\w.-]+ +\| "
+)
+
+_NAME = r"[A-Za-z_][\w.-]*+"
+_PAIR = re.compile(
+    rf"(?<![^\s,;])({_NAME})="
+    r'(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|'
+    r"'([^']*+)'(?=[\s,;]|$)|"
+    rf"([^\s,;]*+(?:[\s,;]++(?!{_NAME}=)[^\s,;]++)*+))",
+    re.ASCII | re.DOTALL,
+)
+_ESCAPED = re.compile(r'\\(["\\])')
+
+
+def without_log_header(line: bytes) -> bytes:
+    """A line without what a log's transport has written before it."""
+    match = _LOG_HEADER.match(line)
+    return line[match.end() :] if match else line
+
+
+def compile_texts(patterns: Sequence[str]) -> ReadText:
+    """A function from a line to the named groups of the first expression that matches all of it.
+
+    Raises:
+        ValueError: an expression is invalid.
+    """
+    matches = [compile_text(pattern).fullmatch for pattern in patterns]
+
+    def read(line: str) -> dict[str, Any] | None:
+        for fullmatch in matches:
+            if match := fullmatch(line):
+                return match.groupdict()
+        return None
+
+    return read
+
+
+def compile_text(pattern: str) -> re.Pattern[str]:
+    """A regular expression with named groups, which cannot take exponential time.
+
+    Raises:
+        ValueError: the expression is invalid; the message says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if compiled.groups > MAX_GROUPS:
+        raise ValueError(f"has {compiled.groups} groups; at most {MAX_GROUPS} are possible")
+    if compiled.groups > len(compiled.groupindex):
+        raise ValueError("has a group without a name; write (?P<name>…), or (?:…) without one")
+    if not compiled.groups:
+        raise ValueError("has no group; write (?P<name>…) for each part that is read")
+    if _repeats_a_repetition(pattern):
+        raise ValueError(
+            "repeats a group that has a repetition itself, which can take for ever; make the inner"
+            " one possessive, as in (?:[a-z]++,)*"
+        )
+    return compiled
+
+
+_TOKEN = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<open>\((?:\?(?:P?[<=!][^)>]*>?|[:>=!]|<[=!]|[a-z-]+[:)]))?)"
+    r"|(?P<close>\))|(?P<repeat>(?:[*+]|\{\d*,\d*\})[?+]?)|.",
+    re.DOTALL,
+)
+
+
+def _repeats_a_repetition(pattern: str) -> bool:
+    """Whether a group that has an unbounded repetition is itself repeated without a bound.
+
+    Such an expression can try every way to divide a text among the two.
+    """
+    groups, closed = [False], False
+    for token in _TOKEN.finditer(pattern):
+        if token["open"]:
+            groups.append(False)
+        elif token["close"] and len(groups) > 1:
+            closed = groups.pop()
+            groups[-1] = groups[-1] or closed
+            continue
+        elif token["repeat"] and not token[0].endswith("+" if len(token[0]) > 1 else "\0"):
+            if closed:
+                return True
+            groups[-1] = True
+        closed = False
+    return False
+
+
+def compile_pairs(first: Sequence[str]) -> ReadPairs:
+    """A function from a text to its pairs; the first of a name counts.
+
+    Later ones can be forged: without quotation marks, a value may contain ``, name=value``.
+
+    Args:
+        first: the names that the log writes first, in this order, before any value that a caller
+            chooses. Elsewhere they are ignored.
+    """
+    order = {name: number for number, name in enumerate(first)}
+
+    def read(text: str) -> dict[str, str]:
+        pairs: dict[str, str] = {}
+        place = -1
+        for name, quoted, single, plain in _PAIR.findall(text):
+            number = order.get(name)
+            if number is not None and number <= place:
+                continue
+            place = len(order) if number is None else number
+            if name not in pairs:
+                pairs[name] = (
+                    _ESCAPED.sub(r"\1", quoted) if "\\" in quoted else (quoted or single or plain)
+                )
+        return pairs
+
+    return read
