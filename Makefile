@@ -82,9 +82,10 @@ bench: .venv/test
 screenshots: .venv/test
 	$(BIN)/python -m tests.browser.screenshots --into docs/images
 
-## settings-docs: docs/settings.md and deploy/*.env.example, from app/config/settings.py
+## settings-docs: docs/settings.md, deploy/*.env.example and the mappings' JSON Schema, from code
 settings-docs: .venv/run
 	$(BIN)/python -m app.config.document
+	$(BIN)/python -m app.intake.formats
 
 ## lock: requirements*.txt, resolved again from the ranges in setup.cfg
 lock:
