@@ -1,5 +1,6 @@
 """Delivery of one batch: an HTTP request to ``POST /api/v1/events``, and its answer."""
 
+import codecs
 import gzip
 import http.client
 import json
@@ -20,6 +21,10 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 # These say that the service or the way to it is at fault, or the key. No event is.
 _NEVER_ONE_EVENT = frozenset({401, 407, 408, 425, 429})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+# The first connection would import this codec. A child that is forked during an import waits for
+# its lock for good.
+codecs.lookup("idna")
 
 Key = str | Callable[[], str]
 

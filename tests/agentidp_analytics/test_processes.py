@@ -117,6 +117,18 @@ def test_a_fork_while_the_lock_is_held_blocks_no_child(fake):
     assert agents(fake) == ["child"]
 
 
+def test_a_request_imports_no_module(fake):
+    """A child that is forked during an import would wait for the import's lock for good."""
+    fake.script, fake.retry_after = [503, 400], "Wed, 21 Oct 2015 07:28:00 GMT"
+    stdout, _ = run(
+        fake,
+        "before = set(sys.modules)\n"
+        "client.record_token('a'); assert client.flush(50)\n"
+        "print(sorted(set(sys.modules) - before))",
+    )
+    assert stdout == "[]\n"
+
+
 def test_the_library_needs_nothing_but_python(fake):
     """It is imported, and works, without site-packages."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + BEGIN + "client.record_token('a')"
