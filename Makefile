@@ -45,7 +45,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app jobs migrations wsgi.py gunicorn.conf.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive agentidp_analytics app jobs migrations wsgi.py gunicorn.conf.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'

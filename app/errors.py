@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 # The code of each status, and the reason for a response with this status.
 CODES = {
     400: ("VALIDATION_ERROR", "a parameter or the body is wrong"),
-    401: ("UNAUTHORIZED", "the access token is missing or invalid"),
-    403: ("FORBIDDEN", "the token lacks the scope or a usable organization"),
-    404: ("NOT_FOUND", "there is no such route"),
+    401: ("UNAUTHORIZED", "the access token or the key is missing or invalid"),
+    403: ("FORBIDDEN", "the token or the key lacks the scope or a usable organization"),
+    404: ("NOT_FOUND", "there is no such route, or no such key"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
     408: ("VALIDATION_ERROR", "the body did not arrive in time"),
     409: ("CONFLICT", "the request conflicts with what is stored"),
@@ -87,6 +87,12 @@ class ForbiddenError(ServiceError):
         return {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
+class NotFoundError(ServiceError):
+    """Nothing has this id, or only another organization's thing has it."""
+
+    status = 404
+
+
 class RequestTimeoutError(ServiceError):
     """A request whose body did not arrive in time."""
 
@@ -106,12 +112,12 @@ class UnsupportedMediaTypeError(ServiceError):
 
 
 class RateLimitError(ServiceError):
-    """A tenant sent too many requests; the next one is allowed after ``seconds``."""
+    """A tenant or a client sent too many requests; the next one is allowed after ``seconds``."""
 
     status = 429
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many requests; try again in {seconds} s")
+    def __init__(self, seconds: int, *, cause: str | None = None) -> None:
+        super().__init__(f"too many requests; try again in {seconds} s", cause=cause)
         self.seconds = seconds
 
     @property

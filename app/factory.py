@@ -5,14 +5,14 @@ from datetime import datetime
 
 from flask import Flask, Response
 
-from app.auth import tokens
+from app.auth import api_key_verifier, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
 from app.web import context, cors, errors, own_address, rate_limit, request_log
-from app.web.api import agents, docs, events, health, reports
+from app.web.api import agents, docs, events, handshakes, health, keys, reports
 from app.web.pages import dashboard, files, formatting, sessions, signin
 
 
@@ -57,11 +57,13 @@ def create_app(
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)
+    api_key_verifier.init_app(app, database, clock)
     rate_limit.init_app(app, settings)
+    handshakes.init_app(app)
     cors.init_app(app, settings)
     docs.init_app(app)
     for blueprint in (
-        *(reports.bp, agents.bp, agents.naming, events.bp, health.bp, docs.bp),
+        *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
         *(signin.bp, dashboard.bp, files.bp),
     ):
         app.register_blueprint(blueprint)

@@ -1,6 +1,5 @@
 """Commands of the jobs: ``flask rollup``, ``flask events purge`` and ``flask db copy``."""
 
-import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from app.cli.base import (
     Group,
     coloured,
     database_problem,
+    duration,
     json_option,
     open_database,
     progress,
@@ -41,7 +41,6 @@ from jobs.retention import purge_events
 
 # The colours of the outcomes that need attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,16 +92,6 @@ def run(as_json: bool) -> None:
     sys.exit(0 if done.outcome == "done" else EX_TEMPFAIL)
 
 
-def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """A duration on the command line, in seconds."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,6})([smhd]?)", value)
-    if found is None:
-        raise click.BadParameter(f"must be a duration like 90s, 5m, 2h or 1d, not {value!r}")
-    return float(found[1]) * SECONDS[found[2]]
-
-
 @rollup.command(
     examples=[
         "flask rollup status",
@@ -114,7 +103,7 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 @click.option(
     "--max-lag",
     metavar="DURATION",
-    callback=_duration,
+    callback=duration,
     help="Exit 1 if an event has waited for longer, if the last run finished longer ago, or if"
     " counting is refused. For example 5m; at least twice ROLLUP_INTERVAL_SECONDS.",
 )
@@ -185,7 +174,7 @@ def rebuild(first: date, last: date, force: bool, as_json: bool) -> None:
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="Where counted events are missing, keep the numbers and treat the month as purged.",
+    help="Where an organization's counted events are missing, keep the numbers of that month.",
 )
 @json_option
 def resume(accept_loss: bool, as_json: bool) -> None:
@@ -202,8 +191,10 @@ def resume(accept_loss: bool, as_json: bool) -> None:
     ended = "counting was not refused" if done.refusal is None else "counting goes on"
     text = f"{ended}: {_corrected(done.buckets, done.correction)}"
     show(asdict(done), text, as_json=as_json)
+    if done.lost is not None:
+        warn(f"{done.lost}; these numbers stay as they are, and their months count as purged")
     if done.uncounted:
-        warn(f"{done.uncounted} events of months with lost events stay uncounted")
+        warn(f"at least {done.uncounted} events of such months or of purged ones stay uncounted")
 
 
 def _corrected(buckets: int, correction: int | None) -> str:

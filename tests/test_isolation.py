@@ -11,8 +11,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
+from app.auth.api_keys import SCOPES
 from app.factory import create_app
 from app.storage.tables import issuance_events
+from tests.support.api_keys import created, with_key
 from tests.support.settings import make_settings
 from tests.support.tokens import bearer, token
 
@@ -29,7 +31,7 @@ NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|{THEIR_NAME}|\b(?:{'|'.join(THEI
 # asking who calls.
 PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
-VARIABLES = {"agentId": "agent-of-both"}
+VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA"}
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
 BODIES = {
@@ -74,7 +76,7 @@ CLAIMS = [
     *("tenantId", "tenant_id", "tenant", "organizationId", "organization", "org_id", "org"),
     *("sub", "client_id", "azp", "ORGANIZATION_ID", "organization_id ", "scp", "permissions"),
 ]
-WRITING = "events:write agents:write"
+WRITING = "events:write agents:write analytics:admin"
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
@@ -216,6 +218,20 @@ def test_a_scope_to_write_for_any_organization_reads_no_other(app, send):
             answer = send(path, method, other(scope="events:write:any agents:write"), parameters)
             check_nothing_of_theirs(answer)
             assert shown(answer) == shown(send(path, method, other(), parameters))
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_a_key_reads_as_a_token_of_its_organization(app, client, send, database):
+    """A key gets the answers that a token gets, and nothing of another organization."""
+    scopes = [scope for scope in SCOPES if not scope.endswith(":any")]
+    headers = with_key(created(database, *scopes, tenant=OURS)[1])
+    created(database, *scopes, tenant=THEIRS, note=THEIRS)
+    assert client.get(AGENTS, headers=headers).status_code == 200  # the day of its last use
+    for (path, method), parameters in product(walk(app), QUERIES.values()):
+        plain = send(path, method, other(), parameters)
+        answer = send(path, method, other(headers=headers), parameters)
+        check_nothing_of_theirs(answer)
+        assert (path, method, *shown(answer)) == (path, method, *shown(plain))
 
 
 @pytest.mark.usefixtures("both_tenants")

@@ -9,6 +9,7 @@ from psycopg.errors import InsufficientPrivilege
 from app.factory import create_app
 from jobs.counting.run import run_rollup
 from jobs.counting.tables import SUMMARY_TABLES
+from tests.support.api_keys import created, with_key
 from tests.support.command_line import Runner, line, result
 from tests.support.deployment import ROW_SECURITY, deployed
 from tests.support.recount import assert_exact
@@ -179,6 +180,39 @@ def test_the_web_role_reaches_agents_of_named_tenants_only(deployment):
         web.execute(insert_one, ["org-d"])
     expected = [("org-a", "x", "n"), ("org-b", "x", "y"), ("org-c", "x", "n")]
     assert names(owner) == expected
+
+
+def test_the_web_role_sees_the_named_key_and_own_keys_only(deployment):
+    """A key is looked up before its tenant is known, so its id must be named."""
+    owner, web = deployment.database("owner"), deployment.connect("web")
+    keys = [created(owner, tenant=tenant)[0] for tenant in ("org-a", "org-b")]
+    listed = "SELECT tenant_id FROM api_keys"
+    assert web.execute(listed).fetchall() == []
+    web.execute("SELECT set_config('analytics.key_id', %s, false)", [keys[1].id])
+    assert web.execute(listed).fetchall() == [("org-b",)]
+    assert web.execute("UPDATE api_keys SET last_used = now()").rowcount == 1
+    name_tenant(web, "org-a")
+    assert sorted(web.execute(listed).fetchall()) == [("org-a",), ("org-b",)]
+    assert web.execute("UPDATE api_keys SET revoked_at = now()").rowcount == 1
+    with pytest.raises(InsufficientPrivilege):
+        web.execute(
+            "INSERT INTO api_keys (id, tenant_id, sha256, scopes, created_at)"
+            " VALUES ('k', 'org-a', repeat('0', 64), 'events:write', now())"
+        )
+
+
+def test_keys_work_under_row_security(deployment, client):
+    """Keys of several tenants on the same connections, one after the other."""
+    owner = deployment.database("owner")
+    texts = {tenant: created(owner, tenant=tenant)[1] for tenant in EVENTS}
+    for tenant in [*EVENTS] * 2:
+        trend = client.get("/api/v1/analytics/tokens", headers=with_key(texts[tenant])).json
+        assert (trend["tenantId"], sum(day["count"] for day in trend["data"])) == (
+            tenant,
+            EVENTS[tenant],
+        )
+    unknown = client.get("/api/v1/agents", headers=with_key("agk_" + "u" * 44))
+    assert unknown.status_code == 401
 
 
 def test_an_import_names_agents_under_row_security(deployment):

@@ -12,8 +12,11 @@ from app.ids import is_id
 
 EVENTS_WRITE, EVENTS_WRITE_ANY = "events:write", "events:write:any"
 AGENTS_WRITE = "agents:write"
+ANALYTICS_READ, ANALYTICS_ADMIN = "analytics:read", "analytics:admin"
 # A token may have thousands of scopes. Only these are kept, because tokens are cached.
-_KNOWN_SCOPES = frozenset({EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE})
+KNOWN_SCOPES = frozenset(
+    {EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE, ANALYTICS_READ, ANALYTICS_ADMIN}
+)
 _MAX_NAME = 255
 
 Claims = Mapping[str, Any]
@@ -126,9 +129,9 @@ def scopes_of(claims: Claims, names: Sequence[str]) -> frozenset[str]:
     values = (_find(claims, name) for name in names)
     found = next((value for value in values if value is not _ABSENT), None)
     if isinstance(found, str):
-        return _KNOWN_SCOPES.intersection(found.split(" "))
+        return KNOWN_SCOPES.intersection(found.split(" "))
     if isinstance(found, list):
-        return _KNOWN_SCOPES.intersection(item for item in found if isinstance(item, str))
+        return KNOWN_SCOPES.intersection(item for item in found if isinstance(item, str))
     return frozenset()
 
 

@@ -1,10 +1,11 @@
 """Token cache: tokens that were verified within a minute, so that they are not verified again.
 
-An entry is found by the hash of the whole token. It is valid for at most a minute and never past
-the token's expiry. A fetch of the provider's keys empties the cache, so a withdrawn key stops
-working at that fetch. Cached tokens delay such a fetch by at most a minute. The cache has a
-maximum size, because the owner of a key can sign any number of tokens. A value is small, because
-:class:`~app.auth.tokens.Caller` keeps only short texts of a token.
+API keys have caches of this kind, too. An entry is found by the hash of the whole token. It is
+valid for at most a minute and never past the token's expiry. A fetch of the provider's keys empties
+the cache, so a withdrawn key stops working at that fetch. Cached tokens delay such a fetch by at
+most a minute. The cache has a maximum size, because the owner of a key can sign any number of
+tokens. A value is small, because :class:`~app.auth.tokens.Caller` keeps only short texts of a
+token.
 """
 
 import threading
@@ -19,9 +20,14 @@ MAX_TOKENS = 4096
 
 
 class TokenCache(Generic[T]):
-    """One value for each verified token, in one process."""
+    """One value for each verified token, in one process.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: how long a value is valid.
+    """
+
+    def __init__(self, seconds: float = TTL_SECONDS) -> None:
+        self._seconds = seconds
         self._entries: dict[bytes, tuple[T, float, float]] = {}
         self._lock = threading.Lock()
         self._generation = 0
@@ -39,7 +45,11 @@ class TokenCache(Generic[T]):
         value, expiry, until = entry
         return value if time.time() < expiry and time.monotonic() < until else None
 
-    def put(self, token: str, value: T, expiry: float, generation: int) -> None:
+    def has_had(self, token: str) -> bool:
+        """Whether there was a value of ``token``, even if it is no longer valid."""
+        return _key(token) in self._entries
+
+    def put(self, token: str, value: T, expiry: float, generation: int | None = None) -> None:
         """Store the value of a token that was just verified.
 
         Args:
@@ -49,13 +59,13 @@ class TokenCache(Generic[T]):
         """
         key = _key(token)
         with self._lock:
-            if generation != self._generation:
+            if generation not in (None, self._generation):
                 return
             # A dict keeps the order of insertion: a new entry must become the newest.
             self._entries.pop(key, None)
             while len(self._entries) >= MAX_TOKENS:
                 del self._entries[next(iter(self._entries))]
-            self._entries[key] = (value, expiry, time.monotonic() + TTL_SECONDS)
+            self._entries[key] = (value, expiry, time.monotonic() + self._seconds)
 
     def clear(self) -> None:
         """Remove every token, because keys may have been withdrawn."""

@@ -20,10 +20,10 @@ from jwt import exceptions
 
 from app.auth import claims as reading
 from app.auth.jwks import ALGORITHMS, KeySet
-from app.auth.provider_http import trusted_certificates
 from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
+from app.provider_http import trusted_certificates
 from app.telemetry import metrics
 
 CLOCK_SKEW_SECONDS = 10
@@ -61,11 +61,12 @@ _INVALID = "the token is invalid; use a new access token"
 
 @dataclass(frozen=True)
 class Caller:
-    """The caller of a request: the claims of a verified token.
+    """The caller of a request: the claims of a verified token, or the owner of a verified key.
 
     ``tenant_id`` is ``None`` without an organization claim. ``client_id`` is the OAuth client
-    that the token was issued to. ``subject`` is ``sub``: the person who signed in, or the client
-    again. ``expires`` is in Unix seconds. All texts are short, because callers are cached.
+    that the token was issued to, or ``key:`` and the id of the key. ``subject`` is ``sub``: the
+    person who signed in, or the client again. ``expires`` is in Unix seconds. All texts are short,
+    because callers are cached.
     """
 
     tenant_id: str | None
@@ -193,7 +194,7 @@ def tenant_of(caller: Caller) -> str:
     """
     if caller.tenant_id is None:
         raise ForbiddenError(
-            "the token has no organization; use a token of one organization",
+            "the token or key has no organization; use one of one organization",
             cause="no organization",
         )
     return caller.tenant_id
@@ -292,7 +293,8 @@ def _caller_of(token: str, *, is_access: bool) -> Caller:
     client_id = reading.text_of(claims, "client_id", "azp", "sub")
     return Caller(
         reading.organization_of(claims, verifier.settings.jwt_organization_claim),
-        reading.scopes_of(claims, verifier.scope_claims),
+        # With a token, reads need no scope.
+        reading.scopes_of(claims, verifier.scope_claims) | {reading.ANALYTICS_READ},
         client_id,
         reading.text_of(claims, "sub") or client_id,
         expiry,

@@ -6,6 +6,7 @@ Progress bars and colours appear on a terminal only.
 
 import errno
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # The step, how much of it is done, and its total, which is None if unknown.
 OnProgress = Callable[[str, int, int | None], None]
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Back to the beginning of the line, and clear it: a progress bar may be there.
 _CLEAR_LINE = "\r\033[K"
@@ -209,6 +212,16 @@ def check_organization(organization: str | None) -> None:
         raise click.UsageError(
             "--organization must have 1 to 255 characters, and no control characters"
         )
+
+
+def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """A duration on the command line, in seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([smhd]?)", value)
+    if found is None:
+        raise click.BadParameter(f"must be a duration like 90s, 5m, 2h or 1d, not {value!r}")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 @click.command(cls=Command, examples=["flask version", "flask version --json"])

@@ -115,7 +115,10 @@ class RollupCorrectionColumns(TypedColumns):
 
 
 class PurgedMonthColumns(TypedColumns):
-    """A month whose raw events were deleted, so that it can no longer be recounted."""
+    """A month whose raw events were deleted, so that it can no longer be recounted.
+
+    ``events``: how many counted events are missing, less the uncounted ones of an accepted loss.
+    """
 
     month = Column(sa.Date, primary_key=True)
     events: Named[int] = Column(sa.BigInteger)
@@ -130,6 +133,52 @@ class AgentColumns(TypedColumns):
     named_at = Column(UTCDateTime, nullable=False)
 
 
+class ApiKeyColumns(TypedColumns):
+    """A key of a caller that has no tokens: its public id, and the SHA-256 of the whole key.
+
+    ``tenant_id`` is null for a key of no single organization. ``scopes`` are separated by spaces.
+    ``last_used`` is the UTC day of the last use.
+    """
+
+    id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str | None] = Column(Id, index=True)
+    sha256: Named[str] = Column(sa.Text)
+    scopes: Named[str] = Column(sa.Text)
+    note: Named[str | None] = Column(sa.Text)
+    created_at = Column(UTCDateTime, nullable=False)
+    expires_at = Column(UTCDateTime)
+    revoked_at = Column(UTCDateTime)
+    last_used = Column(sa.Date)
+
+
+class SourcePositionColumns(TypedColumns):
+    """How far a followed file or a pulled log is read, and what its records were.
+
+    ``place``: the host that followed the file first; empty for a pulled log.
+    ``kind``: ``follow``, or the provider of a pulled log.
+    ``position``: JSON, see ``app.intake.sources``. It changes with the events that it counts.
+    ``version``: counts the changes, so that of two readers at one position one is refused.
+    ``claimed_at``: when a pull began or last stored a page.
+    ``newest_at``: the instant of the newest event.
+    ``error``: why the last turn failed, if it did; without text of the source.
+    """
+
+    source: Named[str] = Column(Id, primary_key=True)
+    place: Named[str] = Column(Id, primary_key=True)
+    kind: Named[str] = Column(sa.Text)
+    position: Named[str] = Column(sa.Text)
+    version: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    claimed_at = Column(UTCDateTime)
+    read_at = Column(UTCDateTime)
+    newest_at = Column(UTCDateTime)
+    accepted: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    duplicates: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    skipped: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    refused: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    error: Named[str | None] = Column(sa.Text)
+    failed_at = Column(UTCDateTime)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -139,3 +188,5 @@ rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
 rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
+api_keys = Table("api_keys", metadata, ApiKeyColumns)
+source_positions = Table("source_positions", metadata, SourcePositionColumns)

@@ -1,7 +1,8 @@
 """Logging: one line for each unit of work, on stdout.
 
 A line has a short name and fields, as JSON for machines or as text for people. Fields of the
-current work, such as a request's id, are added to each line that this work writes.
+current work, such as a request's id, are added to each line that this work writes. An API key is
+masked wherever it is in a line.
 """
 
 import json
@@ -22,15 +23,17 @@ Fields = Mapping[str, Any]
 
 _context: ContextVar[Fields] = ContextVar("log_context", default={})  # noqa: B039 - never changed
 _PLAIN = re.compile(r"[!#-<>-~]+")
+# The underscore may be percent-encoded, as in a URL, and the percent sign again.
+_API_KEY = re.compile(r"(agk(?:_|%(?:25)*5[Ff]))[0-9A-Za-z]+")
 
 
-def configure(settings: Settings) -> None:
-    """Configure logging: all lines, also of libraries, go to stdout.
+def configure(settings: Settings, stream: str = "stdout") -> None:
+    """Configure logging: all lines, also of libraries, go to stdout, or to stderr.
 
     ``LOG_LEVEL`` and ``LOG_FORMAT`` decide which lines, and their form.
     """
     as_text = settings.log_format == "text" or (
-        settings.log_format == "auto" and sys.stdout.isatty()
+        settings.log_format == "auto" and getattr(sys, stream).isatty()
     )
     lines = {"level": settings.log_level, "handlers": ["stdout"], "propagate": False}
     logging.config.dictConfig(
@@ -41,7 +44,7 @@ def configure(settings: Settings) -> None:
             "handlers": {
                 "stdout": {
                     "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stdout",
+                    "stream": f"ext://sys.{stream}",
                     "formatter": "line",
                 }
             },
@@ -95,9 +98,9 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
+            return masked(msgspec.json.encode(line, enc_hook=str).decode())
         except UnicodeEncodeError:  # a token may hold a lone surrogate, which UTF-8 cannot encode
-            return json.dumps(msgspec.to_builtins(line, enc_hook=str))
+            return masked(json.dumps(msgspec.to_builtins(line, enc_hook=str)))
 
 
 class TextLines(logging.Formatter):
@@ -111,7 +114,14 @@ class TextLines(logging.Formatter):
         values = [f"{name}={_quoted(value)}" for name, value in fields_of(record).items()]
         message = " ".join([record.getMessage(), *values])
         line = f"{time:%Y-%m-%d %H:%M:%S} {record.levelname.lower():8} {message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return masked(line)
+
+
+def masked(text: str) -> str:
+    """The text without the API keys in it, whose beginning ``agk_`` stays."""
+    return _API_KEY.sub(r"\1***", text)
 
 
 def _quoted(value: Any) -> str:

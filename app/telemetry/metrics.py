@@ -37,7 +37,7 @@ _durations = Histogram(
 )
 _events = Counter("analytics_events", "Events posted, by outcome", ["outcome"])
 _refused_tokens = Counter(
-    "analytics_tokens_refused", "Access tokens that were refused, by cause", ["cause"]
+    "analytics_tokens_refused", "Access tokens and API keys that were refused, by cause", ["cause"]
 )
 _key_fetches = Counter(
     "analytics_key_fetches", "Fetches of the identity provider's key set, by outcome", ["outcome"]
@@ -70,6 +70,8 @@ for _outcome in ("accepted", "duplicate", "refused"):
     _events.labels(_outcome)  # begins at 0, so that rate() includes the first event
 _key_fetches.labels("fetched")
 for _cause in ("malformed", "unknown kid", "signature", "claim exp", "claim aud", "claim iss"):
+    _refused_tokens.labels(_cause)
+for _cause in ("malformed key", "unknown key", "revoked key", "expired key"):
     _refused_tokens.labels(_cause)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from app.config.settings import Settings
 from app.errors import UnavailableError
+from app.intake.organizations import Organizations
 from app.storage.database import Database
 from app.waits import HEALTH, Place, Waits
 from app.web import request_log
@@ -23,13 +24,16 @@ EXTENSION = "analytics"
 class Services:
     """The services that the factory creates for the views.
 
-    The server sets ``stopping``: whether this process is shutting down.
+    ``organizations`` is the tenant of each organization that records of a provider name, for
+    callers who may write for every organization. The server sets ``stopping``: whether this
+    process is shutting down.
     """
 
     settings: Settings
     database: Database
     clock: Callable[[], datetime]
     waits: Waits
+    organizations: Organizations | None = None
     stopping: Callable[[], bool] = lambda: False
     long_responses: threading.BoundedSemaphore = field(init=False)
 

@@ -161,6 +161,11 @@ def skip_invalid(args: Args) -> bool:
     return _only(args, "invalid", "skip")
 
 
+def file_format(args: Args) -> str | None:
+    """``format``: the name of a log format, which the caller checks, or ``None``."""
+    return _single(args, "format")
+
+
 def _number(args: Args, name: str, largest: int) -> int | None:
     text = _single(args, name)
     if text is None:

@@ -21,15 +21,18 @@ from sqlalchemy import event as hooks
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from app.auth.api_key_verifier import ApiKeyVerifier
 from app.config.settings import ROOT
 from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.intake.events import Event
+from app.intake.sources.positions import Spot, create
 from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
 from app.storage.tables import (
     agents,
+    api_keys,
     daily_issuance,
     issuance_events,
     metadata,
@@ -46,6 +49,7 @@ from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
 from jobs.scheduler import claim_tick
+from tests.support.api_keys import created
 from tests.support.command_line import (
     PASSWORD,
     Runner,
@@ -135,18 +139,26 @@ def purge(database, *names):
     assert purge_events(database, retention_days=300).events == len(names)
 
 
+def add_key(database):
+    created(
+        database, now=AT, expires=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), note="\U0001f600"
+    )
+
+
 def fill(database):
     """Something in every table: hostile ids and names, exact times, a correction, a purged month,
     events that are not counted yet, and a candidate that a run has left."""
     last = datetime(2026, 4, 30, 23, 59, 59, 999999, UTC)
     store_events(database, [Event(text, text, text, last, text) for text in HOSTILE])
     set_names(database, "org-a", {"nobody": None}, datetime(1970, 1, 1, tzinfo=UTC))
+    add_key(database)
     issue(database, "first", at=datetime(1970, 1, 1, tzinfo=UTC))
     issue(database, "micro", at=datetime(2026, 2, 28, 23, 59, 59, 1, UTC))
     issue(database, "old", "older", at=datetime(2026, 3, 31, tzinfo=UTC))
     roll_up(database)
     correct(database)
     purge(database, "old", "older")
+    create(database, Spot("\u2028", "", "okta", "{}"))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
     execute(database, left.values(last_started=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
@@ -350,8 +362,10 @@ def rows_of_others():
         "old_total": 1, "new_total": 2, "corrected_at": AT, "corrected_by": "me",
     }  # fmt: skip
     bucket, month = {"tenant_id": "t", "issued": 1}, {"month": APRIL}
+    key = {"id": "k", "sha256": "0" * 64, "scopes": "events:write:any", "created_at": AT}
     return {
         "agents": {"tenant_id": "t", "agent_id": "a", "name": "n", "named_at": AT},
+        "api_keys": key,
         "issuance_events": {"tenant_id": "t", "event_id": "e", "agent_id": "a", "issued_at": AT},
         "daily_issuance": bucket | {"date": APRIL},
         "dow_hour_activity": bucket | month | {"dow": 1, "hour": 1},
@@ -359,6 +373,7 @@ def rows_of_others():
         "rollup_runs": run,
         "rollup_corrections": correction,
         "purged_months": month | {"events": 1},
+        "source_positions": {"source": "s", "place": "", "kind": "okta", "position": "{}"},
     }
 
 
@@ -511,6 +526,7 @@ def test_a_row_that_arrives_differently_is_found(new, monkeypatch, to):
 CHANGES = {
     "issuance_events": lambda source: issue(source, "during"),
     "agents": lambda source: set_names(source, "a", {"a": "renamed"}, AT),
+    "api_keys": add_key,
     "rollup_runs": roll_up,
     "rollup_corrections": correct,
     "purged_months": lambda source: purge(source, "micro"),
@@ -536,6 +552,17 @@ def test_a_late_name_that_is_not_the_newest_is_a_change(pair):
         set_names(source, "org-a", {agent: agent}, AT + timedelta(days=day))
     rename = at_step("verifying", lambda: set_names(source, "org-a", {"a": "c"}, AT))
     assert copy(source, target, on_rows=rename).changed == ["agents"]
+
+
+def test_the_use_of_a_key_is_no_change(pair):
+    """Reads go on during a copy, and the first one of a day stores the day."""
+    source, target = pair
+    _, text = created(source)
+    use = at_step("verifying", lambda: ApiKeyVerifier(source, lambda: AT).verify(text, ""))
+    assert copy(source, target, on_rows=use).verified
+    with source.reading() as mine, target.reading() as theirs:
+        days = [each.scalar(sa.select(api_keys.c.last_used)) for each in (mine, theirs)]
+    assert days == [AT.date(), None]
 
 
 def test_a_tick_without_events_is_no_change(pair):

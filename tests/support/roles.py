@@ -4,6 +4,8 @@ import uuid
 from datetime import date
 
 from app.factory import create_app
+from app.intake.events import Event
+from app.intake.sources.positions import Spot, advance, create, note_failure
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
@@ -11,6 +13,7 @@ from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
 from jobs.retention import Purged, purge_events
 from jobs.scheduler import claim_tick
+from tests.support.api_keys import with_key
 from tests.support.deployment import Deployment
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
@@ -46,8 +49,15 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     client, database = app.test_client(), app.extensions["analytics"].database
     event = {"id": str(uuid.uuid4()), "agentId": "agent-1", "issuedAt": "2026-04-15T09:00:00Z"}
     event["agentName"] = "said"
-    headers = bearer(tenant, scope="events:write agents:write")
+    headers = bearer(tenant, scope="events:write agents:write analytics:admin")
     try:
+        made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=headers)
+        assert made.status_code == 201
+        key, key_id = with_key(made.json["key"]), made.json["id"]
+        assert client.get("/api/v1/agents", headers=key).status_code == 200
+        keys = client.get("/api/v1/keys", headers=headers).json["data"]
+        assert [each["lastUsed"] for each in keys if each["id"] == key_id] == ["2026-04-15"]
+        assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
         sent = client.post("/api/v1/events", json=event, headers=headers)
         assert (sent.status_code, sent.json.get("accepted")) == (202, 1)
         for name in ("set", None):
@@ -63,6 +73,17 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     finally:
         database.dispose()
     return [point["count"] for point in answers[0].json["data"]]
+
+
+def read_source(deployment: Deployment) -> None:
+    """The jobs' work with sources: a first position, events with a name, a later position."""
+    database = deployment.database("job")
+    spot = create(database, Spot(str(uuid.uuid4()), "", "okta", "{}"))
+    events = [Event(TENANT, str(uuid.uuid4()), "agent-1", NOW, "named")]
+    spot, stored = advance(database, spot, "{}", events)
+    assert stored.accepted == 1
+    note_failure(database, spot, "timeout")
+    database.dispose()
 
 
 def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:

@@ -1,5 +1,7 @@
 """Access to the API: the caller of a request and its scopes, from the Authorization header.
 
+The header has an access token or an API key.
+
 A blueprint registers these functions with ``before_request``, in this order. So they protect every
 route of the blueprint.
 """
@@ -8,21 +10,35 @@ import re
 
 from flask import g, request
 
-from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE, EVENTS_WRITE_ANY
+from app.auth.api_key_verifier import is_api_key, verify_api_key
+from app.auth.api_keys import PREFIX
+from app.auth.claims import (
+    AGENTS_WRITE,
+    ANALYTICS_ADMIN,
+    ANALYTICS_READ,
+    EVENTS_WRITE,
+    EVENTS_WRITE_ANY,
+)
 from app.auth.tokens import TOKEN_SYNTAX, Caller, tenant_of, verify_token
 from app.errors import ForbiddenError, UnauthorizedError
 
-_BEARER = re.compile(rf"bearer +({TOKEN_SYNTAX.pattern})", re.IGNORECASE)
+# A key needs no scheme: some services send only what their form for a token contains.
+_CREDENTIAL = re.compile(rf"(?i:bearer) +({TOKEN_SYNTAX.pattern})|({PREFIX}{TOKEN_SYNTAX.pattern})")
 
 
 def authenticate() -> None:
-    """Verify the request's token and set ``g.caller``.
+    """Verify the request's token or key and set ``g.caller``.
 
     Raises:
-        UnauthorizedError: the token is missing or invalid.
-        ForbiddenError: its organization claim is invalid.
+        UnauthorizedError: the token or the key is missing or invalid.
+        ForbiddenError: the token's organization claim is invalid.
+        RateLimitError: the client has sent too many unknown keys.
     """
-    g.caller = verify_token(_bearer_token(request.headers.get("Authorization")))
+    credential = _credential(request.headers.get("Authorization"))
+    if is_api_key(credential):
+        g.caller = verify_api_key(credential, request.remote_addr or "")
+    else:
+        g.caller = verify_token(credential)
 
 
 def require_tenant() -> None:
@@ -32,6 +48,24 @@ def require_tenant() -> None:
         ForbiddenError: the token has no organization.
     """
     g.tenant_id = tenant_of(g.caller)
+
+
+def require_read() -> None:
+    """Require the scope ``analytics:read``, which every token has.
+
+    Raises:
+        ForbiddenError: the key lacks the scope.
+    """
+    _require_scope(ANALYTICS_READ)
+
+
+def require_admin() -> None:
+    """Require the scope ``analytics:admin``.
+
+    Raises:
+        ForbiddenError: the token or the key lacks the scope.
+    """
+    _require_scope(ANALYTICS_ADMIN)
 
 
 def require_agents_write() -> None:
@@ -58,8 +92,8 @@ def require_events_write() -> None:
     _require_scope(EVENTS_WRITE)
     if caller.tenant_id is None:
         raise ForbiddenError(
-            "the token has no organization; use a token of one organization, or one with the scope"
-            f" {EVENTS_WRITE_ANY}",
+            "the token or key has no organization; use one of one organization, or one with the"
+            f" scope {EVENTS_WRITE_ANY}",
             cause="no organization",
         )
     g.tenant_id = caller.tenant_id
@@ -68,20 +102,20 @@ def require_events_write() -> None:
 def _require_scope(scope: str) -> None:
     if scope not in g.caller.scopes:
         raise ForbiddenError(
-            f"the token lacks the scope {scope}; request a token that has it", cause="scope"
+            f"the token or key lacks the scope {scope}; use one that has it", cause="scope"
         )
 
 
-def _bearer_token(header: str | None) -> str:
+def _credential(header: str | None) -> str:
     if header is None or not header.strip():
         raise UnauthorizedError(
             "the Authorization header is missing; send `Bearer <token>`",
             invalid=False,
             cause="no token",
         )
-    match = _BEARER.fullmatch(header)
+    match = _CREDENTIAL.fullmatch(header)
     if match is None:
         raise UnauthorizedError(
             "the Authorization header must be `Bearer <token>`", cause="authorization header"
         )
-    return match[1]
+    return match[1] or match[2]

@@ -16,6 +16,7 @@ PREFIX = "/api/v1/agents"
 bp = Blueprint("agents", __name__, url_prefix=PREFIX)
 bp.before_request(access.authenticate)
 bp.before_request(access.require_tenant)
+bp.before_request(access.require_read)
 bp.before_request(rate_limit.count_request)
 
 naming = Blueprint("naming", __name__, url_prefix=PREFIX)

@@ -39,7 +39,7 @@ def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[b
         PayloadTooLargeError: the body has too many bytes or events.
         ValidationError: the body is empty or cannot be split into events.
     """
-    body = _read(request, max_bytes, _SPLITTERS)
+    body = read_body(request, max_bytes, _SPLITTERS)
     items = _SPLITTERS[request.mimetype](body, max_events)
     if len(items) > max_events:
         raise PayloadTooLargeError(
@@ -50,7 +50,7 @@ def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[b
 
 def json_text(request: Request, max_bytes: int) -> bytes:
     """The request's single JSON text. Arguments and errors as for :func:`event_texts`."""
-    return _read(request, max_bytes, (_JSON,)).strip()
+    return read_body(request, max_bytes, (_JSON,)).strip()
 
 
 def agent_texts(request: Request, max_bytes: int, max_agents: int) -> Sequence[bytes]:
@@ -76,9 +76,20 @@ def agent_texts(request: Request, max_bytes: int, max_agents: int) -> Sequence[b
     return items
 
 
-def _read(request: Request, max_bytes: int, types: Collection[str]) -> bytes:
-    """The decompressed body, which is not empty. ``types`` are the accepted content types."""
-    if request.mimetype not in types:
+def read_body(
+    request: Request, max_bytes: int, types: Collection[str] | None, *, may_be_empty: bool = False
+) -> bytes:
+    """The decompressed body.
+
+    Args:
+        max_bytes: the limit of the body, both as sent and decompressed.
+        types: the accepted content types; ``None`` for any.
+        may_be_empty: whether an empty body is accepted.
+
+    Raises:
+        UnsupportedMediaTypeError, PayloadTooLargeError, ValidationError: see :func:`event_texts`.
+    """
+    if types is not None and request.mimetype not in types:
         raise UnsupportedMediaTypeError(f"the content type must be {' or '.join(types)}")
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
@@ -86,7 +97,7 @@ def _read(request: Request, max_bytes: int, types: Collection[str]) -> bytes:
     body = _whole_body(request, max_bytes)
     if encoding == "gzip":
         body = _gunzip(body, max_bytes)
-    if not body.strip():
+    if not may_be_empty and not body.strip():
         raise ValidationError("the body is empty; send JSON")
     return body
 

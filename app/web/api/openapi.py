@@ -57,7 +57,8 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "An OAuth 2 access token of the configured issuer (RFC 6750, RFC 9068).",
+        "description": "An OAuth 2 access token of the configured issuer (RFC 6750, RFC 9068), or"
+        " an API key (agk_…). For reads a key needs the scope analytics:read, and a token none.",
     }
     return {
         "openapi": "3.1.0",

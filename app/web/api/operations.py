@@ -5,28 +5,34 @@ The URL map and the types of bodies do not contain these.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
 
-from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE
+from app.auth.api_keys import SCOPES
+from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, EVENTS_WRITE
 from app.config.settings import Settings
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
+from app.intake.formats import FORMATS
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
 from app.web import params
+from app.web.api.records import BATCH_TYPE, EVENT_TYPE, TYPES
 from app.web.api.schemas import (
     AgentActivity,
     AgentDirectory,
     AgentName,
     AgentUsage,
     Health,
+    Key,
+    KeyList,
     NamesReceipt,
+    NewKey,
     Receipt,
     ResponseBody,
     TokenTrend,
@@ -38,6 +44,8 @@ REF = "#/components/schemas/{name}"
 
 READ_ERRORS = (400, 401, 403, 429, 500, 503)
 WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
+CREATE_ERRORS = (400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
+DELETE_ERRORS = (401, 403, 404, 429, 500, 503)
 # The headers of error responses, by status.
 HEADERS = {
     401: {"WWW-Authenticate": "The challenge of RFC 6750."},
@@ -120,6 +128,14 @@ AGENT_ID = {
     "schema": _text(ID_SCHEMA_PATTERN),
     "example": "agent-1",
 }
+KEY_ID = {
+    "name": "keyId",
+    "in": "path",
+    "description": "The key's id.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"},
+    "example": "7Qm2XcVb9TzK",
+}
 PAGE_LIMIT = _query(
     "limit",
     "The maximum number of agents on a page.",
@@ -143,6 +159,19 @@ INVALID = _query(
     "Store the valid events of a batch and list the invalid ones in `rejected`.",
     {"type": "string", "enum": ["skip"]},
     "skip",
+)
+FORMAT = _query(
+    "format",
+    "The format of a provider's log, as `flask events import` has it. Without it the body has"
+    " events of this service, or CloudEvents.",
+    {"type": "string", "enum": sorted(FORMATS)},
+    "ndjson",
+)
+ZONE = _query(
+    "zone",
+    "With `format`: the time zone of times without an offset.",
+    {"type": "string"},
+    "Europe/Berlin",
 )
 BOM = _query(
     "bom",
@@ -168,7 +197,30 @@ EVENT = {
     "issuedAt": "2026-04-01T09:00:00Z",
     "agentName": "billing-sync",
 }
+CLOUDEVENT = {
+    "specversion": "1.0",
+    "id": "event-1",
+    "source": "/idp",
+    "type": "com.example.token.issued",
+    "time": "2026-04-01T09:00:00Z",
+    "organizationid": "org-1",
+    "data": {"clientId": "agent-1"},
+}
 NAMED = {"agentId": "agent-1", "name": "billing-sync"}
+KEY: dict[str, Any] = {
+    "id": "7Qm2XcVb9TzK",
+    "prefix": "agk_7Qm2XcVb9TzK",
+    "scopes": ["events:write"],
+    "note": "log stream",
+    "created": datetime(2026, 4, 1, 9, tzinfo=UTC),
+    "expires": datetime(2026, 7, 1, tzinfo=UTC),
+    "revoked": None,
+    "last_used": None,
+}
+USED = KEY | {"last_used": date(2026, 4, 2)}
+REVOKED = USED | {"revoked": datetime(2026, 4, 2, 10, tzinfo=UTC)}
+# It is longer than a key, so that nobody takes it for one.
+NO_KEY = "agk_7Qm2XcVb9TzK..."
 
 
 def _event_body(settings: Settings) -> dict[str, Any]:
@@ -180,10 +232,20 @@ def _event_body(settings: Settings) -> dict[str, Any]:
         "description": f"At most {settings.max_batch_events} events and"
         f" {settings.max_body_bytes} bytes, both compressed and decompressed. An event of more"
         f" than {settings.max_event_bytes} bytes is invalid. No string may contain a NUL, even in"
-        " ignored members.",
+        " ignored members. With `format`, the body has records of a provider's log, and may be"
+        f" {', '.join(TYPES)}.",
         "content": {
             JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
             NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
+            EVENT_TYPE: {"schema": {"type": "object"}, "example": CLOUDEVENT},
+            BATCH_TYPE: {
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "maxItems": settings.max_batch_events,
+                },
+                "example": [CLOUDEVENT],
+            },
         },
     }
 
@@ -203,6 +265,31 @@ def _names_body(settings: Settings) -> dict[str, Any]:
     several = {"type": "array", "items": agent, "maxItems": params.MAX_AGENTS}
     within = {"type": "object", "properties": {"data": several}, "required": ["data"]}
     return _name_body({"anyOf": [several, within]}, [NAMED], settings)
+
+
+def _key_body(settings: Settings) -> dict[str, Any]:
+    properties = {
+        "scopes": {
+            "type": "array",
+            "items": {"type": "string", "enum": list(SCOPES)},
+            "minItems": 1,
+            "maxItems": len(SCOPES),
+        },
+        "note": {"type": ["string", "null"], "maxLength": 255},
+        "expires": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "RFC 3339 with an offset, in the future. Without it the key does not"
+            " expire.",
+        },
+    }
+    example = {"scopes": KEY["scopes"], "note": KEY["note"], "expires": "2026-07-01T00:00:00Z"}
+    schema = {"type": "object", "properties": properties, "required": ["scopes"]}
+    return {
+        "required": True,
+        "description": f"At most {settings.max_event_bytes} bytes.",
+        "content": {JSON: {"schema": schema, "example": example}},
+    }
 
 
 def operations(settings: Settings) -> dict[str, Operation]:
@@ -229,7 +316,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
         "events.post_events": Operation(
             Receipt(2, 1, 1),
             status=202,
-            parameters=(INVALID, ENCODING),
+            parameters=(FORMAT, ZONE, INVALID, ENCODING),
             errors=WRITE_ERRORS,
             request_body=_event_body(settings),
             scope=EVENTS_WRITE,
@@ -252,6 +339,20 @@ def operations(settings: Settings) -> dict[str, Operation]:
             errors=WRITE_ERRORS,
             request_body=_name_body(name, {"name": "billing-sync"}, settings),
             scope=AGENTS_WRITE,
+        ),
+        "keys.list_keys": Operation(
+            KeyList("org-1", [Key(**USED)]), errors=READ_ERRORS, scope=ANALYTICS_ADMIN
+        ),
+        "keys.create_key": Operation(
+            NewKey(key=NO_KEY, **KEY),
+            status=201,
+            parameters=(ENCODING,),
+            errors=CREATE_ERRORS,
+            request_body=_key_body(settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "keys.revoke_key": Operation(
+            Key(**REVOKED), parameters=(KEY_ID,), errors=DELETE_ERRORS, scope=ANALYTICS_ADMIN
         ),
         "health.health": Operation(Health("ok"), errors=(500,)),
         "health.ready": Operation(Health("ready"), errors=(500, 503)),

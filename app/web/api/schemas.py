@@ -1,5 +1,6 @@
 """Schemas: the bodies of the API's responses. The OpenAPI document is made from these types."""
 
+from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -70,6 +71,43 @@ class AgentName(ResponseBody):
     name: Name | None
 
 
+class Key(ResponseBody):
+    """An API key, without its secret. ``lastUsed`` is a UTC day.
+
+    An instant that is null has not come: the key does not expire, or is not revoked.
+    """
+
+    id: str
+    prefix: str
+    scopes: list[str]
+    note: str | None
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    last_used: date | None
+
+
+class NewKey(ResponseBody):
+    """A new API key. Only this response has the whole ``key``."""
+
+    key: str
+    id: str
+    prefix: str
+    scopes: list[str]
+    note: str | None
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    last_used: date | None
+
+
+class KeyList(ResponseBody):
+    """The API keys of the organization: usable ones first, then the newest first."""
+
+    tenant_id: Id
+    data: list[Key]
+
+
 class NamesReceipt(ResponseBody):
     """The number of names that were received and stored."""
 
@@ -81,12 +119,17 @@ Tabular = TokenTrend | AgentActivity | AgentUsage
 
 
 class Receipt(ResponseBody):
-    """The outcome of a batch. ``rejected`` is present when invalid events may be skipped."""
+    """The outcome of a batch.
+
+    ``rejected`` is present when invalid events may be skipped. ``skipped`` is present with a
+    ``format``: the number of records that are not issuances, by reason.
+    """
 
     received: Count
     accepted: Count
     duplicates: Count
     rejected: list[EventError] | UnsetType = UNSET
+    skipped: dict[str, Count] | UnsetType = UNSET
 
 
 class Health(ResponseBody):

@@ -5,6 +5,7 @@ import re
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
+from app.auth.api_key_verifier import is_api_key
 from app.auth.tokens import Caller, verify_issued_token, verify_token
 from app.errors import ServiceError, UnauthorizedError, ValidationError
 from app.web import errors, request_log
@@ -70,6 +71,8 @@ def paste() -> Redirect:
     token = pasted_token(request.form.get("token", ""))
     if not token:
         raise ValidationError("paste an access token first")
+    if is_api_key(token):
+        raise ValidationError("a key cannot sign in; paste an access token")
     return _begin(verify_token(token))
 
 

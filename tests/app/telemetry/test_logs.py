@@ -78,6 +78,28 @@ def test_values_that_json_cannot_hold_are_written_as_text(written):
     assert as_json(written(logs.JsonLines(), where=ROOT))["where"] == str(ROOT)
 
 
+SECRET = "k7" * 22
+
+
+@pytest.mark.parametrize("shape", [logs.JsonLines, logs.TextLines])
+@pytest.mark.parametrize("prefix", ["agk_", "agk%5F", "agk%5f", "agk%255F"])
+def test_a_key_is_masked_wherever_it_is(written, shape, prefix):
+    """A key is masked in the message, in fields and in tracebacks."""
+    key = prefix + SECRET
+    try:
+        raise ValueError(f"unexpected {key}") from RuntimeError(key)
+    except ValueError as error:
+        line = written(shape(), error=error, path=f"/x/{key}?key={key}", many=[key, {"k": key}])
+    assert SECRET[:6] not in line
+    assert line.count(f"{prefix}***") == 6
+
+
+@pytest.mark.parametrize("shape", [logs.JsonLines, logs.TextLines])
+def test_a_key_beside_half_a_character_is_masked(written, shape):
+    """Lines that UTF-8 cannot encode are written another way."""
+    assert SECRET not in written(shape(), agent=f"\ud800agk_{SECRET}\ud800")
+
+
 def test_half_a_character_costs_no_line(written):
     assert "\\ud800" in written(logs.TextLines(), agent="\ud800")
     line = as_json(written(logs.JsonLines(), agent="\ud800"))

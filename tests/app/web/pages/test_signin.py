@@ -141,6 +141,15 @@ def test_nothing_pasted_is_said_so(browser):
     assert (answer.status_code, "Paste an access token first." in answer.text) == (400, True)
 
 
+@pytest.mark.parametrize("pasted", ["agk_{}", "Bearer agk_{}", "Authorization: Bearer agk_{}"])
+def test_a_key_begins_no_session(browser, pasted):
+    """A session would outlive the key when it is revoked."""
+    answer = browser.sign_in(pasted.format("k" * 44))
+    assert (answer.status_code, "A key cannot sign in" in answer.text) == (400, True)
+    assert "k" * 44 not in answer.text
+    assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
 @pytest.mark.parametrize(
     ("claims", "said"),
     [
