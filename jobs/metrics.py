@@ -1,15 +1,19 @@
-"""Metrics for Prometheus: runs, purges, and how far the rollup has counted."""
+"""Metrics for Prometheus: runs, purges, how far the rollup has counted, and the sources."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import sqlalchemy as sa
 from prometheus_client import REGISTRY, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ServiceError
 from app.storage.database import Database
+from app.storage.tables import source_positions
+from app.storage.types import database_now
 from jobs.counting.history import Run
 from jobs.counting.status import Standing, standing
 
@@ -83,6 +87,68 @@ class StandingCollector(Collector):
 def register_standing(database: Database) -> None:
     """Serve how far the rollup has counted, beside this process's own metrics."""
     REGISTRY.register(StandingCollector(database))
+
+
+class SourcesCollector(Collector):
+    """How far sources are read, from the database at each scrape.
+
+    So the numbers are right even if another process reads the sources, and after a restart.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Describe nothing: registering must not query the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._turn:  # as above
+            rows = self._rows()
+        labels = ["source", "host"]
+        records = CounterMetricFamily(
+            "analytics_source_records",
+            "Records of a source, by outcome",
+            labels=[*labels, "outcome"],
+        )
+        gauges = {
+            name: GaugeMetricFamily(f"analytics_source_{name}", text, labels=labels)
+            for name, text in _SOURCE_GAUGES.items()
+        }
+        for row in rows:
+            where = [row.source, row.place]
+            for outcome in SOURCE_OUTCOMES:
+                records.add_metric([*where, outcome], getattr(row, outcome))
+            gauges["failed"].add_metric(where, row.error is not None)
+            if row.newest_at is not None:
+                lag = max(0, (row.now - row.newest_at).total_seconds())
+                gauges["lag_seconds"].add_metric(where, lag)
+            if row.read_at is not None:
+                gauges["read_timestamp_seconds"].add_metric(where, row.read_at.timestamp())
+        yield records
+        yield from gauges.values()
+
+    def _rows(self) -> Sequence[Any]:
+        columns = [one for one in source_positions.c if one.name != "position"]
+        try:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
+                return connection.execute(sa.select(*columns, database_now().label("now"))).all()
+        except (SQLAlchemyError, ServiceError):
+            return []
+
+
+SOURCE_OUTCOMES = ("accepted", "duplicates", "skipped", "refused")
+_SOURCE_GAUGES = {
+    "lag_seconds": "Age of the newest event of a source",
+    "read_timestamp_seconds": "When a source was last read",
+    "failed": "1 while the last turn of a source has failed",
+}
+
+
+def register_sources(database: Database) -> None:
+    """Serve how far sources are read."""
+    REGISTRY.register(SourcesCollector(database))
 
 
 def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:

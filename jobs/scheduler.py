@@ -23,6 +23,9 @@ from app import __version__
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.errors import ServiceError
+from app.intake.sources import running
+from app.intake.sources.building import build
+from app.intake.sources.entries import Sources, load_sources
 from app.storage.database import Database
 from app.storage.failures import is_unavailable, unavailable_message
 from app.storage.locks import LockedError
@@ -41,9 +44,13 @@ log = logging.getLogger("jobs")
 EARLY = 0.1
 # One connection each for a run, a purge and a scrape.
 POOL_SIZE = 3
+# Sources have their own connections, so that they never wait with a run for one.
+SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
 OVERDUE = 2
+# How long a stop waits for sources.
+STOP_SECONDS = 10.0
 # How often the two clocks are compared, and the difference that means that one was set.
 CLOCK_SECONDS = 1.0
 
@@ -150,16 +157,23 @@ TASKS = (
 
 
 def run_scheduler(settings: Settings) -> None:
-    """Run TASKS until SIGTERM or SIGINT, then let the current transaction finish."""
+    """Run TASKS and the sources until SIGTERM or SIGINT, then let the current transaction finish.
+
+    Raises:
+        SettingsError: the file of sources is invalid.
+    """
+    path = settings.sources_file
+    sources = Sources() if path is None else load_sources(path, settings)
     stop = threading.Event()
     # The signals are blocked here and awaited below. A signal handler could deadlock: it would need
     # the lock of `stop`, which the interrupted code may hold.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
-    _measure(database, settings, stop)
+    _measure(database, settings, stop, [one.entry.name for one in sources.sources])
     scheduler = _scheduled(database, settings, stop)
     scheduler.start()
+    reading = _start_sources(settings, sources, stop)
     interval = settings.rollup_interval_seconds
     logs.write(
         log, logging.INFO, "scheduler started", version=__version__, interval_seconds=interval
@@ -167,9 +181,30 @@ def run_scheduler(settings: Settings) -> None:
     await_signal(scheduler)
     stop.set()
     scheduler.shutdown(wait=True)
+    # A request to a provider may be under way. Nothing is lost if it is not awaited.
+    give_up = time.monotonic() + STOP_SECONDS
+    for thread in reading:
+        thread.join(max(0, give_up - time.monotonic()))
     database.dispose()
     tracing.stop()
     logs.write(log, logging.INFO, "scheduler stopped")
+
+
+def _start_sources(
+    settings: Settings, sources: Sources, stop: threading.Event
+) -> list[threading.Thread]:
+    """Follow and pull the sources, each in its own thread.
+
+    Several schedulers may name the same ones. A pull is claimed by one of them, and a batch of a
+    followed file is stored by one of them.
+    """
+    if not sources.sources:
+        return []
+    database = Database(settings.database_url, pool_size=SOURCES_POOL_SIZE, overflow=0)
+    tracing.follow_statements(database.engine)
+    logs.write(log, logging.INFO, "sources started", sources=len(sources.sources))
+    built = [(build(database, settings, one, stop, utc_now), one.every) for one in sources.sources]
+    return running.start(built, stop)
 
 
 def _scheduled(
@@ -215,7 +250,9 @@ def follow_clock(scheduler: BaseScheduler, change: float) -> None:
         job.modify(next_run_time=min(moved, utc_now() + job.trigger.interval))
 
 
-def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:
+def _measure(
+    database: Database, settings: Settings, stop: threading.Event, sources: list[str]
+) -> None:
     """Measure and trace this process, and serve its metrics if an address is set."""
     metrics.describe_process("jobs")
     metrics.watch_pool(database.engine, POOL_SIZE)
@@ -223,6 +260,8 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         job_metrics.register_standing(database)
+        if sources:
+            job_metrics.register_sources(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 

@@ -150,6 +150,11 @@ ROWS = {
         "id": "k", "tenant_id": "t", "sha256": "0" * 64, "scopes": "events:write", "note": "n",
         "created_at": AT, "expires_at": AT, "revoked_at": AT, "last_used": "2026-04-01",
     },
+    "source_positions": {
+        "source": "s", "place": "p", "kind": "follow", "position": "{}", "version": 3,
+        "claimed_at": AT, "read_at": AT, "newest_at": AT, "accepted": 2**40, "duplicates": 1,
+        "skipped": 2, "refused": 3, "error": "\xe9", "failed_at": AT,
+    },
 }  # fmt: skip
 
 
@@ -393,7 +398,7 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     with database.reading() as connection:
         tables = set(connection.scalars(options))
     rollups = {"daily_issuance", "dow_hour_activity", "monthly_agent_issuance"}
-    assert tables == {*rollups, "agents"}
+    assert tables == {*rollups, "agents", "source_positions"}
     database.dispose()
 
 

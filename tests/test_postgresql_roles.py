@@ -20,12 +20,13 @@ from tests.support.deployment import (
     GRANTS,
     PAGE,
     ROW_SECURITY,
+    SOURCES,
     Deployment,
     blocks,
     deployed,
 )
 from tests.support.recount import assert_exact
-from tests.support.roles import deliver, insert, run_jobs, serve
+from tests.support.roles import deliver, insert, read_source, run_jobs, serve
 from tests.support.settings import NOW, child_environ, environment, make_settings
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,7 @@ def test_what_a_role_may_not_do_is_no_matter_of_the_schema(untouched):
 @pytest.mark.quick
 def test_every_sql_block_of_the_page_is_run():
     headings = [heading for heading, _ in blocks()]
-    assert headings == [*BEFORE_SCHEMA, *GRANTS, ROW_SECURITY]
+    assert headings == [*BEFORE_SCHEMA, *GRANTS[:2], SOURCES, GRANTS[2], ROW_SECURITY]
 
 
 @pytest.mark.quick
@@ -112,6 +113,23 @@ def test_every_grant_is_needed(deployment, role, work):
         assert not succeeds(work, deployment), f"{grant} is not needed"
         owner.execute(f"GRANT {grant} TO {name}")
         work(deployment)
+
+
+def test_every_grant_for_sources_is_needed(deployment):
+    """The jobs' role follows and pulls sources with these grants, and with none less."""
+    assert not succeeds(read_source, deployment)
+    role = deployment.role("job")
+    owner = deployment.connect("owner")
+    before = set(owner.execute(GRANTED, {"role": role}))
+    deployment.run(SOURCES)
+    read_source(deployment)
+    granted = [grant for (grant,) in set(owner.execute(GRANTED, {"role": role})) - before]
+    assert len(granted) >= 9
+    for grant in granted:
+        owner.execute(f"REVOKE {grant} FROM {role}")
+        assert not succeeds(read_source, deployment), f"{grant} is not needed"
+        owner.execute(f"GRANT {grant} TO {role}")
+        read_source(deployment)
 
 
 def test_grants_may_be_repeated(deployment):

@@ -18,7 +18,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from app.auth.provider_http import (
+from app.errors import UnavailableError
+from app.provider_http import (
     FETCHED,
     NO_USABLE_KEY,
     NOT_A_KEY_SET,
@@ -27,7 +28,6 @@ from app.auth.provider_http import (
     FetchError,
     fetch,
 )
-from app.errors import UnavailableError
 from app.telemetry import logs, metrics
 
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")

@@ -20,10 +20,10 @@ from jwt import exceptions
 
 from app.auth import claims as reading
 from app.auth.jwks import ALGORITHMS, KeySet
-from app.auth.provider_http import trusted_certificates
 from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
 from app.errors import ForbiddenError, RefusedError, UnauthorizedError
+from app.provider_http import trusted_certificates
 from app.telemetry import metrics
 
 CLOCK_SKEW_SECONDS = 10

@@ -51,6 +51,16 @@ def prepare_storing(database: Database, events: Sequence[Event]) -> Callable[[],
     """
     if not events:
         return partial(Stored, 0, 0, 0)
+    return partial(database.write, prepare_insert(database, events))
+
+
+def prepare_insert(database: Database, events: Sequence[Event]) -> Callable[[Connection], Stored]:
+    """Prepare a batch; the returned function stores it in the caller's write transaction.
+
+    So the batch commits together with other changes, such as the position of its source.
+    """
+    if not events:
+        return lambda _connection: Stored(0, 0, 0)
     first: dict[tuple[str, str], Event] = {}
     for event in events:
         first.setdefault(event[:2], event)
@@ -58,16 +68,12 @@ def prepare_storing(database: Database, events: Sequence[Event]) -> Callable[[],
     insert = (_unnested if database.is_postgresql else _each)(ordered)
     names = newest_names(events)
 
-    def store(connection: Connection) -> int:
+    def store(connection: Connection) -> Stored:
         accepted = insert(connection)
         add_names(database, connection, names)
-        return accepted
-
-    def record() -> Stored:
-        accepted = database.write(store)
         return Stored(len(events), accepted, len(events) - accepted)
 
-    return record
+    return store
 
 
 def _each(events: list[Event]) -> Insert:

@@ -2,8 +2,8 @@
 
 Without the extension this module does nothing. All rows of a tenant, in every table, are on one
 node. So a read asks one node, and that node counts the tenant's summaries from its own events. The
-state row is on every node. The run history, the purged months and the keys of callers stay at the
-coordinator.
+state row is on every node. The run history, the purged months, the positions of sources and the
+keys of callers stay at the coordinator.
 
 A transaction that has ended at the coordinator can still have prepared parts at other nodes. That
 happens when the connection to a node breaks after all parts are prepared. The transaction is then

@@ -40,6 +40,7 @@ _DELETED: dict[str, tuple[sa.TableClause, ...]] = {
     "0002": (sa.table("rollup_runs"), sa.table("rollup_corrections")),
     "0003": (sa.table("agents"),),
     "0005": (sa.table("api_keys"),),
+    "0006": (sa.table("source_positions"),),
 }
 # Columns that such a downgrade deletes. The values that the next upgrade writes again are not here.
 _DELETED_VALUES = {"0004": (sa.table("rollup_state", sa.column("refusal")),)}

@@ -115,7 +115,10 @@ class RollupCorrectionColumns(TypedColumns):
 
 
 class PurgedMonthColumns(TypedColumns):
-    """A month whose raw events were deleted, so that it can no longer be recounted."""
+    """A month whose raw events were deleted, so that it can no longer be recounted.
+
+    ``events``: how many counted events are missing, less the uncounted ones of an accepted loss.
+    """
 
     month = Column(sa.Date, primary_key=True)
     events: Named[int] = Column(sa.BigInteger)
@@ -148,6 +151,34 @@ class ApiKeyColumns(TypedColumns):
     last_used = Column(sa.Date)
 
 
+class SourcePositionColumns(TypedColumns):
+    """How far a followed file or a pulled log is read, and what its records were.
+
+    ``place``: the host that followed the file first; empty for a pulled log.
+    ``kind``: ``follow``, or the provider of a pulled log.
+    ``position``: JSON, see ``app.intake.sources``. It changes with the events that it counts.
+    ``version``: counts the changes, so that of two readers at one position one is refused.
+    ``claimed_at``: when a pull began or last stored a page.
+    ``newest_at``: the instant of the newest event.
+    ``error``: why the last turn failed, if it did; without text of the source.
+    """
+
+    source: Named[str] = Column(Id, primary_key=True)
+    place: Named[str] = Column(Id, primary_key=True)
+    kind: Named[str] = Column(sa.Text)
+    position: Named[str] = Column(sa.Text)
+    version: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    claimed_at = Column(UTCDateTime)
+    read_at = Column(UTCDateTime)
+    newest_at = Column(UTCDateTime)
+    accepted: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    duplicates: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    skipped: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    refused: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    error: Named[str | None] = Column(sa.Text)
+    failed_at = Column(UTCDateTime)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -158,3 +189,4 @@ rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColum
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
 api_keys = Table("api_keys", metadata, ApiKeyColumns)
+source_positions = Table("source_positions", metadata, SourcePositionColumns)

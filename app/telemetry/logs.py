@@ -27,13 +27,13 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 _API_KEY = re.compile(r"(agk(?:_|%(?:25)*5[Ff]))[0-9A-Za-z]+")
 
 
-def configure(settings: Settings) -> None:
-    """Configure logging: all lines, also of libraries, go to stdout.
+def configure(settings: Settings, stream: str = "stdout") -> None:
+    """Configure logging: all lines, also of libraries, go to stdout, or to stderr.
 
     ``LOG_LEVEL`` and ``LOG_FORMAT`` decide which lines, and their form.
     """
     as_text = settings.log_format == "text" or (
-        settings.log_format == "auto" and sys.stdout.isatty()
+        settings.log_format == "auto" and getattr(sys, stream).isatty()
     )
     lines = {"level": settings.log_level, "handlers": ["stdout"], "propagate": False}
     logging.config.dictConfig(
@@ -44,7 +44,7 @@ def configure(settings: Settings) -> None:
             "handlers": {
                 "stdout": {
                     "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stdout",
+                    "stream": f"ext://sys.{stream}",
                     "formatter": "line",
                 }
             },

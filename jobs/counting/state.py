@@ -9,14 +9,21 @@ from sqlalchemy import Connection, Row, Table
 
 from app.errors import RefusedError, UnavailableError
 from app.storage.citus import open_parts
-from app.storage.tables import agents, api_keys, issuance_events, metadata, rollup_state
+from app.storage.tables import (
+    agents,
+    api_keys,
+    issuance_events,
+    metadata,
+    rollup_state,
+    source_positions,
+)
 
 POLL_SECONDS = 0.05
 # Citus recovers prepared parts every minute.
 PATIENCE_SECONDS = 90
 # The tables that are written only while the state row is locked.
-_WEB = (issuance_events, agents, api_keys)
-LOCKED = [table for table in metadata.sorted_tables if table not in _WEB]
+_OTHERS = (issuance_events, agents, api_keys, source_positions)
+LOCKED = [table for table in metadata.sorted_tables if table not in _OTHERS]
 
 
 def no_state() -> RefusedError:

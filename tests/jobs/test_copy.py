@@ -26,6 +26,7 @@ from app.config.settings import ROOT
 from app.errors import RefusedError
 from app.intake.agent_names import set_names
 from app.intake.events import Event
+from app.intake.sources.positions import Spot, create
 from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
@@ -157,6 +158,7 @@ def fill(database):
     roll_up(database)
     correct(database)
     purge(database, "old", "older")
+    create(database, Spot("\u2028", "", "okta", "{}"))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
     execute(database, left.values(last_started=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
@@ -371,6 +373,7 @@ def rows_of_others():
         "rollup_runs": run,
         "rollup_corrections": correction,
         "purged_months": month | {"events": 1},
+        "source_positions": {"source": "s", "place": "", "kind": "okta", "position": "{}"},
     }
 
 

@@ -20,6 +20,7 @@ ADMINISTRATOR = "administrator"
 # Who runs a block, in the page's order; the migrations come after the first two.
 BEFORE_SCHEMA = ("Database and roles", "Before PostgreSQL 15")
 GRANTS = ("Web", "Jobs", "Identity provider")
+SOURCES = "Sources"
 ROW_SECURITY = "Row-level security"
 
 _BLOCK = re.compile(

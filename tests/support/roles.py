@@ -4,6 +4,8 @@ import uuid
 from datetime import date
 
 from app.factory import create_app
+from app.intake.events import Event
+from app.intake.sources.positions import Spot, advance, create, note_failure
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
@@ -71,6 +73,17 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     finally:
         database.dispose()
     return [point["count"] for point in answers[0].json["data"]]
+
+
+def read_source(deployment: Deployment) -> None:
+    """The jobs' work with sources: a first position, events with a name, a later position."""
+    database = deployment.database("job")
+    spot = create(database, Spot(str(uuid.uuid4()), "", "okta", "{}"))
+    events = [Event(TENANT, str(uuid.uuid4()), "agent-1", NOW, "named")]
+    spot, stored = advance(database, spot, "{}", events)
+    assert stored.accepted == 1
+    note_failure(database, spot, "timeout")
+    database.dispose()
 
 
 def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:

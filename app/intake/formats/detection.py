@@ -1,16 +1,15 @@
 """Detection: which format the first records of a file have."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
 from app.intake.events import InvalidEvent
-from app.intake.formats.base import OTHER_FORMAT, Format, Header, Options, Skipped
+from app.intake.formats.base import NATIVE_NAMES, OTHER_FORMAT, Format, Header, Options, Skipped
 
 # A log may begin with many lines of other programs.
 FEW_LINES, MANY_LINES = 100, 10_000
 MANY_BYTES = 1024 * 1024
-# Other names of one of the formats.
-ALIASES = ("ndjson", "csv")
 
 
 def tell(
@@ -26,14 +25,30 @@ def tell(
     wanted = 1 if is_pipe else FEW_LINES
     names: list[str] = []
     while not names and wanted <= MANY_LINES and sum(map(len, taken)) < MANY_BYTES:
-        more = list(islice(lines, wanted - len(taken)))
-        if not more:
+        known = len(taken)
+        lines = _append(lines, wanted - known, taken)
+        if len(taken) == known:
             break
-        taken += more
         wanted *= 2 if is_pipe else 10
-        others = [name for name in formats if name not in ALIASES]
+        others = [name for name in formats if name not in NATIVE_NAMES[1:]]
         names = [name for name in others if _knows(formats[name], taken, options)]
     return names, chain(taken, lines)
+
+
+def _append(lines: Iterator[bytes], count: int, taken: list[bytes]) -> Iterator[bytes]:
+    """Take lines; return the others. An error is raised in its place: it is the file's reader's."""
+    try:
+        taken += islice(lines, count)
+    except (EOFError, OSError, UnicodeError, zlib.error) as error:
+        return _raised(error)
+    return lines
+
+
+def _raised(error: Exception) -> Iterator[bytes]:
+    def line() -> bytes:
+        raise error
+
+    return iter(line, b"")
 
 
 def _knows(file_format: Format, lines: list[bytes], options: Options) -> bool:

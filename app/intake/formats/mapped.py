@@ -82,6 +82,7 @@ class _Compiled:
         self._columns = frozenset(mapping.columns)
         texts = _listed(mapping.text)
         self._text = compiled("text", compile_texts, texts) if texts else None
+        self._embedded = mapping.embedded_json
         self._pairs = _pairs(mapping.pairs)
         self._json_text = mapping.json_text
         self._absent = {
@@ -122,11 +123,14 @@ class _Compiled:
             if isinstance(record, dict) or self._text is None:
                 return record
         if self._text is None:
-            return InvalidEvent("", f"{UNREADABLE}it is not JSON")
+            return InvalidEvent("", f"{UNREADABLE}it is not a JSON object")
         # Invalid UTF-8 becomes a lone surrogate, which no id can have.
         found = self._text(line.decode(errors="surrogateescape"))
         if found is None:
             return InvalidEvent("", f"{UNREADABLE}no text of the mapping matches it")
+        if self._embedded and (found.get(self._embedded) or "").startswith("{"):
+            inner = decode_record(found[self._embedded].encode(errors="surrogateescape"))
+            return inner if isinstance(inner, dict) else found
         return found
 
     def _unwound(
@@ -151,11 +155,14 @@ class _Compiled:
         records = DelimitedRecords(lines, options.max_bytes)
         records.separator = separator
         header: list[str] = []
+        one = min(self._columns)
         for cells in records:
             outcome: Outcome | Header
             if isinstance(cells, InvalidEvent):
                 outcome = InvalidEvent("", f"{UNREADABLE}it {cells.message}")
-            elif names := self._header(cells):
+            elif (not header or one in cells or one.upper() in cells) and (
+                names := self._header(cells)
+            ):
                 header, outcome = names, Header()
             elif len(cells) != len(header):
                 records.read_again()

@@ -24,9 +24,9 @@ from requests.structures import CaseInsensitiveDict
 from werkzeug.wrappers import Response
 
 from app.auth.jwks import ALGORITHMS
-from app.auth.provider_http import NOT_JSON, STATUS, FetchError, fetch, trusted_certificates
 from app.config.parsing import Provider
 from app.errors import ForbiddenError, UnavailableError, ValidationError
+from app.provider_http import NOT_JSON, STATUS, FetchError, fetch, trusted_certificates
 from app.web import request_log
 from app.web.context import services
 
@@ -53,7 +53,7 @@ _PROVIDER_ERRORS = (
 
 
 class Transport(BaseAdapter):
-    """Sends the requests of a session by :mod:`app.auth.provider_http`, as those for key sets."""
+    """Sends the requests of a session by :mod:`app.provider_http`, as those for key sets."""
 
     def __init__(self, certificates: ssl.SSLContext) -> None:
         super().__init__()

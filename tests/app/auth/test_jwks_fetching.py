@@ -12,9 +12,9 @@ import pytest
 from app import __version__
 from app.auth import jwks as keys
 from app.auth import tokens
-from app.auth.provider_http import Answer
 from app.errors import UnavailableError
 from app.factory import create_app
+from app.provider_http import Answer
 from tests.support.jwks_server import FAILING, HANGING, body, serving, silent
 from tests.support.keys import signer
 from tests.support.processes import poll

@@ -1,17 +1,20 @@
 """The mapping language: what a mapping file may say, and how its errors are named."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 
 from app.errors import ValidationError
 from app.intake import formats
 from app.intake.formats import load_mapping
-from app.intake.formats.language import json_schema
+from app.intake.formats.language import Mapping, json_schema
+from app.intake.organizations import read_organizations
 from tests.app.intake.formats.reading import events, lines, mapping, read, reasons
 
 SHIPPED = sorted(Path(formats.__file__).parent.glob("*.toml"))
@@ -108,6 +111,7 @@ def test_an_error_names_file_line_and_reason(tmp_path: Path, problem: str) -> No
         ("[my-idp]", '["My IdP"]', ":1: the name of a format"),
         ("[my-idp]", "", ":1: a mapping is a table"),
         ("[my-idp]", "[a]\n[b]", "has several formats"),
+        ("[my-idp]", "[native]", "own format"),
         ("[my-idp]", "[my-idp", ":3: "),
         ('id = "id"', 'id = "id"\nid = "x"', ":6: "),
         ('id = "id"', "id = id", ":5: "),
@@ -255,6 +259,15 @@ def test_text_of_a_log_and_json_behind_its_header(tmp_path: Path) -> None:
     assert read(mapping(tmp_path, SMALL + text), latin, organization="o") == ["no agent"]
 
 
+def test_a_group_of_a_text_may_be_the_record(tmp_path: Path) -> None:
+    """JSON behind a prefix of any kind; other lines go on as text."""
+    text = "text = '^[A-Z]+ (?P<message>.*)$'\nembedded_json = 'message'"
+    data = f"INFO {lines(RECORD)}INFO started\nINFO {{broken\n{lines(RECORD)}"
+    found = read(mapping(tmp_path, SMALL + text), data, organization="o")
+    assert found[1:3] == ["no issuance"] * 2
+    assert found[0] == found[3] != "no issuance"
+
+
 def test_cells_of_csv_are_text(tmp_path: Path) -> None:
     """A header with the columns makes a file CSV; a second header may follow."""
     text = 'columns = ["id", "client", "at"]\njson_text = ["more"]\n'
@@ -267,3 +280,35 @@ def test_cells_of_csv_are_text(tmp_path: Path) -> None:
     assert reasons(found) == {"unreadable": 2, "no issuance": 1}
     json_lines = lines({"id": "e1", "client": "a1", "at": RECORD["at"], "more": {"kind": "token"}})
     assert events(read(mapping(tmp_path, text), json_lines, organization="o")) == events(found)[:1]
+
+
+def test_the_documented_mapping_reads_the_documented_record(tmp_path: Path) -> None:
+    """The page's example works as it stands there, and its other tables are valid."""
+    page = Path("docs/identity-providers/mapping.md").read_text("utf-8")
+    blocks = re.findall(r"```(toml|json)\n(.*?)```", page, re.DOTALL)
+    (whole, *parts), (record,) = (
+        [text for kind, text in blocks if kind == wanted] for wanted in ("toml", "json")
+    )
+    (event,) = events(read(mapping(tmp_path, whole), record))
+    assert event[:3] == ("org-1", "n1 1", "invoice")
+    for part in parts:
+        if "default" in part:
+            read_organizations(tomllib.loads(part))
+        else:
+            mapping(tmp_path, SMALL + part)
+    members = {field.encode_name for field in msgspec.structs.fields(Mapping)}
+    assert members == set(
+        re.findall(
+            r"^\| `(\w+)` \| ",
+            page.partition("### Members")[2].partition("### Paths")[0],
+            re.MULTILINE,
+        )
+    )
+    documented = set(
+        re.findall(
+            r"^\| `([a-z][\w-]*)` \| ",
+            page.partition("## Formats")[2].partition("## What")[0],
+            re.MULTILINE,
+        )
+    )
+    assert documented == formats.FORMATS.keys() - {"ndjson", "csv"}

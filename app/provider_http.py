@@ -1,4 +1,4 @@
-"""HTTP requests to the identity provider, for its key set and for sign-in.
+"""HTTP requests to the identity provider, for its key set, for sign-in and for its log.
 
 This module decides which certificates are trusted, how long a request may take and how much of a
 response is read. It never follows a redirect.
@@ -105,13 +105,18 @@ def trusted_certificates(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def fetch(request: Request, certificates: ssl.SSLContext, seconds: float) -> Answer:
+def fetch(
+    request: Request,
+    certificates: ssl.SSLContext,
+    seconds: float,
+    max_bytes: int = MAX_RESPONSE_BYTES,
+) -> Answer:
     """The response to a request that takes ``seconds`` at most.
 
     Like other programs, it uses the proxy that ``HTTPS_PROXY`` or ``HTTP_PROXY`` names.
 
     Raises:
-        FetchError: there is no response, or it is larger than ``MAX_RESPONSE_BYTES``.
+        FetchError: there is no response, or it is larger than ``max_bytes``.
     """
     request.add_header("User-Agent", USER_AGENT)
     # The response is read as it is, so it must not be compressed.
@@ -123,12 +128,12 @@ def fetch(request: Request, certificates: ssl.SSLContext, seconds: float) -> Ans
         opener.add_handler(_Handler(certificates, deadline))
         try:
             with opener.open(request, timeout=seconds) as response:
-                content = response.read(MAX_RESPONSE_BYTES + 1)
+                content = response.read(max_bytes + 1)
         except _ERRORS as error:
             raise _failure(error, is_late=deadline.is_over) from None
         if deadline.is_over:  # the shutdown looks like the end of the response
             raise FetchError(TIMEOUT)
-    if len(content) > MAX_RESPONSE_BYTES:
+    if len(content) > max_bytes:
         raise FetchError(TOO_LARGE)
     if response.length:
         raise FetchError(CONNECTION, ENDED_EARLY)

@@ -8,10 +8,11 @@ from urllib.request import Request
 
 import pytest
 
-from app.auth import jwks, provider_http
-from app.auth.provider_http import FetchError, fetch, trusted_certificates
+from app import provider_http
+from app.auth import jwks
 from app.errors import SettingsError
 from app.factory import create_app
+from app.provider_http import FetchError, fetch, trusted_certificates
 from tests.support.certificates import make_authority
 from tests.support.jwks_server import HANGING, body, serving
 from tests.support.keys import signer

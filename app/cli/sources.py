@@ -1,0 +1,280 @@
+"""``flask events follow``, ``flask events pull`` and ``flask sources``: logs of providers."""
+
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import sqlalchemy as sa
+
+from app.cli.base import EX_TEMPFAIL, Command, Group, check_organization, json_option, say, show
+from app.cli.base import open_database as open_command_database
+from app.config.settings import Settings
+from app.dates import utc_now
+from app.intake.organizations import Organizations, load_organizations
+from app.intake.sources.building import build
+from app.intake.sources.entries import (
+    EntryError,
+    Follow,
+    Prepared,
+    Pull,
+    Sources,
+    load_sources,
+    prepare,
+)
+from app.intake.sources.log_apis import LOG_APIS
+from app.intake.sources.pages import PullError
+from app.intake.sources.running import start
+from app.storage.database import Database
+from app.storage.tables import source_positions
+from app.storage.types import database_now
+from app.telemetry import logs
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CONNECTIONS = 4
+
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+# The options that a followed and a pulled log share.
+_SHARED = (
+    click.option("--mapping", type=_FILE, metavar="FILE", help="A TOML file that describes it."),
+    click.option("--zone", metavar="ZONE", help="The zone of times without an offset."),
+    click.option("--organization", metavar="ORG", help="The organization of all events."),
+    click.option(
+        "--organizations",
+        "table",
+        type=_FILE,
+        metavar="FILE",
+        help="A TOML file with your organization for each of the provider's.",
+    ),
+    click.option(
+        "--rejects",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Append each refused record to FILE.",
+    ),
+)
+
+
+def _shared(command: Any) -> Any:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flask events follow --format keycloak --zone UTC /var/log/keycloak/keycloak.log",
+        "flask events follow --format native --organization org-a /srv/idp/a.log /srv/idp/b.log",
+    ],
+    interrupted="every whole line so far is stored; run it again",
+    exits={0: "stopped by SIGTERM or Ctrl-C, after the current transaction"},
+)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE...",
+)  # fmt: skip
+@click.option("--format", "name", metavar="NAME", help="The format of the lines.")
+@_shared
+def follow(files: tuple[Path, ...], name: str | None, table: Path | None, **options: Any) -> None:
+    """Store the events of each log FILE as they are written, until it is stopped.
+
+    A file is followed across its rotation: by a new name, by copy and truncation, and compressed.
+    The position is stored with the events, so nothing is lost or doubled by a restart. The first
+    start reads FILE from its begin. A refused line is logged, and the next one is read.
+    """
+    check_organization(options["organization"])
+    settings = Settings.from_environ()
+    organizations = _organizations(table)
+    prepared = [
+        _prepared(
+            Follow(name=str(path.absolute()), path=path.absolute(), format=name, **options),
+            settings,
+            organizations,
+        )
+        for path in dict.fromkeys(files)
+    ]
+    _run(settings, prepared)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "flask events pull auth0 --url https://acme.eu.auth0.com --secret-file auth0.toml",
+        "flask events pull keycloak --url https://sso.example.com/realms/acme --secret-file k.toml",
+    ],
+    interrupted="the pages so far are stored; run it again for the rest",
+    exits={EX_TEMPFAIL: "the provider is unavailable or limits the rate; run it again later"},
+)
+@click.argument("provider", type=click.Choice(list(LOG_APIS)), metavar="PROVIDER")
+@click.option("--url", required=True, metavar="URL", help="The address of the provider's API.")
+@click.option(
+    "--secret-file",
+    required=True,
+    type=_FILE,
+    metavar="FILE",
+    help="A TOML file with token, or with client_id and client_secret.",
+)
+@click.option("--name", metavar="NAME", help="The name of the position; default: the provider.")
+@click.option("--since", metavar="DATE", help="How far back the first pull begins.")
+@click.option("--overlap", metavar="TIME", help="How much each pull reads again, as 5m.")
+@_shared
+@json_option
+def pull(
+    provider: str, name: str | None, table: Path | None, *, as_json: bool, **options: Any
+) -> None:
+    """Store the new events of a PROVIDER's log: auth0, okta, keycloak, zitadel or entra-graph.
+
+    A pull begins a little before the newest record of the last one, and ends with the log. The
+    cursor is stored with each page. Run it by a timer, or name the source in SOURCES_FILE.
+    """
+    check_organization(options["organization"])
+    settings = Settings.from_environ()
+    entry = Pull(name=name or provider, provider=provider, **options)
+    prepared = _prepared(entry, settings, _organizations(table))
+    database = open_command_database(settings)
+    logs.configure(settings, "stderr")  # stdout is for the result
+    before = _totals(database, entry.name)
+    # Each command is a pull, whenever the last one was.
+    source = build(database, settings, replace(prepared, every=0), threading.Event(), utc_now)
+    try:
+        while source.turn():
+            pass
+    except PullError as error:
+        source.fail(str(error))
+        click.echo(f"Error: {entry.name}: {error}", err=True)
+        sys.exit(EX_TEMPFAIL if error.is_temporary else 1)
+    after = _totals(database, entry.name)
+    done = {outcome: after[outcome] - before[outcome] for outcome in after}
+    text = ", ".join(f"{count} {outcome}" for outcome, count in done.items())
+    show(done, text, as_json=as_json)
+
+
+@click.group(cls=Group)
+def sources() -> None:
+    """Followed files and pulled logs."""
+
+
+@sources.command(examples=["flask sources status", "flask sources status --json"])
+@json_option
+def status(as_json: bool) -> None:
+    """Show how far each source is read, what its records were, and why it failed, if it did."""
+    settings = Settings.from_environ()
+    named = _from_settings(settings)
+    database = open_command_database(settings)
+    found = _positions(database)
+    read = {one["source"] for one in found}
+    found += [
+        {"source": one.entry.name, "kind": _kind(one), "state": "not read yet"}
+        for one in named.sources
+        if one.entry.name not in read
+    ]
+    lines = [_line(one) for one in found] or ["no source has been read"]
+    show({"sources": found}, "\n".join(lines), as_json=as_json)
+
+
+def _kind(prepared: Prepared) -> str:
+    entry = prepared.entry
+    return entry.provider if isinstance(entry, Pull) else entry.kind
+
+
+def _positions(database: Database) -> list[dict[str, Any]]:
+    columns = [
+        column for column in source_positions.c if column.name not in ("position", "version")
+    ]
+    now = database_now().label("now")
+    query = sa.select(*columns, now).order_by(source_positions.c.source, source_positions.c.place)
+    with database.reading() as connection:
+        return [_shown(row._asdict()) for row in connection.execute(query)]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    newest: datetime | None = row["newest_at"]
+    lag = None if newest is None else max(0.0, (row["now"] - newest).total_seconds())
+    return {
+        "source": row["source"],
+        "host": row["place"] or None,
+        "kind": row["kind"],
+        "state": "failed" if row["error"] else "read",
+        "accepted": row["accepted"],
+        "duplicates": row["duplicates"],
+        "skipped": row["skipped"],
+        "refused": row["refused"],
+        "newestAt": newest,
+        "lagSeconds": lag,
+        "readAt": row["read_at"],
+        "error": row["error"],
+        "failedAt": row["failed_at"],
+    }
+
+
+def _line(one: Mapping[str, Any]) -> str:
+    if "accepted" not in one:
+        return f"{one['source']} ({one['kind']}): {one['state']}"
+    where = f" on {one['host']}" if one["host"] else ""
+    counts = ", ".join(
+        f"{one[outcome]} {outcome}" for outcome in ("accepted", "duplicates", "skipped", "refused")
+    )
+    text = f"{one['source']} ({one['kind']}{where}): {counts}"
+    if one["newestAt"] is not None:
+        text += f"; newest event {one['newestAt']:%Y-%m-%d %H:%M:%S} UTC"
+    if one["readAt"] is not None:
+        text += f"; read {one['readAt']:%Y-%m-%d %H:%M:%S} UTC"
+    if one["error"]:
+        text += f"; FAILED {one['failedAt']:%Y-%m-%d %H:%M:%S} UTC: {one['error']}"
+    return text
+
+
+def _totals(database: Database, source: str) -> dict[str, int]:
+    outcomes = ("accepted", "duplicates", "skipped", "refused")
+    columns = [source_positions.c[outcome] for outcome in outcomes]
+    with database.reading() as connection:
+        row = connection.execute(
+            sa.select(*columns).where(
+                source_positions.c.source == source, source_positions.c.place == ""
+            )
+        ).one_or_none()
+    return dict(zip(outcomes, row or (0, 0, 0, 0), strict=True))
+
+
+def _from_settings(settings: Settings) -> Sources:
+    path = settings.sources_file
+    return Sources() if path is None else load_sources(path, settings)
+
+
+def _organizations(table: Path | None) -> Organizations | None:
+    return None if table is None else load_organizations(table)
+
+
+def _prepared(
+    entry: Follow | Pull, settings: Settings, organizations: Organizations | None
+) -> Prepared:
+    try:
+        return prepare(entry, settings, organizations)
+    except EntryError as error:
+        option = error.member.replace("_", "-")
+        raise click.UsageError(f"--{option} {error.reason}") from None
+
+
+def _run(settings: Settings, prepared: list[Prepared]) -> None:
+    """Run sources until a signal arrives, then let the current transactions finish."""
+    # Blocked before any thread starts, so that no other thread gets a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    logs.configure(settings)
+    database = Database(settings.database_url, pool_size=CONNECTIONS, overflow=0)
+    stop = threading.Event()
+    running = start(
+        [(build(database, settings, one, stop, utc_now), one.every) for one in prepared], stop
+    )
+    for one in prepared:
+        say(f"following {one.entry.name}")
+    signal.sigwait(STOPPING)
+    stop.set()
+    for thread in running:
+        thread.join()
+    database.dispose()

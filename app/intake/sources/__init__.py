@@ -1,0 +1,1 @@
+"""Sources: files that are followed, and logs of providers that are pulled."""
