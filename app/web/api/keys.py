@@ -53,7 +53,9 @@ def create_key() -> Response:
     until = _instant(body.expires)
     key = api_keys.new_key(g.tenant_id, body.scopes, now, expires=until, note=body.note)
     api_keys.refuse_wider_scopes(key.scopes, g.caller.scopes)
-    api_keys.refuse_more_keys(connection(), g.tenant_id, now)
+    # Closed before the key is stored: a request uses one connection.
+    with services().database.reading_for(g.tenant_id) as reader:
+        api_keys.refuse_more_keys(reader, g.tenant_id, now)
     text = api_keys.store_key(services().database, key)
     request_log.note(key=key.id)
     return _private(NewKey(key=text, **_members(key)), 201)
