@@ -225,6 +225,24 @@ def load_sources(path: Path, settings: Settings) -> Sources:
     Raises:
         SettingsError: the file is invalid; the message has line and reason.
     """
+    tables, lines = _tables(path)
+    organizations = _organizations(tables, lines)
+    return Sources(organizations, tuple(_listed(tables, lines, path, settings, organizations)))
+
+
+def load_source_organizations(path: Path) -> Organizations | None:
+    """The organizations of SOURCES_FILE alone; ``None`` if it has none.
+
+    The web needs them for events that it receives. It need not be able to read the secrets of the
+    sources, so the sources are not checked.
+
+    Raises:
+        SettingsError: the file is invalid; the message has line and reason.
+    """
+    return _organizations(*_tables(path))
+
+
+def _tables(path: Path) -> tuple[dict[str, Any], "_Lines"]:
     text = _text(path)
     try:
         tables = tomllib.loads(text)
@@ -233,13 +251,16 @@ def load_sources(path: Path, settings: Settings) -> Sources:
     lines = _Lines(path, text)
     if unknown := [name for name in tables if name not in ("organizations", "source")]:
         raise lines.error(None, EntryError(unknown[0], "is unknown; write [[source]]"))
-    organizations = None
-    if "organizations" in tables:
-        try:
-            organizations = read_organizations(tables["organizations"])
-        except ValueError as error:
-            raise lines.error(None, EntryError("organizations", str(error))) from None
-    return Sources(organizations, tuple(_listed(tables, lines, path, settings, organizations)))
+    return tables, lines
+
+
+def _organizations(tables: Mapping[str, Any], lines: "_Lines") -> Organizations | None:
+    if "organizations" not in tables:
+        return None
+    try:
+        return read_organizations(tables["organizations"])
+    except ValueError as error:
+        raise lines.error(None, EntryError("organizations", str(error))) from None
 
 
 def _listed(
