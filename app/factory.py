@@ -8,7 +8,6 @@ from flask import Flask, Response
 from app.auth import api_key_verifier, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.intake.sources.entries import load_source_organizations
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
@@ -56,6 +55,9 @@ def create_app(
     tracing.follow_statements(database.engine)
     services = context.Services(settings, database, clock, waits)
     if settings.sources_file is not None:
+        # The import takes long, and most services need no such file.
+        from app.intake.sources.entries import load_source_organizations  # noqa: PLC0415
+
         services.organizations = load_source_organizations(settings.sources_file)
     context.init_app(app, services)
     formatting.init_app(app)
