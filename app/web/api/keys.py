@@ -25,8 +25,11 @@ bp.before_request(rate_limit.count_request)
 
 
 @prepared
-class KeyBody(msgspec.Struct, rename="camel"):
-    """A key to create: its scopes, and optionally a note and its end. Others are ignored."""
+class KeyBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A key to create: its scopes, and optionally a note and its end.
+
+    Other members are refused: a misspelt end would make a key that never expires.
+    """
 
     scopes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=len(api_keys.SCOPES))]
     note: str | None = None
