@@ -45,7 +45,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app jobs migrations wsgi.py gunicorn.conf.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive agentidp_analytics app jobs migrations wsgi.py gunicorn.conf.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -82,9 +82,10 @@ bench: .venv/test
 screenshots: .venv/test
 	$(BIN)/python -m tests.browser.screenshots --into docs/images
 
-## settings-docs: docs/settings.md and deploy/*.env.example, from app/config/settings.py
+## settings-docs: docs/settings.md, deploy/*.env.example and the mappings' JSON Schema, from code
 settings-docs: .venv/run
 	$(BIN)/python -m app.config.document
+	$(BIN)/python -m app.intake.formats
 
 ## lock: requirements*.txt, resolved again from the ranges in setup.cfg
 lock:

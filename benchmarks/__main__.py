@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import contention, ingest, processes, reads, rollups, sqlite
+from benchmarks import contention, formats, ingest, processes, reads, rollups, sqlite
 from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Failure, Figure
 from benchmarks.report import Line, circumstances, text_table, write_table
@@ -25,6 +25,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "S5": contention.history,
     "I1": ingest.by_http,
     "I2": ingest.from_files,
+    "I3": formats.from_logs,
     "M1": processes.memory,
     "T1": processes.start,
 }

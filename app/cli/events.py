@@ -108,10 +108,10 @@ def _import(  # noqa: PLR0913 - the options of the command
     file_format = _format(name, mapping)
     settings = Settings.from_environ()
     progressed, trial = _Progress(files), import_report.Trial()
-    providers = set[str]()
     with ExitStack() as stack:
         organizations = load_organizations(table) if table else None
         written = stack.enter_context(import_report.Rejects(rejects, files)) if rejects else None
+        refusals = import_report.Refusals(written)
         on_progress = stack.enter_context(progress())
         job = importer.Importer(
             database=None if dry_run else open_database(settings),
@@ -119,17 +119,18 @@ def _import(  # noqa: PLR0913 - the options of the command
             tenant_id=organization,
             max_bytes=settings.max_event_bytes,
             clock=utc_now,
-            on_refused=import_report.Refusals(written).show,
+            on_refused=refusals.show,
             on_chunk=lambda: on_progress("importing", *progressed.done(job.totals.received)),
             on_trial=trial.add,
             max_document_bytes=settings.max_document_bytes,
             zone=_zone(zone),
             organizations=organizations,
         )
-        damaged = sum(not _load(job, path, progressed, providers) for path in files)
+        reading = _Reading(job, progressed, refusals)
+        damaged = sum(not reading.load(path) for path in files)
     done = job.totals
     result: dict[str, Any] = asdict(done) | {"skipped": dict(done.skipped)}
-    if not providers:
+    if not reading.providers:
         del result["skipped"]  # the service's own events have nothing to skip
     text = import_report.summary(done, is_trial=dry_run)
     if dry_run:
@@ -160,41 +161,54 @@ def _zone(name: str | None) -> ZoneInfo | None:
         ) from None
 
 
-def _load(job: importer.Importer, path: str, progressed: "_Progress", providers: set[str]) -> bool:
-    """Import one file; return whether it could be read to its end.
+class _Reading:
+    """Imports files one after the other, and warns about what each one was.
 
-    Args:
-        providers: receives the file's format if it is a provider's.
+    Attributes:
+        providers: the formats of identity providers that the files had.
     """
-    before, provider = deepcopy(job.totals), ""
 
-    def on_format(file_format: Format) -> None:
-        nonlocal provider
+    def __init__(
+        self, job: importer.Importer, progressed: "_Progress", refusals: import_report.Refusals
+    ) -> None:
+        self.providers: set[str] = set()
+        self._job = job
+        self._progressed = progressed
+        self._refusals = refusals
+        job.on_format = self._on_format
+        self._source = self._provider = ""
+
+    def load(self, path: str) -> bool:
+        """Import one file; return whether it could be read to its end."""
+        before = deepcopy(self._job.totals)
+        self._provider, self._refusals.unreadable = "", 0
+        try:
+            file = _open(path)
+            self._source = file.name
+            self._progressed.begin(file)
+            try:
+                self._job.load(file.name, file)
+            finally:
+                if path != STDIN:
+                    file.close()
+        except ValidationError as error:
+            warn(f"Error: {error.message}")
+            return False
+        of_file = import_report.difference(self._job.totals, before)
+        unreadable = self._refusals.unreadable
+        if not of_file.received:
+            warn(f"{self._source}: contains no event")
+        elif doubt := import_report.doubt(self._source, self._provider, of_file, unreadable):
+            warn(doubt)
+        return True
+
+    def _on_format(self, file_format: Format) -> None:
         if file_format.name in NATIVE:
             return
-        provider = file_format.name
-        providers.add(provider)
-        if job.file_format is None:
-            warn(f"{file.name}: is read as {provider}")
-
-    job.on_format = on_format
-    try:
-        file = _open(path)
-        progressed.begin(file)
-        try:
-            job.load(file.name, file)
-        finally:
-            if path != STDIN:
-                file.close()
-    except ValidationError as error:
-        warn(f"Error: {error.message}")
-        return False
-    of_file = import_report.difference(job.totals, before)
-    if not of_file.received:
-        warn(f"{file.name}: contains no event")
-    elif provider and (doubt := import_report.doubt(file.name, provider, of_file)):
-        warn(doubt)
-    return True
+        self._provider = file_format.name
+        self.providers.add(file_format.name)
+        if self._job.file_format is None:
+            warn(f"{self._source}: is read as {file_format.name}")
 
 
 def _open(path: str) -> io.BufferedReader:

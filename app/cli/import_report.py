@@ -9,6 +9,7 @@ from app.cli.base import warn
 from app.errors import ValidationError
 from app.intake.events import Event
 from app.intake.formats.base import OTHER_FORMAT
+from app.intake.formats.documents import UNREADABLE
 from app.intake.importer import Imported, Refused
 
 SHOWN_REFUSALS = 100
@@ -66,7 +67,8 @@ def _same(one: str, other: str) -> bool:
 
 def _on_one_line(text: bytes) -> bytes:
     """A record of a document without its line breaks; JSON has none within its texts."""
-    return b" ".join(text.split(b"\n")) if text.lstrip()[:1] in (b"{", b"[") else text
+    text = text.strip()
+    return b" ".join(text.split(b"\n")) if text[:1] in (b"{", b"[") else text
 
 
 class Refusals:
@@ -75,10 +77,11 @@ class Refusals:
     def __init__(self, rejects: Rejects | None) -> None:
         self._count = 0
         self._rejects = rejects
-        self.reasons = Counter[str]()
+        self.unreadable = 0  # of the current file
 
     def show(self, refused: Refused) -> None:
         self._count += 1
+        self.unreadable += refused.reason.startswith(UNREADABLE)
         if self._count <= SHOWN_REFUSALS:
             warn(f"{refused.source}:{refused.line}: {refused.reason}")
         elif self._count == SHOWN_REFUSALS + 1:
@@ -144,13 +147,17 @@ def difference(after: Imported, before: Imported) -> Imported:
     )
 
 
-def doubt(source: str, name: str, of_file: Imported) -> str | None:
-    """A warning about a provider's file that is probably not what its format expects."""
+def doubt(source: str, provider: str, of_file: Imported, unreadable: int) -> str | None:
+    """A warning about a file that is probably not what its format expects.
+
+    Args:
+        provider: the name of a provider's format, or empty for the service's own events.
+        unreadable: how many of the refused records are of no format.
+    """
     found = of_file.accepted + of_file.duplicates
-    others = of_file.skipped[OTHER_FORMAT] + of_file.refused
-    if not found and others and others == of_file.received:
-        return f"{source}: has no event of the format {name}; check --format"
-    if of_file.duplicates * 2 > found:
+    if provider and of_file.skipped[OTHER_FORMAT] + unreadable == of_file.received:
+        return f"{source}: has no event of the format {provider}; check --format"
+    if provider and of_file.duplicates * 2 > found:
         return (
             f"{source}: {of_file.duplicates} of {found} events are duplicates; unless the file was"
             " imported before, check that its ids were not replaced"

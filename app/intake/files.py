@@ -78,10 +78,13 @@ def _complete_line(
     return line
 
 
-def skip_line(part: bytes, lines: Iterator[bytes]) -> None:
-    """Skip the rest of a line above the limit, of which ``part`` has been read."""
+def skip_line(part: bytes, lines: Iterator[bytes]) -> bool:
+    """Skip the rest of a line of which ``part`` has been read; return whether it has text."""
+    has_text = False
     while part and not part.endswith(b"\n"):
         part = next(lines, b"")
+        has_text = has_text or bool(part.strip())
+    return has_text
 
 
 def is_regular(file: io.BufferedReader) -> bool:

@@ -15,6 +15,7 @@ from flask import Flask, Response, jsonify, request
 from joserfc.jwk import ECKey, KeySet, RSAKey
 from werkzeug.serving import make_server
 
+from agentidp_analytics.client import Client as Analytics
 from tests.support.idp_grants import (
     AUTH_METHODS,
     BROWSER,
@@ -44,11 +45,18 @@ class Issuer:
         audience: the ``aud`` of the next access tokens.
         claims: more claims for them, as the organization.
         fetches: how often the keys were asked for, whatever the answer.
+        analytics: the client that records every issued token, if there is one.
     """
 
-    def __init__(self, algorithm: str = "RS256", audience: str = AUDIENCE) -> None:
+    def __init__(
+        self,
+        algorithm: str = "RS256",
+        audience: str = AUDIENCE,
+        analytics: Analytics | None = None,
+    ) -> None:
         self.algorithm = algorithm
         self.audience = audience
+        self.analytics = analytics
         self.claims: dict[str, Any] = {"organization_id": "org-a"}
         self.clients = {client.client_id: client for client in (MACHINE, DASHBOARD, BROWSER)}
         self.codes: dict[str, Code] = {}

@@ -95,7 +95,13 @@ class Code(AuthorizationCodeMixin):
 def authorization_server(app: Flask, issuer: "Issuer") -> AuthorizationServer:
     """Authlib's server with the grants and tokens of ``issuer``."""
     app.config["OAUTH2_SCOPES_SUPPORTED"] = SCOPES
-    server = AuthorizationServer(app, issuer.clients.get, lambda token, request: None)
+
+    def save_token(token: dict[str, Any], request: OAuth2Request) -> None:
+        if issuer.analytics is not None:
+            client: Client = request.client
+            issuer.analytics.record_token(client.client_id, agent_name=client.client_id.title())
+
+    server = AuthorizationServer(app, issuer.clients.get, save_token)
     server.issuer = issuer
     server.register_token_generator("default", AccessTokens(issuer))
     server.register_grant(Credentials)

@@ -20,7 +20,8 @@ from app.config.settings import ROOT
 from tests.support.processes import call, free_port, poll, process
 
 # What a build reads, or must not be bothered by.
-SOURCES = ("app", "jobs", "migrations", "wsgi.py", "setup.cfg", "pyproject.toml", "README.md")
+FOLDERS = ("agentidp_analytics", "app", "jobs", "migrations")
+SOURCES = (*FOLDERS, "wsgi.py", "setup.cfg", "pyproject.toml", "README.md")
 NAME = "agentidp_analytics"
 PAGE = ROOT / "docs" / "operate" / "deploying.md"
 
@@ -81,7 +82,7 @@ def files(folder):
 
 def test_wheel_and_source_hold_all_that_runs_and_nothing_else(built):
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    wanted = {"wsgi.py", *files("app"), *files("jobs"), *files("migrations")}
+    wanted = {"wsgi.py"}.union(*map(files, FOLDERS))
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         described = email.message_from_bytes(

@@ -1,5 +1,6 @@
 """Detection: which format the first records of a file have."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
@@ -26,14 +27,28 @@ def tell(
     wanted = 1 if is_pipe else FEW_LINES
     names: list[str] = []
     while not names and wanted <= MANY_LINES and sum(map(len, taken)) < MANY_BYTES:
-        more = list(islice(lines, wanted - len(taken)))
-        if not more:
+        known = len(taken)
+        lines = _append(lines, wanted - known, taken)
+        if len(taken) == known:
             break
-        taken += more
         wanted *= 2 if is_pipe else 10
         others = [name for name in formats if name not in ALIASES]
         names = [name for name in others if _knows(formats[name], taken, options)]
     return names, chain(taken, lines)
+
+
+def _append(lines: Iterator[bytes], count: int, taken: list[bytes]) -> Iterator[bytes]:
+    """Take lines; return the others. An error is raised in its place: it is the file's reader's."""
+    try:
+        taken += islice(lines, count)
+    except (EOFError, OSError, UnicodeError, zlib.error) as error:
+        return _raised(error)
+    return lines
+
+
+def _raised(error: Exception) -> Iterator[bytes]:
+    raise error
+    yield  # it is a generator, so the error is raised when it is read
 
 
 def _knows(file_format: Format, lines: list[bytes], options: Options) -> bool:

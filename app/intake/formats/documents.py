@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from app.intake.events import InvalidEvent
+from app.intake.files import BOM, skip_line
 from app.intake.formats.base import Options
 from app.intake.formats.paths import Every, Member, Step
 from app.intake.json_values import Incomplete, end_of_invalid_value, end_of_value
@@ -25,7 +26,7 @@ Batch = tuple[Step, ...]
 # not look like JSON.
 Found = tuple[int, bytes, dict[str, Any] | InvalidEvent | None]
 
-WINDOW_BYTES = 64 * 1024
+FIRST_BYTES, WINDOW_BYTES = 512, 64 * 1024
 MAX_DEPTH = 8
 _CUT = "the JSON ends in the middle"
 UNREADABLE = "unreadable; "
@@ -50,18 +51,23 @@ def read_texts(
         number += 1
         if line[:1] == b"{" and len(line) <= limit and line[-1:] == b"\n":
             value = decode_record(line)
-            if type(value) is dict and not (batches and _wraps(value, batches)):
-                yield number, line, value
-                continue
-        first = line.lstrip()[:1]
+            if type(value) is dict:
+                if not (batches and _wraps(value, batches)):
+                    yield number, line, value
+                    continue
+                if (within := _within(value, batches)) is not None:
+                    yield from ((number, text, one) for text, one in within)
+                    continue
+        line = line.removeprefix(BOM)  # files that were joined have it in the middle
+        text = line.strip()
         rest = _chained(again, lines)
-        if first in (b"{", b"["):
+        if text[:1] in (b"{", b"[") and text != b"[]":
             document = _Document(line, rest, number, options, batches)
             yield from document.read()
             number = document.line - 1
             again.extendleft(reversed(document.rest()))
-        elif first:
-            yield number, *_text_line(line, rest, limit)
+        elif text != b"[]" and (text or line[-1:] != b"\n"):
+            yield from ((number, *found) for found in _text_line(line, rest, limit))
 
 
 def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -71,15 +77,17 @@ def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _text_line(line: bytes, rest: Iterator[bytes], limit: int) -> tuple[bytes, InvalidEvent | None]:
-    """A line that does not look like JSON, put together from its parts."""
+def _text_line(
+    line: bytes, rest: Iterator[bytes], limit: int
+) -> Iterator[tuple[bytes, InvalidEvent | None]]:
+    """A line that does not look like JSON, put together from its parts; none if it is blank."""
     while line[-1:] != b"\n" and len(line) <= limit and (part := next(rest, b"")):
         line += part
-    if len(line) <= limit or len(line.strip()) <= limit:
-        return line, None
-    while line and line[-1:] != b"\n":
-        line = next(rest, b"")
-    return b"", too_long(limit)
+    text = line.strip()
+    if skip_line(line, rest) or len(text) > limit:
+        yield b"", too_long(limit)
+    elif text:
+        yield line, None
 
 
 def too_long(limit: int) -> InvalidEvent:
@@ -156,6 +164,7 @@ class _Document:
         self._room = options.max_document_bytes - len(first)
         self._batches = batches
         self._is_sure = False  # whether records of the document have been found
+        self._step = FIRST_BYTES
         self._has_batch = False
         self._depth = 0  # of arrays around the position
 
@@ -216,7 +225,8 @@ class _Document:
 
     def _grow(self) -> bool:
         """Read more lines; return whether there were any."""
-        wanted = max(len(self._data) - self._at, WINDOW_BYTES if self._is_sure else 1)
+        wanted = max(len(self._data) - self._at, self._step if self._is_sure else 1)
+        self._step = min(2 * self._step, WINDOW_BYTES)
         parts, size = [], 0
         while size < wanted and (part := next(self._lines, b"")):
             parts.append(part)
@@ -289,8 +299,8 @@ class _Document:
         if isinstance(end, int) and len(text) <= self._limit:
             value = decode_record(text)
             self._is_sure = self._is_sure or nested
-            may_wrap = isinstance(value, dict) and self._depth < MAX_DEPTH
-            if may_wrap and _wraps(value, self._batches):
+            is_shallow = self._depth < MAX_DEPTH
+            if is_shallow and isinstance(value, dict) and _wraps(value, self._batches):
                 yield from self._members(self._batches)
             else:
                 number = self.line
@@ -457,6 +467,28 @@ def _behind_array(batch: Batch) -> Batch:
 def _wraps(value: dict[str, Any], batches: Sequence[Batch]) -> bool:
     """Whether an object is around arrays of records."""
     return any(_has_array(value, batch) for batch in batches)
+
+
+def _within(
+    value: dict[str, Any], batches: Sequence[Batch]
+) -> list[tuple[bytes, dict[str, Any]]] | None:
+    """The records in a small object around arrays; ``None`` if there is none that is simple."""
+    found: list[Any] = []
+    for batch in batches:
+        values: list[Any] = [value]
+        for step in (*batch, Every()):
+            if isinstance(step, Every):
+                values = [one for many in values if type(many) is list for one in many]
+            elif isinstance(step, Member):
+                values = [one.get(step.name) for one in values if type(one) is dict]
+        found += values
+    # What is no object, or is around arrays itself, is read as text.
+    if any(type(one) is not dict or _wraps(one, batches) for one in found):
+        return None
+    try:
+        return [(msgspec.json.encode(one), one) for one in found]
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
 
 
 def _has_array(value: Any, batch: Batch) -> bool:

@@ -122,7 +122,7 @@ class _Compiled:
             if isinstance(record, dict) or self._text is None:
                 return record
         if self._text is None:
-            return InvalidEvent("", f"{UNREADABLE}it is not JSON")
+            return InvalidEvent("", f"{UNREADABLE}it is not a JSON object")
         # Invalid UTF-8 becomes a lone surrogate, which no id can have.
         found = self._text(line.decode(errors="surrogateescape"))
         if found is None:
@@ -151,11 +151,14 @@ class _Compiled:
         records = DelimitedRecords(lines, options.max_bytes)
         records.separator = separator
         header: list[str] = []
+        one = min(self._columns)
         for cells in records:
             outcome: Outcome | Header
             if isinstance(cells, InvalidEvent):
                 outcome = InvalidEvent("", f"{UNREADABLE}it {cells.message}")
-            elif names := self._header(cells):
+            elif (not header or one in cells or one.upper() in cells) and (
+                names := self._header(cells)
+            ):
                 header, outcome = names, Header()
             elif len(cells) != len(header):
                 records.read_again()

@@ -11,13 +11,14 @@ def read_ndjson(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     """Records of an NDJSON file. Blank lines are skipped."""
     max_bytes = options.max_bytes
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
             if len(line) > max_bytes and is_longer(line, max_bytes):
-                skip_line(line, lines)
+                if not skip_line(line, lines) and not line.strip():
+                    continue
                 line = b""  # noqa: PLW2901 - only its beginning is known
                 raise too_large(max_bytes)
+            if not line.strip():
+                continue
             members = read_members(line)
             refuse_nul(line)
             yield number, members, line

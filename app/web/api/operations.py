@@ -22,6 +22,7 @@ from app.reports.agents import Agent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
 from app.web import params
+from app.web.api.records import BATCH_TYPE, EVENT_TYPE, TYPES
 from app.web.api.schemas import (
     AgentActivity,
     AgentDirectory,
@@ -196,6 +197,15 @@ EVENT = {
     "issuedAt": "2026-04-01T09:00:00Z",
     "agentName": "billing-sync",
 }
+CLOUDEVENT = {
+    "specversion": "1.0",
+    "id": "event-1",
+    "source": "/idp",
+    "type": "com.example.token.issued",
+    "time": "2026-04-01T09:00:00Z",
+    "organizationid": "org-1",
+    "data": {"clientId": "agent-1"},
+}
 NAMED = {"agentId": "agent-1", "name": "billing-sync"}
 KEY: dict[str, Any] = {
     "id": "7Qm2XcVb9TzK",
@@ -222,10 +232,20 @@ def _event_body(settings: Settings) -> dict[str, Any]:
         "description": f"At most {settings.max_batch_events} events and"
         f" {settings.max_body_bytes} bytes, both compressed and decompressed. An event of more"
         f" than {settings.max_event_bytes} bytes is invalid. No string may contain a NUL, even in"
-        " ignored members.",
+        " ignored members. With `format`, the body has records of a provider's log, and may be"
+        f" {', '.join(TYPES)}.",
         "content": {
             JSON: {"schema": {"anyOf": [event, several]}, "example": [EVENT]},
             NDJSON: {"schema": {"type": "string"}, "example": f"{line}\n"},
+            EVENT_TYPE: {"schema": {"type": "object"}, "example": CLOUDEVENT},
+            BATCH_TYPE: {
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "maxItems": settings.max_batch_events,
+                },
+                "example": [CLOUDEVENT],
+            },
         },
     }
 

@@ -23,11 +23,11 @@ from app.intake.formats.base import Header, Record
 from app.web.api.bodies import read_body
 
 CLOUDEVENTS = "cloudevents"
-CLOUDEVENT, CLOUDEVENT_BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+EVENT_TYPE, BATCH_TYPE = "application/cloudevents+json", "application/cloudevents-batch+json"
 # The format tells how the body is read. Log shippers say either of these for the same body.
 TYPES = (
     *("application/json", "application/x-ndjson", "text/plain", "text/csv"),
-    *(CLOUDEVENT, CLOUDEVENT_BATCH),
+    *(EVENT_TYPE, BATCH_TYPE),
 )
 # Blank lines and the lines within a record are no records, so they have a limit of their own.
 MAX_LINES = 1_000_000
@@ -51,7 +51,7 @@ def format_of(request: Request, named: str | None) -> Format | None:
         ValidationError: there is no such format.
     """
     if named is None:
-        is_event = request.mimetype in (CLOUDEVENT, CLOUDEVENT_BATCH)
+        is_event = request.mimetype in (EVENT_TYPE, BATCH_TYPE)
         return FORMATS[CLOUDEVENTS] if is_event or _VERSION in request.headers else None
     if named not in FORMATS:
         raise ValidationError(

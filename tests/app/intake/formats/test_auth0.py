@@ -15,7 +15,7 @@ def row(number: int, kind: str = "seccft", **members: Any) -> dict[str, Any]:
     return {
         "log_id": f"{ID}{number}",
         "_id": f"{ID}{number}",
-        "date": "2026-04-30T23:59:59.999Z",
+        "date": "2024-04-30T23:59:59.999Z",
         "type": kind,
         "client_id": "61PIEqk9",
         "client_name": "Invoice agent",

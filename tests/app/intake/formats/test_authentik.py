@@ -17,7 +17,7 @@ def record(number: int, method: str = "oauth_client_secret", **members: Any) -> 
             "http_request": {"path": "/application/o/token/", "method": "POST"},
             "application": {"name": "Invoice"},
         },
-        "created": "2026-01-31T23:59:59.999999Z",
+        "created": "2024-01-31T23:59:59.999999Z",
         "brand": {"pk": "fcba"},
     } | members
 

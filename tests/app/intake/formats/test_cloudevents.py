@@ -12,7 +12,7 @@ def record(number: int, **members: Any) -> dict[str, Any]:
         "type": "com.example.idp.token.issued",
         "source": "/realms/acme",
         "id": f"A-{number}",
-        "time": "2026-10-05T17:31:00Z",
+        "time": "2024-10-05T17:31:00Z",
         "subject": "invoice-agent",
         "organizationid": "acme",
     } | members

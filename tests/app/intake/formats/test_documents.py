@@ -134,10 +134,12 @@ def _record(dice: random.Random, most: int) -> dict[str, Any]:
         ("\n \n\r\n", []),
         ("", []),
         ("[", [(1, "error")]),
+        ("[]", []),
+        ('[]\n{"records":[]}\n{"records":[],"data":{"items":[]}}\n{"n":1}', [(4, ONE)]),
         ("{", [(1, "error")]),
         ('{"records":{"n":1}}\n', [(1, {"records": {"n": 1}})]),
         ('{"records":null}\n', [(1, {"records": None})]),
-        ('{"records":[{"n":1}],"records":[{"n":2}]}\n', [(1, ONE), (1, {"n": 2})]),
+        ('{"records":[{"n":1}],"records":[{"n":2}]}\n', [(1, {"n": 2})]),
     ],
 )
 def test_what_is_broken_is_named_and_the_rest_is_read(
@@ -183,7 +185,9 @@ def test_a_record_above_the_limit_is_refused_alone() -> None:
         f'{{"skip":{large},"records":[{large},{{"n":1}}],"more":{large}}}',
     ):
         assert values(text) == ["error", ONE]
-    assert values("z" * 5 * LIMIT + '\n{"n":1}\n') == ["error", ONE]
+    for letter, found in (("z", ["error", ONE]), (" ", [ONE])):
+        assert values(letter * 5 * LIMIT + '\n{"n":1}\n') == found
+    assert read(" " * 5 * LIMIT + '{"n":1}\n{"n":1}\n') == [(1, "error"), (2, ONE)]
     exact = json.dumps({"x": "y" * (LIMIT - 9)})
     assert len(exact) == LIMIT
     assert values(f'{exact}\n{exact[:-2]}y"}}\n{exact}\r\n') == [

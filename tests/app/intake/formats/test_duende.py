@@ -14,7 +14,7 @@ def record(number: int, *tokens: str, **members: Any) -> dict[str, Any]:
         "EventType": "Success",
         "Id": 2000,
         "ActivityId": f"0HN:{number}",
-        "TimeStamp": "2026-05-31T23:59:59.9999999Z",
+        "TimeStamp": "2024-05-31T23:59:59.9999999Z",
     } | members
 
 
@@ -34,9 +34,9 @@ def test_only_access_tokens_count() -> None:
         organization="acme",
     )
     assert [event.event_id for event in events(outcomes)] == [
-        f"0HN:{number} 2026-05-31T23:59:59.9999999Z" for number in (1, 3)
+        f"0HN:{number} 2024-05-31T23:59:59.9999999Z" for number in (1, 3)
     ]
-    assert str(events(outcomes)[0].issued_at) == "2026-05-31 23:59:59.999999+00:00"
+    assert str(events(outcomes)[0].issued_at) == "2024-05-31 23:59:59.999999+00:00"
     assert reasons(outcomes) == {"no issuance": 4, "failed": 1}
 
 

@@ -9,7 +9,7 @@ from tests.app.intake.formats.reading import events, lines, read, reasons
 def event(name: str = "OAuth2AccessTokenIssued", **attributes: str) -> dict[str, Any]:
     attributes = {"OAuth2ClientID": "invoice-agent", "ProjectID": "project-1"} | attributes
     return {
-        "timeUnixNano": "1790000001001234567",
+        "timeUnixNano": "1700000001001234567",
         "name": name,
         "attributes": [
             {"key": key, "value": {"stringValue": value}} for key, value in attributes.items()
@@ -32,7 +32,7 @@ def test_each_access_token_of_a_span_counts() -> None:
     outcomes = read("hydra", lines(export(tokens, [event("OAuth2TokenExchangeError")], [])))
     (found,) = events(outcomes)
     assert found[:3] == ("project-1", "t1 s1 OAuth2AccessTokenIssued", "invoice-agent")
-    assert str(found.issued_at) == "2026-09-21 14:13:21.001234+00:00"
+    assert str(found.issued_at) == "2023-11-14 22:13:21.001234+00:00"
     assert reasons(outcomes) == {"no issuance": 2, "failed": 1}
 
 

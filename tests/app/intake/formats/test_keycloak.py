@@ -27,7 +27,7 @@ def rest(number: int, kind: str = "CLIENT_LOGIN", **members: Any) -> dict[str, A
     """A record of ``GET /admin/realms/{realm}/events``."""
     return {
         "id": f"event-{number}",
-        "time": 1772323200012 + number,
+        "time": 1709251200012 + number,
         "type": kind,
         "realmId": REALM,
         "clientId": "invoice-agent",
@@ -53,11 +53,11 @@ def message(number: int, kind: str = "CLIENT_LOGIN", **pairs: str) -> str:
     return ", ".join(f'{name}="{value}"' for name, value in whole.items())
 
 
-def console(text: str, at: str = "2026-03-01 00:00:00,012") -> str:
+def console(text: str, at: str = "2024-03-01 00:00:00,012") -> str:
     return f"{at} DEBUG [org.keycloak.events] (executor-thread-1) {text}\n"
 
 
-def quarkus(text: str, at: str = "2026-03-01T05:30:00.012345678+05:30", **members: Any) -> str:
+def quarkus(text: str, at: str = "2024-03-01T05:30:00.012345678+05:30", **members: Any) -> str:
     record = {"timestamp": at, "loggerName": "org.keycloak.events", "message": text}
     return json.dumps(record | members) + "\n"
 
@@ -73,7 +73,7 @@ def test_every_kind_of_token_counts(kind: str) -> None:
     ):
         (event,) = events(read("keycloak", text, "UTC"))
         assert (event.event_id, event.agent_id) == ("trrtcc:1", "invoice-agent")
-        assert str(event.issued_at).startswith("2026-03-01 00:00:00.01")
+        assert str(event.issued_at).startswith("2024-03-01 00:00:00.01")
 
 
 def test_other_events_do_not_count() -> None:
@@ -160,11 +160,11 @@ def test_all_sources_have_one_id_and_organization() -> None:
         table(rest(0)),
         console(message(0)),
         quarkus(message(0)),
-        "<15>1 2026-03-01T05:30:00.014+05:30 host keycloak 81 org.keycloak.events - "
+        "<15>1 2024-03-01T05:30:00.014+05:30 host keycloak 81 org.keycloak.events - "
         + quarkus(message(0)),
-        lines({"@timestamp": "2026-03-01T00:00:00.012Z", "log.logger": "org.keycloak.events"})[:-2]
+        lines({"@timestamp": "2024-03-01T00:00:00.012Z", "log.logger": "org.keycloak.events"})[:-2]
         + f', "message": {json.dumps(message(0))}}}\n',
-        lines({"@timestamp": "2026-03-01T00:00:00.012Z", "log": {"logger": "org.keycloak.events"}})[
+        lines({"@timestamp": "2024-03-01T00:00:00.012Z", "log": {"logger": "org.keycloak.events"}})[
             :-2
         ]
         + f', "message": {json.dumps(message(0))}}}\n',
@@ -174,17 +174,17 @@ def test_all_sources_have_one_id_and_organization() -> None:
         for source in sources
         for event in events(read("keycloak", source, "UTC", organization="acme"))
     }
-    assert found == {("acme", "trrtcc:0", "invoice-agent", "2026-03-01 00:00:00.012")}
+    assert found == {("acme", "trrtcc:0", "invoice-agent", "2024-03-01 00:00:00.012")}
     assert all(read("keycloak", source, "UTC", organization="acme") for source in sources)
 
 
 def test_lines_of_other_loggers_are_skipped() -> None:
     """Other lines of the server's log are no events, whatever they contain."""
     text = (
-        "2026-03-01 00:00:00,101 INFO  [io.quarkus] (main) Keycloak 26.2.2 started in 8.749s.\n"
+        "2024-03-01 00:00:00,101 INFO  [io.quarkus] (main) Keycloak 26.2.2 started in 8.749s.\n"
         "\n\tat org.keycloak.services.DefaultKeycloakSession.getProvider(A.java:100)\n"
-        f"2026-03-01 00:00:00,1 WARN  [org.keycloak.services] (x) {message(1)}\n"
-        f"2026-03-01 00:00:00,1 WARN  [other] (x) [org.keycloak.events] (x) {message(1)}\n"
+        f"2024-03-01 00:00:00,1 WARN  [org.keycloak.services] (x) {message(1)}\n"
+        f"2024-03-01 00:00:00,1 WARN  [other] (x) [org.keycloak.events] (x) {message(1)}\n"
         f"{message(1)}\n"
         + quarkus(message(1), loggerName="org.keycloak.services")
         + quarkus("KC-SERVICES0015: Failed to add user admin=x")
@@ -233,7 +233,7 @@ def test_a_zone_is_needed_for_text_alone() -> None:
     """The console's times have no offset. JSON and REST need no zone."""
     assert reasons(read("keycloak", console(message(1)))) == {"unusable time": 1}
     (berlin,) = events(read("keycloak", console(message(1)), "Europe/Berlin"))
-    assert str(berlin.issued_at) == "2026-02-28 23:00:00.012000+00:00"
+    assert str(berlin.issued_at) == "2024-02-29 23:00:00.012000+00:00"
     assert len(events(read("keycloak", quarkus(message(1)) + lines(rest(1))))) == 2
     assert reasons(read("keycloak", console(message(1), at="09:00:00,012"), "UTC")) == {
         "no time": 1

@@ -1,17 +1,20 @@
 """The mapping language: what a mapping file may say, and how its errors are named."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 
 from app.errors import ValidationError
 from app.intake import formats
 from app.intake.formats import load_mapping
-from app.intake.formats.language import json_schema
+from app.intake.formats.language import Mapping, json_schema
+from app.intake.organizations import read_organizations
 from tests.app.intake.formats.reading import events, lines, mapping, read, reasons
 
 SHIPPED = sorted(Path(formats.__file__).parent.glob("*.toml"))
@@ -267,3 +270,35 @@ def test_cells_of_csv_are_text(tmp_path: Path) -> None:
     assert reasons(found) == {"unreadable": 2, "no issuance": 1}
     json_lines = lines({"id": "e1", "client": "a1", "at": RECORD["at"], "more": {"kind": "token"}})
     assert events(read(mapping(tmp_path, text), json_lines, organization="o")) == events(found)[:1]
+
+
+def test_the_documented_mapping_reads_the_documented_record(tmp_path: Path) -> None:
+    """The page's example works as it stands there, and its other tables are valid."""
+    page = Path("docs/identity-providers/mapping.md").read_text("utf-8")
+    blocks = re.findall(r"```(toml|json)\n(.*?)```", page, re.DOTALL)
+    (whole, *parts), (record,) = (
+        [text for kind, text in blocks if kind == wanted] for wanted in ("toml", "json")
+    )
+    (event,) = events(read(mapping(tmp_path, whole), record))
+    assert event[:3] == ("org-1", "n1 1", "invoice")
+    for part in parts:
+        if "default" in part:
+            read_organizations(tomllib.loads(part))
+        else:
+            mapping(tmp_path, SMALL + part)
+    members = {field.encode_name for field in msgspec.structs.fields(Mapping)}
+    assert members == set(
+        re.findall(
+            r"^\| `(\w+)` \| ",
+            page.partition("### Members")[2].partition("### Paths")[0],
+            re.MULTILINE,
+        )
+    )
+    documented = set(
+        re.findall(
+            r"^\| `([a-z][\w-]*)` \| ",
+            page.partition("## Formats")[2].partition("## What")[0],
+            re.MULTILINE,
+        )
+    )
+    assert documented == formats.FORMATS.keys() - {"ndjson", "csv"}

@@ -8,7 +8,7 @@ from tests.app.intake.formats.reading import events, lines, read, reasons
 def record(event: str = "grant.success", **members: Any) -> dict[str, Any]:
     return {
         "event": event,
-        "at": "2026-11-28T00:06:04.811Z",
+        "at": "2024-11-28T00:06:04.811Z",
         "clientId": "billing",
         "organizationId": "org-1",
         "jti": "Z78soTaJ",

@@ -13,7 +13,7 @@ def record(
         "actor": {"id": "0oa1", "type": "PublicClientApp", "displayName": "Invoice agent"},
         "eventType": kind,
         "outcome": {"result": "SUCCESS"},
-        "published": "2026-05-31T23:59:59.999Z",
+        "published": "2024-05-31T23:59:59.999Z",
         "uuid": f"5e1d-{number}",
     } | members
 
@@ -48,12 +48,12 @@ def test_a_record_names_no_organization() -> None:
 
 def test_an_envelope_is_not_the_record() -> None:
     """EventBridge and event hooks have their own ids and times."""
-    bridge = {"id": "aws-1", "time": "2026-06-02T00:00:00Z", "detail": record(1)}
+    bridge = {"id": "aws-1", "time": "2024-06-02T00:00:00Z", "detail": record(1)}
     hook = {"eventId": "hook-1", "eventTime": "x", "data": {"events": [record(1), record(2)]}}
     outcomes = read("okta", lines(bridge, hook), organization="acme")
     assert [event.event_id for event in events(outcomes)] == ["5e1d-1", "5e1d-1", "5e1d-2"]
-    whole_second = record(3, published="2026-06-01T00:00:00Z")
+    whole_second = record(3, published="2024-06-01T00:00:00Z")
     assert len(events(read("okta", lines(whole_second), organization="acme"))) == 1
     assert {str(event.issued_at) for event in events(outcomes)} == {
-        "2026-05-31 23:59:59.999000+00:00"
+        "2024-05-31 23:59:59.999000+00:00"
     }

@@ -11,7 +11,7 @@ def record(kind: str = "user.token.v2.added", sequence: str = "9", **members: An
     return {
         "aggregate": {"id": "336494809936035843", "resourceOwner": "336392597046099971"},
         "sequence": sequence,
-        "creationDate": "2026-07-01T10:00:00.5Z",
+        "creationDate": "2024-07-01T10:00:00.5Z",
         "type": {"type": kind},
     } | members
 
@@ -42,6 +42,6 @@ def test_actions_write_numbers() -> None:
         "resourceOwner": "336392597046099971",
         "sequence": 9,
         "event_type": "user.token.v2.added",
-        "created_at": "2026-07-01T10:00:00.5Z",
+        "created_at": "2024-07-01T10:00:00.5Z",
     }
     assert read("zitadel", lines(action)) == read("zitadel", lines(record()))
