@@ -8,6 +8,7 @@ from flask import Flask, Response
 from app.auth import api_key_verifier, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
+from app.intake.sources.entries import load_organizations
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
@@ -53,7 +54,9 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    context.init_app(app, context.Services(settings, database, clock, waits))
+    context.init_app(
+        app, context.Services(settings, database, clock, waits, load_organizations(settings))
+    )
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

@@ -169,7 +169,7 @@ def run_scheduler(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
-    _measure(database, settings, stop, [one.entry.name for one in sources.sources])
+    _measure(database, settings, stop)
     scheduler = _scheduled(database, settings, stop)
     scheduler.start()
     # They have their own connections, so that a run never waits for one of theirs.
@@ -251,9 +251,7 @@ def follow_clock(scheduler: BaseScheduler, change: float) -> None:
         job.modify(next_run_time=min(moved, utc_now() + job.trigger.interval))
 
 
-def _measure(
-    database: Database, settings: Settings, stop: threading.Event, sources: list[str]
-) -> None:
+def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:
     """Measure and trace this process, and serve its metrics if an address is set."""
     metrics.describe_process("jobs")
     metrics.watch_pool(database.engine, POOL_SIZE)
@@ -261,8 +259,7 @@ def _measure(
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         job_metrics.register_standing(database)
-        if sources:
-            job_metrics.register_sources(database)
+        job_metrics.register_sources(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 
