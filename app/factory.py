@@ -8,6 +8,7 @@ from flask import Flask, Response
 from app.auth import api_key_verifier, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
+from app.intake.sources.entries import load_organizations
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
@@ -53,13 +54,9 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    services = context.Services(settings, database, clock, waits)
-    if settings.sources_file is not None:
-        # The import takes long, and most services need no such file.
-        from app.intake.sources.entries import load_source_organizations  # noqa: PLC0415
-
-        services.organizations = load_source_organizations(settings.sources_file)
-    context.init_app(app, services)
+    context.init_app(
+        app, context.Services(settings, database, clock, waits, load_organizations(settings))
+    )
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

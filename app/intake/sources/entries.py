@@ -217,6 +217,16 @@ def _since(value: Any) -> datetime | None:
     raise EntryError("since", "must be a date or an instant, as 2026-04-01 or 2026-04-01T09:00:00Z")
 
 
+def load_organizations(settings: Settings) -> Organizations | None:
+    """The organizations of SOURCES_FILE alone, for a process that reads no source.
+
+    Raises:
+        SettingsError: the file is invalid; the message has line and reason.
+    """
+    path = settings.sources_file
+    return None if path is None else _organizations(*_parsed(path))
+
+
 def load_sources(path: Path, settings: Settings) -> Sources:
     """The organizations and sources of SOURCES_FILE, all of them checked.
 
@@ -225,24 +235,12 @@ def load_sources(path: Path, settings: Settings) -> Sources:
     Raises:
         SettingsError: the file is invalid; the message has line and reason.
     """
-    tables, lines = _tables(path)
+    tables, lines = _parsed(path)
     organizations = _organizations(tables, lines)
     return Sources(organizations, tuple(_listed(tables, lines, path, settings, organizations)))
 
 
-def load_source_organizations(path: Path) -> Organizations | None:
-    """The organizations of SOURCES_FILE alone; ``None`` if it has none.
-
-    The web needs them for events that it receives. It need not be able to read the secrets of the
-    sources, so the sources are not checked.
-
-    Raises:
-        SettingsError: the file is invalid; the message has line and reason.
-    """
-    return _organizations(*_tables(path))
-
-
-def _tables(path: Path) -> tuple[dict[str, Any], "_Lines"]:
+def _parsed(path: Path) -> "tuple[dict[str, Any], _Lines]":
     text = _text(path)
     try:
         tables = tomllib.loads(text)
