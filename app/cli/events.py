@@ -37,7 +37,7 @@ def events() -> None:
         "flask events import monday.ndjson tuesday.ndjson.gz",
         "flask events import --format csv --organization org-a tokens.csv",
         "flask events import --format keycloak --zone Europe/Berlin --dry-run server.log",
-        "flask events import --mapping our-idp.toml --rejects rejects.ndjson idp.log.gz",
+        "flask events import --mapping mapping.toml --rejects rejects.log idp.log.gz",
         "ssh idp cat events.ndjson | flask events import -",
     ],
     interrupted="the events stored so far are kept; run it again, no event is counted twice",

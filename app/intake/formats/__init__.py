@@ -55,23 +55,18 @@ def read_batch(
     lines: Iterator[bytes],
     options: Options,
     now: datetime,
-    most: int | None = None,
 ) -> Batch:
     """Check every record of a batch.
 
     Args:
         lines: lines with their ends; ``app.intake.files.bounded_lines`` yields them.
         now: the present, in UTC.
-        most: how many records are wanted. Reading stops at the first one beyond them, so that
-            ``received`` is then larger.
 
     Raises:
         ForbiddenError: an event names an organization other than ``options.tenant_id``.
     """
     batch = Batch()
     for _, outcome, _ in file_format(lines, options):
-        if most is not None and batch.received > most:
-            break
         if isinstance(outcome, Header):
             continue
         if isinstance(outcome, Skipped):
