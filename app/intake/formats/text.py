@@ -20,11 +20,12 @@ _LOG_HEADER = re.compile(
 )
 
 _NAME = r"[A-Za-z_][\w.-]*+"
+# A pair and the separators behind it, so that the next one is found at once.
 _PAIR = re.compile(
     rf"(?<![^\s,;])({_NAME})="
     r'(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|'
     r"'([^']*+)'(?=[\s,;]|$)|"
-    rf"([^\s,;]*+(?:[\s,;]++(?!{_NAME}=)[^\s,;]++)*+))",
+    rf"([^\s,;]*+(?:[\s,;]++(?!{_NAME}=)[^\s,;]++)*+))[\s,;]*+",
     re.ASCII | re.DOTALL,
 )
 _ESCAPED = re.compile(r'\\(["\\])')
@@ -119,17 +120,26 @@ def compile_pairs(first: Sequence[str]) -> ReadPairs:
     order = {name: number for number, name in enumerate(first)}
 
     def read(text: str) -> dict[str, str]:
-        pairs: dict[str, str] = {}
-        place = -1
-        for name, quoted, single, plain in _PAIR.findall(text):
-            number = order.get(name)
-            if number is not None and number <= place:
-                continue
-            place = len(order) if number is None else number
-            if name not in pairs:
-                pairs[name] = (
-                    _ESCAPED.sub(r"\1", quoted) if "\\" in quoted else (quoted or single or plain)
-                )
+        found = _PAIR.findall(text)
+        pairs = {name: quoted or single or plain for name, quoted, single, plain in reversed(found)}
+        if order:
+            genuine, place = set(), -1
+            for name, *_ in found:
+                number = order.get(name)
+                if number is None:
+                    break
+                if number > place:
+                    genuine.add(name)
+                    place = number
+            for name in order.keys() - genuine:
+                pairs.pop(name, None)
+        if "\\" in text:
+            pairs = {name: _unescaped(value, text) for name, value in pairs.items()}
         return pairs
 
     return read
+
+
+def _unescaped(value: str, text: str) -> str:
+    """A value without the backslashes before quotation marks, if it was written in these."""
+    return _ESCAPED.sub(r"\1", value) if f'"{value}"' in text else value
