@@ -53,7 +53,13 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    context.init_app(app, context.Services(settings, database, clock, waits))
+    services = context.Services(settings, database, clock, waits)
+    if settings.sources_file is not None:
+        # Most services need no such file, and the import takes a twentieth of the start.
+        from app.intake.sources.entries import load_organizations  # noqa: PLC0415
+
+        services.organizations = load_organizations(settings)
+    context.init_app(app, services)
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

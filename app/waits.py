@@ -1,17 +1,23 @@
-"""Limits on the requests of a web process: those under way, those that write or wait for clients.
+"""Limits on the requests of a web process: how many are under way, and how long each may wait.
 
 A request holds a thread for as long as it waits: for the database, for a lock, for its client. If
 all threads wait, nothing is answered. So the process has more threads than may wait: one thread is
 always free to answer a request, or to refuse it.
+
+A request has one end time. Each of its waits for a place, a lock or the database ends by then. The
+time in which it waits for its client does not count.
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 from app.errors import UnavailableError
 
+# A request answers within ten seconds. The last two are for work besides its waits.
+REQUEST_SECONDS = 8.0
 # A request waits for a place as long as places are given back. After this time without one, the
 # requests that hold them are probably stuck, and a further request is refused at once.
 PATIENCE_SECONDS = 2.0
@@ -32,15 +38,18 @@ class Places:
         self._changed = threading.Condition(threading.Lock())
         self._moved = time.monotonic()
 
-    def take(self) -> None:
+    def take(self, *, until: float = math.inf) -> None:
         """Take a place.
 
+        Args:
+            until: the monotonic time at which the wait ends.
+
         Raises:
-            UnavailableError: all places are taken, and none was given back for two seconds.
+            UnavailableError: no place was free in time, or none was given back for two seconds.
         """
         with self._changed:
             while not self._free:
-                left = self._moved + PATIENCE_SECONDS - time.monotonic()
+                left = min(self._moved + PATIENCE_SECONDS, until) - time.monotonic()
                 if left <= 0:
                     raise UnavailableError("the service is busy; try again")
                 self._changed.wait(left)
@@ -62,7 +71,7 @@ class Places:
 
 
 class Place:
-    """The place that a request has taken, from its beginning to its end.
+    """The place that this thread's request has taken, from its beginning to its end.
 
     Raises:
         UnavailableError: see :meth:`Places.take`.
@@ -71,42 +80,50 @@ class Place:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._is_held = False
-        self._take()
+        self.ends = time.monotonic() + REQUEST_SECONDS
+        self.take()
         _thread.place = self
 
+    def take(self) -> None:
+        self._places.take(until=self.ends)
+        self._is_held = True
+
+    def leave(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._places.give_back()
+
     def keep(self) -> None:
-        """Keep the place while waiting for the client, until :meth:`end`."""
+        """Keep the place until :meth:`end`, while the client is awaited and without an end time."""
         _thread.place = None
 
     def end(self) -> None:
         """Give the place back at the end of the request."""
         if getattr(_thread, "place", None) is self:
             _thread.place = None
-        self._leave()
-
-    @contextmanager
-    def left(self) -> Iterator[None]:
-        """Give the place back for a block, and take one again."""
-        self._leave()
-        try:
-            yield
-        finally:
-            self._take()
-
-    def _take(self) -> None:
-        self._places.take()
-        self._is_held = True
-
-    def _leave(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._places.give_back()
+        self.leave()
 
 
-def place_left() -> AbstractContextManager[None]:
+@contextmanager
+def place_left() -> Iterator[None]:
     """Leave the place of this thread's request, if it has one, while a block waits for a client."""
     place: Place | None = getattr(_thread, "place", None)
-    return nullcontext() if place is None else place.left()
+    if place is None:
+        yield
+        return
+    place.leave()
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        place.ends += time.monotonic() - began
+        place.take()
+
+
+def seconds_left() -> float:
+    """How long this thread's request may still wait; outside of a request, for ever."""
+    place: Place | None = getattr(_thread, "place", None)
+    return math.inf if place is None else max(0.0, place.ends - time.monotonic())
 
 
 class Waits:

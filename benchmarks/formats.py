@@ -252,13 +252,17 @@ WRITERS: dict[str, Callable[[int], dict[str, Any] | str]] = {
 def from_logs(bench: Bench) -> Iterator[Figure]:
     """I3: flask events import of 1,000,000 records of each provider."""
     count = bench.scaled(RECORDS)
-    native = _imported(bench, NATIVE, _native, count)
-    rival = Rival("the service's own events", seconds([native.seconds]))
-    for kind, write in WRITERS.items():
-        done = _imported(bench, kind, write, count)
+    done: dict[str, Ended] = {}
+    natives: list[Ended] = []
+    for number, (kind, write) in enumerate(WRITERS.items()):
+        if number % 4 == 0:
+            natives.append(_imported(bench, NATIVE, _native, count))
+        done[kind] = _imported(bench, kind, write, count)
+    rival = Rival("the service's own events", seconds(one.seconds for one in natives))
+    for kind, one in done.items():
         work = f"flask events import, {count:,} records of {kind}"
-        yield faster("I3", work, seconds([done.seconds]), rival, 0.5)
-        yield below("I3", f"{work}: memory", Samples((done.peak,), "MB"), 150)
+        yield faster("I3", work, seconds([one.seconds]), rival, 0.5)
+        yield below("I3", f"{work}: memory", Samples((one.peak,), "MB"), 150)
 
 
 def _imported(

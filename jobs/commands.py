@@ -174,7 +174,7 @@ def rebuild(first: date, last: date, force: bool, as_json: bool) -> None:
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="Where counted events are missing, keep the numbers and treat the month as purged.",
+    help="Where an organization's counted events are missing, keep the numbers of that month.",
 )
 @json_option
 def resume(accept_loss: bool, as_json: bool) -> None:
@@ -191,8 +191,10 @@ def resume(accept_loss: bool, as_json: bool) -> None:
     ended = "counting was not refused" if done.refusal is None else "counting goes on"
     text = f"{ended}: {_corrected(done.buckets, done.correction)}"
     show(asdict(done), text, as_json=as_json)
+    if done.lost is not None:
+        warn(f"{done.lost}; these numbers stay as they are, and their months count as purged")
     if done.uncounted:
-        warn(f"{done.uncounted} events of months with lost events stay uncounted")
+        warn(f"at least {done.uncounted} events of such months or of purged ones stay uncounted")
 
 
 def _corrected(buckets: int, correction: int | None) -> str:

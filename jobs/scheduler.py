@@ -44,7 +44,6 @@ log = logging.getLogger("jobs")
 EARLY = 0.1
 # One connection each for a run, a purge and a scrape.
 POOL_SIZE = 3
-# Sources have their own connections, so that they never wait with a run for one.
 SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
@@ -170,10 +169,12 @@ def run_scheduler(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     tracing.start(settings, "jobs")
     database = Database(settings.database_url, pool_size=POOL_SIZE, overflow=0)
-    _measure(database, settings, stop, [one.entry.name for one in sources.sources])
+    _measure(database, settings, stop)
     scheduler = _scheduled(database, settings, stop)
     scheduler.start()
-    reading = _start_sources(settings, sources, stop)
+    # They have their own connections, so that a run never waits for one of theirs.
+    for_sources = Database(settings.database_url, pool_size=SOURCES_POOL_SIZE, overflow=0)
+    reading = _start_sources(for_sources, settings, sources, stop)
     interval = settings.rollup_interval_seconds
     logs.write(
         log, logging.INFO, "scheduler started", version=__version__, interval_seconds=interval
@@ -185,13 +186,14 @@ def run_scheduler(settings: Settings) -> None:
     give_up = time.monotonic() + STOP_SECONDS
     for thread in reading:
         thread.join(max(0, give_up - time.monotonic()))
+    for_sources.dispose()
     database.dispose()
     tracing.stop()
     logs.write(log, logging.INFO, "scheduler stopped")
 
 
 def _start_sources(
-    settings: Settings, sources: Sources, stop: threading.Event
+    database: Database, settings: Settings, sources: Sources, stop: threading.Event
 ) -> list[threading.Thread]:
     """Follow and pull the sources, each in its own thread.
 
@@ -200,7 +202,6 @@ def _start_sources(
     """
     if not sources.sources:
         return []
-    database = Database(settings.database_url, pool_size=SOURCES_POOL_SIZE, overflow=0)
     tracing.follow_statements(database.engine)
     logs.write(log, logging.INFO, "sources started", sources=len(sources.sources))
     built = [(build(database, settings, one, stop, utc_now), one.every) for one in sources.sources]
@@ -250,9 +251,7 @@ def follow_clock(scheduler: BaseScheduler, change: float) -> None:
         job.modify(next_run_time=min(moved, utc_now() + job.trigger.interval))
 
 
-def _measure(
-    database: Database, settings: Settings, stop: threading.Event, sources: list[str]
-) -> None:
+def _measure(database: Database, settings: Settings, stop: threading.Event) -> None:
     """Measure and trace this process, and serve its metrics if an address is set."""
     metrics.describe_process("jobs")
     metrics.watch_pool(database.engine, POOL_SIZE)
@@ -260,8 +259,7 @@ def _measure(
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         job_metrics.register_standing(database)
-        if sources:
-            job_metrics.register_sources(database)
+        job_metrics.register_sources(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 

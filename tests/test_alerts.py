@@ -58,6 +58,7 @@ class Scenario:
             self.series(f"analytics_rollup_last_finished_timestamp_seconds{{{jobs}}}", lambda s: s)
             self.series(f"analytics_rollup_watermark{{{jobs}}}", lambda s: s)
             self.series(f"analytics_rollup_pending_events{{{jobs}}}", 0)
+            self.series(f"analytics_rollup_refused{{{jobs}}}", 0)
             self.series(f"analytics_database_connections_in_use{{{web}}}", 0)
             self.series(f"analytics_database_connections_max{{{web}}}", 8)
 
@@ -187,6 +188,18 @@ def test_one_failed_run_is_no_alert(scenario: Scenario, every: int):
     scenario.series(f'{RUNS}{{outcome="done",{JOBS}}}', grows(1 / 15))
     scenario.expect(
         "AnalyticsRollupFailing", silent=list(range(9 * MINUTE, 25 * MINUTE, 20)), every=every
+    )
+
+
+def test_a_refusal_to_count_is_noticed(scenario: Scenario):
+    """A stored refusal fires until it is ended, although no run is tried meanwhile."""
+    refused = steps((0, 0), (10 * MINUTE, 1), (90 * MINUTE, 0))
+    scenario.series(f"analytics_rollup_refused{{{JOBS}}}", refused)
+    scenario.series('analytics_rollup_refused{instance="b",job="jobs"}', lives(0, until=5 * MINUTE))
+    scenario.expect(
+        "AnalyticsCountingRefused",
+        silent=[5 * MINUTE, 10 * MINUTE, 92 * MINUTE],
+        fires=[13 * MINUTE, 89 * MINUTE],
     )
 
 

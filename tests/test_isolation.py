@@ -215,7 +215,7 @@ def test_what_is_looked_for_is_there_for_its_owner(app, send):
 def test_a_scope_to_write_for_any_organization_reads_no_other(app, send):
     for (path, method), parameters in product(walk(app), QUERIES.values()):
         if method in ("GET", "HEAD"):
-            answer = send(path, method, other(scope="events:write:any agents:write"), parameters)
+            answer = send(path, method, other(scope=f"events:write:any {WRITING}"), parameters)
             check_nothing_of_theirs(answer)
             assert shown(answer) == shown(send(path, method, other(), parameters))
 

@@ -33,6 +33,7 @@ ID_CHARACTERS, SECRET_CHARACTERS = 12, 32
 KEY_SYNTAX = re.compile(
     rf"{PREFIX}([0-9A-Za-z]{{{ID_CHARACTERS}}})[0-9A-Za-z]{{{SECRET_CHARACTERS}}}"
 )
+_ID_SYNTAX = re.compile(rf"[0-9A-Za-z]{{{ID_CHARACTERS}}}")
 SCOPES = (ANALYTICS_READ, ANALYTICS_ADMIN, EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE)
 # Scopes with this ending are valid for every organization.
 ANY = ":any"
@@ -182,6 +183,8 @@ def revoke_key(
     Args:
         tenant_id: revoke only a key of this organization; by default any.
     """
+    if not _ID_SYNTAX.fullmatch(key_id):  # it may have a NUL, which PostgreSQL cannot read
+        return None
     where = api_keys.c.id == key_id
     if tenant_id is not None:
         where &= api_keys.c.tenant_id == tenant_id

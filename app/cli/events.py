@@ -37,7 +37,7 @@ def events() -> None:
         "flask events import monday.ndjson tuesday.ndjson.gz",
         "flask events import --format csv --organization org-a tokens.csv",
         "flask events import --format keycloak --zone Europe/Berlin --dry-run server.log",
-        "flask events import --mapping our-idp.toml --rejects rejects.ndjson idp.log.gz",
+        "flask events import --mapping mapping.toml --rejects rejects.log idp.log.gz",
         "ssh idp cat events.ndjson | flask events import -",
     ],
     interrupted="the events stored so far are kept; run it again, no event is counted twice",
@@ -134,7 +134,7 @@ def _import(  # noqa: PLR0913 - the options of the command
         del result["skipped"]  # the service's own events have nothing to skip
     text = import_report.summary(done, is_trial=dry_run)
     if dry_run:
-        result |= trial.result()
+        result |= trial.result() | {"refusals": refusals.listed()}
         text = "\n".join([text, *trial.lines()])
     show(result, text, as_json=as_json)
     sys.exit(1 if done.refused or damaged else 0)

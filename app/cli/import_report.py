@@ -78,16 +78,22 @@ class Refusals:
         self._count = 0
         self._rejects = rejects
         self.unreadable = 0  # of the current file
+        self._first: list[Refused] = []
 
     def show(self, refused: Refused) -> None:
         self._count += 1
         self.unreadable += refused.reason.startswith(UNREADABLE)
         if self._count <= SHOWN_REFUSALS:
+            self._first.append(refused)
             warn(f"{refused.source}:{refused.line}: {refused.reason}")
         elif self._count == SHOWN_REFUSALS + 1:
             warn("further refused lines are counted, not listed")
         if self._rejects is not None:
             self._rejects.add(refused)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The first refused records for ``--json``."""
+        return [{"file": one.source, "line": one.line, "reason": one.reason} for one in self._first]
 
 
 class Trial:

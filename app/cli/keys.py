@@ -20,7 +20,7 @@ from app.config.settings import Settings
 from app.dates import utc_now
 from app.errors import RefusedError
 
-_COLUMNS = ("id", "organization", "scopes", "created", "expires", "last used", "revoked", "note")
+_COLUMNS = ("key", "organization", "scopes", "created", "expires", "last used", "revoked", "note")
 
 
 @click.group(cls=Group)
@@ -138,4 +138,4 @@ def _cells(key: ApiKey) -> tuple[str, ...]:
     created, expires, used, revoked = ("-" if day is None else f"{day:%Y-%m-%d}" for day in days)
     organization = "(any)" if key.tenant_id is None else key.tenant_id
     scopes = " ".join(key.scopes)
-    return (key.id, organization, scopes, created, expires, used, revoked, key.note or "-")
+    return (key.prefix, organization, scopes, created, expires, used, revoked, key.note or "-")

@@ -1,5 +1,6 @@
 """``flask events follow``, ``flask events pull`` and ``flask sources``: logs of providers."""
 
+import logging
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from app.cli.base import EX_TEMPFAIL, Command, Group, check_organization, json_option, say, show
+from app.cli.base import EX_TEMPFAIL, Command, Group, check_organization, json_option, show
 from app.cli.base import open_database as open_command_database
 from app.config.settings import Settings
 from app.dates import utc_now
@@ -34,6 +35,8 @@ from app.storage.database import Database
 from app.storage.tables import source_positions
 from app.storage.types import database_now
 from app.telemetry import logs
+
+log = logging.getLogger("app.sources")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CONNECTIONS = 4
@@ -272,7 +275,7 @@ def _run(settings: Settings, prepared: list[Prepared]) -> None:
         [(build(database, settings, one, stop, utc_now), one.every) for one in prepared], stop
     )
     for one in prepared:
-        say(f"following {one.entry.name}")
+        logs.write(log, logging.INFO, "following", source=one.entry.name)
     signal.sigwait(STOPPING)
     stop.set()
     for thread in running:

@@ -74,7 +74,8 @@ class Settings:
         "WEB_THREADS",
         integer(1, 1000),
         "4",
-        "the requests that each process handles at once; each has a database connection",
+        "the requests that each process handles at once; each has a database connection; with 1, a"
+        " client that reads a long report slowly keeps out all others",
     )
     public_url: PublicUrl | None = setting(
         "PUBLIC_URL",
@@ -222,7 +223,7 @@ class Settings:
         parsing.rate_limit_storage,
         "memory://",
         "`memory://` counts in each worker process; `redis://…` counts for all of them together,"
-        " by the hosts' clocks",
+        " by the hosts' clocks, which must agree",
         secret=True,
     )
     max_body_bytes: int = setting(

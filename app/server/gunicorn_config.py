@@ -74,8 +74,13 @@ class Log(Logger):  # type: ignore[misc]  # gunicorn ships no types
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: object, **kwargs: Any) -> None:
-        if isinstance(sys.exception(), SilentClientError | CrowdedError):
+        error = sys.exception()
+        if isinstance(error, SilentClientError | CrowdedError):
             self.info("A client was silent for too long")
+            return
+        if msg.startswith("Socket error") and isinstance(error, OSError):
+            # Not a fault of the service. Without a reason, the text might be a part of the request.
+            self.warning("A client's connection broke: %s", error.strerror or type(error).__name__)
             return
         if msg.startswith("Error handling request"):
             msg, args = "Error handling a request", ()

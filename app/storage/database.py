@@ -25,9 +25,10 @@ from app.storage.locks import (
     LockedError,
     lock_holders,
     with_patience,
+    within_request,
 )
 from app.storage.tables import metadata
-from app.waits import Waits
+from app.waits import Waits, seconds_left
 
 if TYPE_CHECKING:
     from app.storage.deadlines import Server
@@ -259,7 +260,8 @@ class Database:
                 if not is_conflict(error):
                     raise
                 # S311: jitter, not a secret.
-                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+                pause = random.uniform(0, 0.02 * 2**attempt)  # noqa: S311
+                time.sleep(min(pause, seconds_left()))
         return self._write_once(engine, work)
 
     def _writer_with(self, lock_seconds: float | None) -> sa.Engine:
@@ -302,20 +304,15 @@ class Database:
             return work(connection)
 
     def _connect(self, engine: sa.Engine) -> Connection:
-        """A connection. The limit of a request includes the wait for it.
+        """A connection.
 
         Raises:
-            UnavailableError: the server does not answer requests at this moment.
+            UnavailableError: the server does not answer requests at this moment, or this request
+                has no time left.
         """
-        server = self._server
-        if server is None or server.request_seconds is None:
-            return engine.connect()
-        server.check()
-        ends = time.monotonic() + server.request_seconds
-        connection = engine.connect()
-        driver: Any = connection.connection.driver_connection
-        driver.limit(ends - time.monotonic())
-        return connection
+        if self._server is not None:
+            self._server.check()
+        return engine.connect()
 
 
 def _begin(connection: Connection) -> None:
@@ -326,7 +323,9 @@ def _begin(connection: Connection) -> None:
         return
     if seconds is None:
         connection.exec_driver_sql(statement)
-    elif connection.dialect.name == "postgresql":
+        return
+    seconds = within_request(seconds)
+    if connection.dialect.name == "postgresql":
         # One message to the server. Without parameters, the driver allows two statements.
         limit = f"SET LOCAL lock_timeout = '{milliseconds(seconds)}'"
         connection.exec_driver_sql(f"{statement}; {limit}")

@@ -11,8 +11,8 @@ A statement can stay without an answer for four reasons, and each has its own li
   and its kernel still acknowledges what is sent. So the client must end the wait. psycopg wakes up
   ten times a second while it waits, and :class:`Connection` then checks:
 
-  - A request may wait for ``REQUEST_SECONDS`` in all, from the moment when it asks for a
-    connection.
+  - A request may wait until its end time (``app.waits``), also for a new connection. Without an
+    end time, as for a part of a long answer, it may wait for ``REQUEST_SECONDS``.
   - The statement of a job or a command may take hours. When it has heard nothing for
     ``PROBE_SECONDS``, it asks on a second connection. It ends only if that one gets no answer
     either.
@@ -23,6 +23,7 @@ and opens the gate as soon as it answers.
 """
 
 import logging
+import math
 import select
 import threading
 import time
@@ -36,14 +37,14 @@ from psycopg.errors import ConnectionTimeout
 from psycopg.waiting import Ready
 
 from app.errors import UnavailableError
+from app.waits import REQUEST_SECONDS, seconds_left
 
-# A request answers within ten seconds. The last two are for work besides the database.
-REQUEST_SECONDS = 8.0
 # The same limit on the server, so that it does not work on for a request that has given up.
 REQUEST_STATEMENT_SECONDS = 7.0
 # How long a pooled connection may take to answer a ping. Then a new one is opened.
 PING_SECONDS = 2.0
-# How long it may take to open a connection and to set up its session: for requests, and for others.
+# How long it may take to open a connection to one host and to set up its session: for requests, and
+# for others.
 REQUEST_CONNECT_SECONDS = 3
 CONNECT_SECONDS = 5
 PROBE_SECONDS = 5.0
@@ -93,21 +94,23 @@ class Server:
         seconds = max(self.connect_seconds // hosts, 2)
         try:
             connection = Connection.connect(**{**parameters, "connect_timeout": seconds})
-        except ConnectionTimeout as error:
+        except (ConnectionTimeout, NoAnswerError) as error:
             self.missed()
-            raise NoAnswerError(f"{NO_ANSWER}: no connection within {seconds} s") from error
+            raise NoAnswerError(f"{NO_ANSWER}: no connection was made in time") from error
         connection.server = self
         connection.limit(self.connect_seconds)
         return connection
 
     def check(self) -> None:
-        """Refuse a request while the gate is closed.
+        """Refuse a request while the gate is closed, or when it has no time left.
 
         Raises:
-            UnavailableError: the server has not answered yet.
+            UnavailableError: the server has not answered yet, or the request's end time has come.
         """
         if self._silent:
             raise UnavailableError(f"{NO_ANSWER}; try again")
+        if not seconds_left():
+            raise UnavailableError("the request took too long; try again")
 
     def missed(self) -> None:
         """After a wait in vain: close the gate, unless another connection was answered."""
@@ -163,55 +166,72 @@ class Connection(psycopg.Connection[Any]):
     server: Server
     # The monotonic time when a wait ends; None: when a probe gets no answer.
     _until: float | None = None
+    # Whether a wait ends then although its request has time left.
+    _is_brief = False
     _closes_gate = True
+    # When the server was last heard, during a wait.
+    _heard = 0.0
 
-    def limit(self, seconds: float | None, *, closes_gate: bool = True) -> None:
-        """End later waits after so many seconds from now in all; ``None``: by probes."""
+    @classmethod
+    def _connect_gen(cls, *arguments: Any, **options: Any) -> Any:
+        """Open a connection; psycopg calls this for one host after the other.
+
+        ``connect_timeout`` is for each host, and the end of a request is for all of them.
+        """
+        until = time.monotonic() + seconds_left()
+
+        def check(_ready: int) -> None:
+            if time.monotonic() >= until:
+                raise NoAnswerError(f"{NO_ANSWER}: the request took too long")
+
+        return _checked(super()._connect_gen(*arguments, **options), check)
+
+    def limit(self, seconds: float | None = None, *, closes_gate: bool = True) -> None:
+        """End later waits after so many seconds from now in all.
+
+        Without a number, a request's end with the request, and a job's by probes.
+        """
+        self._is_brief = seconds is not None
+        if seconds is None:
+            seconds = self.server.request_seconds
         self._until = None if seconds is None else time.monotonic() + seconds
         self._closes_gate = closes_gate
 
-    def renew(self) -> None:
-        """Begin a wait anew, for a further part of a long answer."""
-        self.limit(self.server.request_seconds)
-
     def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
         """Run one step of the protocol; psycopg waits for the server nowhere else."""
-        return super().wait(self._bounded(gen), *arguments, **options)
+        self._heard = time.monotonic()
+        checked: PQGen[RV] = _checked(gen, self._check)
+        return super().wait(checked, *arguments, **options)
 
-    def _bounded(self, gen: PQGen[RV]) -> PQGen[RV]:
-        """``gen``, but ended when the server is silent."""
-        heard = time.monotonic()
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if not ready:
-                    heard = self._check(heard)
-                elif ready & Ready.R:
-                    self.server.answered_at = heard = time.monotonic()
-                wanted = gen.send(ready)
-        except StopIteration as done:
-            result: RV = done.value
-            return result
-
-    def _check(self, heard: float) -> float:
-        """While nothing arrives: when the server was last heard.
+    def _check(self, ready: int) -> None:
+        """Note an answer. While nothing arrives, find out whether the wait is over.
 
         Raises:
             NoAnswerError: the wait is over.
         """
         now = time.monotonic()
+        if ready:
+            if ready & Ready.R:
+                self.server.answered_at = self._heard = now
+            return
         if self._until is not None:
-            if now < self._until:
-                return heard
+            if not self._is_over(self._until):
+                return
             if self._closes_gate:
                 self.server.missed()
-        elif now - heard < PROBE_SECONDS:
-            return heard
+        elif now - self._heard < PROBE_SECONDS:
+            return
         elif self._server_answers():
-            return time.monotonic()
+            self._heard = time.monotonic()
+            return
         self.close()
-        raise NoAnswerError(f"{NO_ANSWER}: the connection was silent for {now - heard:.0f} s")
+        raise NoAnswerError(f"{NO_ANSWER}: the connection was silent for {now - self._heard:.0f} s")
+
+    def _is_over(self, until: float) -> bool:
+        left = seconds_left()
+        if left < math.inf and not self._is_brief:
+            return not left
+        return not left or time.monotonic() >= until
 
     def _server_answers(self) -> bool:
         """Whether a probe of the same host is answered, or this connection is meanwhile."""
@@ -223,3 +243,15 @@ class Connection(psycopg.Connection[Any]):
         readable = select.poll()
         readable.register(self.fileno(), select.POLLIN)
         return bool(readable.poll(0))
+
+
+def _checked(gen: Any, check: Callable[[int], None]) -> Any:
+    """``gen``, which waits for the server, with a check each time when psycopg wakes up."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            check(ready)
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value

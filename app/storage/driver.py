@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.storage import tenant_guard
 from app.storage.engines import milliseconds
 from app.storage.failures import as_sqlalchemy_error, is_locked
-from app.storage.locks import BRIEF_SECONDS, PATIENT_SECONDS
+from app.storage.locks import BRIEF_SECONDS, PATIENT_SECONDS, within_request
 from app.waits import Waits
 
 Reading = CompoundSelect[*tuple[Any, ...]]
@@ -46,7 +46,7 @@ def fetch(connection: Connection, statement: Reading, parameters: dict[str, Any]
             raise
     # As in app.storage.locks.with_patience(); a first wait that is shorter would cost a round trip.
     try:
-        _set_lock_timeout(connection, PATIENT_SECONDS)
+        _set_lock_timeout(connection, within_request(PATIENT_SECONDS))
         found = _rows(connection, text, values)
         _set_lock_timeout(connection, BRIEF_SECONDS)
         return found
@@ -87,7 +87,7 @@ def fetch_batches(
             if not connection.in_transaction():
                 connection.begin()
             driver = connection.connection.driver_connection
-            driver.renew()
+            driver.limit()
             cursor = driver.cursor(name="batches")
             cursor.execute(text, values | parameters)
         else:
@@ -95,12 +95,12 @@ def fetch_batches(
         while rows := cursor.fetchmany(size):
             yield rows
             if driver is not None:
-                driver.renew()  # a client may have taken its time
+                driver.limit()  # a client may have taken its time
     except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy_error(connection, text, error) from error
     finally:
         if driver is not None:
-            driver.renew()  # also for the end of the transaction
+            driver.limit()  # also for the end of the transaction
         if cursor is not None and not connection.invalidated:
             cursor.close()
 

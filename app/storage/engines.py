@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # the driver is imported for PostgreSQL only
 
 # date_bin() is new in this version.
 MIN_VERSION = 14
-# How long a request waits for a pooled connection. There is one for each thread, so it has to wait
-# only if a caller keeps several.
-POOL_SECONDS = 5
+# How long a request waits for a pooled connection. There is one for each place, so it has to wait
+# only if a caller keeps several. This wait alone does not end with its request, so it is short.
+POOL_SECONDS = 2
 
 # These settings override the defaults of the role and of the database. Dates must be readable by
 # the driver, and a commit must be durable before it is acknowledged. A process that freezes, or
@@ -92,7 +92,7 @@ def postgresql_engine(
             )
         record.info[CITUS] = connection.execute(_SESSION, settings).fetchone()[-1]
 
-    test_before_use(engine, server)
+    test_before_use(engine)
     return engine, server
 
 
@@ -125,7 +125,7 @@ IDLE_SECONDS = 1.0
 _SINCE = "idle_since"
 
 
-def test_before_use(engine: sa.Engine, server: "Server") -> None:
+def test_before_use(engine: sa.Engine) -> None:
     """Make the pool test each PostgreSQL connection before a caller gets it, and limit its waits.
 
     A connection that was idle for long may be dead although its server is well. So a ping without
@@ -150,7 +150,7 @@ def test_before_use(engine: sa.Engine, server: "Server") -> None:
             except engine.dialect.loaded_dbapi.Error as error:
                 # The other connections are probably dead as well, so the whole pool is replaced.
                 raise InvalidatePoolError from error
-        connection.limit(server.request_seconds)
+        connection.limit()
 
 
 def _is_quiet(connection: Any) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import UnavailableError
 from app.storage.failures import is_locked
-from app.waits import Waits
+from app.waits import Waits, seconds_left
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ PATIENT_SECONDS = 3.5
 TURN_SECONDS = 2.0
 # How long jobs and commands wait for a lock.
 LOCK_SECONDS = 30.0
+# The database ends a wait for a lock this long before the request ends. Then the answer says why.
+SPARE_SECONDS = 1.0
 
 # A session that waits for a lock itself is not the cause. Its locks are left out.
 _HOLDERS = sa.text("""
@@ -90,6 +92,11 @@ def lock_holders(
         return []
     given = {"tables": list(tables), "readers": readers, "advisory": advisory}
     return [Holder(*row) for row in connection.execute(_HOLDERS, given)]
+
+
+def within_request(seconds: float) -> float:
+    """How long to wait for a lock: so many seconds, but no longer than the request has left."""
+    return max(0.0, min(seconds, seconds_left() - SPARE_SECONDS))
 
 
 def with_patience(waits: Waits, attempt: Callable[[float], T], *, one_lock: bool) -> T:

@@ -115,7 +115,10 @@ class RollupCorrectionColumns(TypedColumns):
 
 
 class PurgedMonthColumns(TypedColumns):
-    """A month whose raw events were deleted, so that it can no longer be recounted."""
+    """A month whose raw events were deleted, so that it can no longer be recounted.
+
+    ``events``: how many counted events are missing, less the uncounted ones of an accepted loss.
+    """
 
     month = Column(sa.Date, primary_key=True)
     events: Named[int] = Column(sa.BigInteger)

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from app.dates import MonthRange, months_without
 from app.storage.tables import issuance_events, purged_months, rollup_state
@@ -77,3 +77,11 @@ def _recount(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]
         conditions = [] if summary.period is None else [summary.source.within(ranges)]
     named = (part.label(name) for name, part in zip(summary.keys, key, strict=True))
     return sa.select(*named, zero, counted.label("recounted")).where(*conditions).group_by(*key)
+
+
+def deltas_of(summary: SummaryTable) -> Table:
+    """The temporary table in which a rebuild keeps one summary table's differences."""
+    keys = [Column(name, summary.table.c[name].type, nullable=False) for name in summary.keys]
+    name = f"difference_{summary.table.name}"
+    delta = Column("delta", sa.BigInteger, nullable=False)
+    return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])

@@ -6,23 +6,19 @@ because runs only add as well. A rebuild starts again if another rebuild has cha
 the differences were computed. A table with a source is compared with that source in the short
 transaction, after the source is repaired.
 
-A recount is right only if the raw events are all there. Each independent table counts every event.
-If these tables agree on a tenant's month, and fewer raw events are left than they count, then raw
-events are lost, and the rebuild refuses. If the tables disagree, a number was changed by hand, and
-the recount decides.
+A recount is right only if the raw events are all there: see ``jobs.recount.lost``.
 """
 
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Connection, Select, Table
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
@@ -32,8 +28,9 @@ from app.storage.tables import rollup_corrections, rollup_state
 from app.storage.types import database_now
 from jobs.counting.state import read_state
 from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
-from jobs.recount.difference import Scope, difference
+from jobs.recount.difference import Scope, deltas_of, difference
 from jobs.recount.difference import scope as months_of
+from jobs.recount.lost import Lost, keep_numbers, refuse_lost_events
 
 ATTEMPTS = 5
 # Each table's difference, then the transaction that adds them all.
@@ -41,22 +38,8 @@ STEPS = len(SUMMARY_TABLES) + 1
 
 OnStep = Callable[[int, int], None]
 Months = Callable[[Connection], Scope]
-# So many tenants' months are named in an error.
-NAMED = 3
-
-
-class LostEventsError(RefusedError):
-    """Raw events of some months are lost.
-
-    Args:
-        found: the losses, in words.
-        months: the number of lost events of each month.
-    """
-
-    def __init__(self, message: str, found: str, months: Mapping[date, int]) -> None:
-        super().__init__(message)
-        self.found = found
-        self.months = months
+# Called before the differences are added: refuses lost events, or takes them out.
+Heed = Callable[[Connection], Lost | None]
 
 
 @dataclass(frozen=True)
@@ -86,29 +69,39 @@ def rebuild(
         LostEventsError: raw events of a month are lost.
     """
     months = partial(_rebuildable, first=first, last=last)
-    return _rebuild(database, months, force=force, on_step=on_step)
+    return _rebuild(database, months, _follow if force else refuse_lost_events, on_step)[0]
 
 
 def rebuild_kept_months(
-    database: Database, *, on_step: OnStep = lambda _done, _all: None
-) -> Rebuilt:
+    database: Database,
+    *,
+    accept_loss: bool = False,
+    on_step: OnStep = lambda _done, _all: None,
+) -> tuple[Rebuilt, Lost | None]:
     """Make every month equal to a recount, except months whose raw events were purged.
+
+    Args:
+        accept_loss: where raw events of a tenant's month are lost, keep its numbers, and treat the
+            month as purged.
 
     Raises:
         LostEventsError: raw events of a month are lost.
     """
     months = partial(months_of, first=None, last=None)
-    return _rebuild(database, months, force=False, on_step=on_step)
+    heed = keep_numbers if accept_loss else partial(refuse_lost_events, strict=True)
+    return _rebuild(database, months, heed, on_step)
 
 
-def _rebuild(database: Database, months: Months, *, force: bool, on_step: OnStep) -> Rebuilt:
+def _rebuild(
+    database: Database, months: Months, heed: Heed, on_step: OnStep
+) -> tuple[Rebuilt, Lost | None]:
     compute = partial(_compute, months=months, on_step=on_step)
-    apply = partial(_apply, months=months, force=force)
+    apply = partial(_apply, months=months, heed=heed)
     for _ in range(ATTEMPTS):
-        rebuilt = database.read_then_write(compute, apply)
-        if rebuilt is not None:
+        done = database.read_then_write(compute, apply)
+        if done is not None:
             on_step(STEPS, STEPS)
-            return rebuilt
+            return done
     raise RefusedError("other rebuilds keep changing numbers; run this again when they have ended")
 
 
@@ -122,7 +115,7 @@ def _compute(connection: Connection, *, months: Months, on_step: OnStep) -> tupl
     scope = months(connection)
     for done, summary in enumerate(SUMMARY_TABLES):
         on_step(done, STEPS)
-        _deltas(summary).create(connection, checkfirst=False)
+        deltas_of(summary).create(connection, checkfirst=False)
         if summary.source is None:
             _store_deltas(connection, summary, scope)
     on_step(len(SUMMARY_TABLES), STEPS)
@@ -133,12 +126,12 @@ def _store_deltas(connection: Connection, summary: SummaryTable, months: Scope) 
     found = difference(summary, months.ranges).subquery()
     keys = [found.c[name] for name in summary.keys]
     rows = sa.select(*keys, found.c.recounted - found.c.stored)
-    connection.execute(sa.insert(_deltas(summary)).from_select([*summary.keys, "delta"], rows))
+    connection.execute(sa.insert(deltas_of(summary)).from_select([*summary.keys, "delta"], rows))
 
 
 def _apply(
-    connection: Connection, computed: tuple[int, Scope], *, months: Months, force: bool
-) -> Rebuilt | None:
+    connection: Connection, computed: tuple[int, Scope], *, months: Months, heed: Heed
+) -> tuple[Rebuilt, Lost | None] | None:
     """Add the differences; returns ``None`` if they are out of date, so that none may be added.
 
     Another rebuild may have changed numbers meanwhile. Or a purge has begun with a month: the
@@ -147,11 +140,10 @@ def _apply(
     before, scope = computed
     if read_state(connection, lock=True).corrections != before or months(connection) != scope:
         return None
-    if not force:
-        _refuse_lost_events(connection)
+    lost = heed(connection)
     buckets = 0
     for summary in SUMMARY_TABLES:
-        deltas = _deltas(summary)
+        deltas = deltas_of(summary)
         if summary.source is not None:
             _store_deltas(connection, summary, scope)
         buckets += connection.execute(sa.select(sa.func.count()).select_from(deltas)).scalar_one()
@@ -159,9 +151,13 @@ def _apply(
         _write_journal(connection, summary, deltas, before + 1)
         _add_deltas(connection, summary, deltas)
     if not buckets:
-        return Rebuilt(0, None)
+        return Rebuilt(0, None), lost
     connection.execute(sa.update(rollup_state).values(corrections=before + 1))
-    return Rebuilt(buckets, before + 1)
+    return Rebuilt(buckets, before + 1), lost
+
+
+def _follow(_connection: Connection) -> None:
+    """Heed no lost events: the raw events that are left decide."""
 
 
 def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
@@ -172,57 +168,6 @@ def _rebuildable(connection: Connection, *, first: date, last: date) -> Scope:
             f"these months cannot be rebuilt, because raw events were purged: {names}"
         )
     return months
-
-
-def _refuse_lost_events(connection: Connection) -> None:
-    """Refuse if all independent tables miss the same number of raw events in a tenant's month.
-
-    A table's total of a month is the number of raw events less the sum of its differences. So the
-    tables agree where these sums are equal.
-    """
-    independent = list(_sums_of_months())
-    sums = sa.union_all(*independent).subquery("sums")
-    fewest, most = sa.func.min(sums.c.delta), sa.func.max(sums.c.delta)
-    lost = connection.execute(
-        sa.select(sums.c.tenant_id, sums.c.month, sa.cast(-most, sa.BigInteger))
-        .group_by(sums.c.tenant_id, sums.c.month)
-        .having(sa.func.count() == len(independent), fewest == most, most < 0)
-        .order_by(sums.c.month, sums.c.tenant_id)
-    ).all()
-    if not lost:
-        return
-    months: dict[date, int] = {}
-    for _, month, events in lost:
-        months[month] = months.get(month, 0) + events
-    names = [f"{events} of {tenant} in {month:%Y-%m}" for tenant, month, events in lost[:NAMED]]
-    if len(lost) > NAMED:
-        names.append(f"{sum(months.values())} in all")
-    found = f"raw events are lost that every summary table counts: {', '.join(names)}"
-    raise LostEventsError(
-        f"{found}. Restore events and tables from one backup; --force makes the numbers equal to"
-        " the events that are left",
-        found,
-        months,
-    )
-
-
-def _sums_of_months() -> Iterator[Select[Any]]:
-    """The differences of each independent table, summed for each tenant and month."""
-    for summary in SUMMARY_TABLES:
-        deltas = _deltas(summary)
-        month = summary.month(deltas)
-        if summary.source is None and month is not None:
-            month = month.label("month")
-            delta = sa.func.sum(deltas.c.delta).label("delta")
-            yield sa.select(deltas.c.tenant_id, month, delta).group_by(deltas.c.tenant_id, month)
-
-
-def _deltas(summary: SummaryTable) -> Table:
-    """The temporary table with one summary table's differences."""
-    keys = [Column(name, summary.table.c[name].type, nullable=False) for name in summary.keys]
-    name = f"difference_{summary.table.name}"
-    delta = Column("delta", sa.BigInteger, nullable=False)
-    return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
 
 
 def _add_empty(connection: Connection, summary: SummaryTable, deltas: Table) -> None:

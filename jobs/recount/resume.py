@@ -7,19 +7,18 @@ The order makes it exact:
    events up to the watermark are all there, and no new one joins them. A switch-over leaves the
    sequence of the history behind as well, so it is moved, too.
 2. Rebuild every month whose raw events are all kept. This adds the events that were never counted.
-   It refuses if counted events are missing.
+   It refuses if counted events are missing. With an accepted loss, the numbers of those tenants'
+   months stay as they are, and all others are made equal to a recount.
 3. Compare the totals of purged months: stored = kept + purged. They cannot be rebuilt.
 4. Note the newest counted event, check ids and sequence once more, and end the refusal.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
@@ -35,7 +34,8 @@ from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
 from jobs.counting.sequences import advance
 from jobs.counting.state import await_parts, read_state
-from jobs.recount.rebuild import LostEventsError, OnStep, Rebuilt, rebuild_kept_months
+from jobs.recount.lost import Lost, LostEventsError
+from jobs.recount.rebuild import OnStep, Rebuilt, rebuild_kept_months
 
 # How long to wait for open writers. Later writers wait as well.
 WAIT_SECONDS = 10.0
@@ -46,12 +46,15 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 class Resumed:
     """The refusal that ended, if there was one, and the corrections.
 
-    ``uncounted``: kept events of months with an accepted loss, which stay uncounted.
+    ``lost``: the counted events that are missing; their tenants' months keep their numbers.
+    ``uncounted``: events that are kept and stay uncounted, at least, because they are of such a
+    month or of a purged one.
     """
 
     refusal: str | None
     buckets: int
     correction: int | None
+    lost: str | None
     uncounted: int
 
 
@@ -64,8 +67,8 @@ def resume(
     """End the refusal to count, if a recount can prove the numbers or make them right.
 
     Args:
-        accept_loss: where counted events are missing, keep the numbers, and treat the month as
-            purged.
+        accept_loss: where counted events of a tenant's month are missing, keep its numbers, and
+            treat the month as purged.
         on_step: as for ``rebuild``.
 
     Raises:
@@ -75,9 +78,12 @@ def resume(
     with database.reading() as connection:
         refusal = read_state(connection).refusal
     database.write(_settle_ids, lock_seconds=WAIT_SECONDS)
-    rebuilt = _rebuild(database, on_step, accept_loss=accept_loss)
+    rebuilt, lost = _rebuild(database, on_step, accept_loss=accept_loss)
     uncounted = database.write(partial(_end, accept_loss=accept_loss))
-    return Resumed(refusal, rebuilt.buckets, rebuilt.correction, uncounted)
+    found = None
+    if lost is not None:
+        found, uncounted = lost.found, uncounted + lost.uncounted
+    return Resumed(refusal, rebuilt.buckets, rebuilt.correction, found, uncounted)
 
 
 def _settle_ids(connection: Connection) -> None:
@@ -103,35 +109,19 @@ def _newest(connection: Connection, column: Column[int]) -> int:
     return connection.scalar(sa.select(sa.func.max(column))) or 0
 
 
-def _rebuild(database: Database, on_step: OnStep, *, accept_loss: bool) -> Rebuilt:
+def _rebuild(
+    database: Database, on_step: OnStep, *, accept_loss: bool
+) -> tuple[Rebuilt, Lost | None]:
     try:
-        return rebuild_kept_months(database, on_step=on_step)
-    except LostEventsError as lost:
-        if not accept_loss:
-            raise LostEventsError(
-                f"{lost.found}: restore events and tables from one backup. If the events are lost"
-                " for good, `flask rollup resume --accept-loss` keeps the numbers and treats these"
-                " months as purged, or `flask rollup rebuild --force` makes the numbers equal to"
-                " the events that are left",
-                lost.found,
-                lost.months,
-            ) from None
-        database.write(partial(_record_as_purged, lost=lost.months))
-    return rebuild_kept_months(database, on_step=on_step)
-
-
-def _record_as_purged(connection: Connection, lost: Mapping[date, int]) -> None:
-    read_state(connection, lock=True)
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    record = upsert(purged_months).values(
-        [{"month": month, "events": events} for month, events in lost.items()]
-    )
-    connection.execute(
-        record.on_conflict_do_update(
-            index_elements=["month"],
-            set_={"events": purged_months.c.events + record.excluded.events},
-        )
-    )
+        return rebuild_kept_months(database, accept_loss=accept_loss, on_step=on_step)
+    except LostEventsError as error:
+        raise LostEventsError(
+            f"{error.lost.found}: restore events and tables from one backup. If the events are lost"
+            " for good, `flask rollup resume --accept-loss` keeps these numbers, and treats their"
+            " months as purged, or `flask rollup rebuild --force` makes the numbers equal to the"
+            " events that are left",
+            error.lost,
+        ) from None
 
 
 def _end(connection: Connection, *, accept_loss: bool) -> int:
@@ -149,8 +139,7 @@ def _end(connection: Connection, *, accept_loss: bool) -> int:
             )
         uncounted += max(kept + purged - stored, 0)
         here = purged_months.c.month == month
-        events = max(stored - kept, 0)
-        connection.execute(sa.update(purged_months).where(here).values(events=events))
+        connection.execute(sa.update(purged_months).where(here).values(events=stored - kept))
     note_newest(connection, state.watermark)
     # A candidate may be of another server, whose writers mean nothing here.
     connection.execute(sa.update(rollup_state).values(refusal=None, candidate=None, writers=None))

@@ -3,6 +3,7 @@
 import pytest
 
 from app.reports import base, usage
+from tests.support.api_keys import with_key
 from tests.support.pages import Browser
 from tests.support.settings import TENANT
 from tests.support.tokens import bearer
@@ -118,10 +119,33 @@ def test_the_dashboard_and_its_files_show_the_numbers(filled):
         assert (answer.status_code, answer.mimetype) == (200, "text/csv")
 
 
+def test_a_key_is_created_used_listed_and_revoked(filled):
+    admin = bearer(scope="analytics:admin")
+    made = filled.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=admin).json
+    key = with_key(made["key"])
+    assert filled.get(f"{API}/tokens?days=2", headers=key).json["data"][0]["count"] == 3
+    assert filled.get("/api/v1/agents", headers=with_key(f"agk_{'u' * 44}")).status_code == 401
+    (listed,) = filled.get("/api/v1/keys", headers=admin).json["data"]
+    assert (listed["id"], listed["lastUsed"]) == (made["id"], "2026-04-15")
+    revoked = filled.delete(f"/api/v1/keys/{made['id']}", headers=admin).json
+    assert revoked == listed | {"revoked": "2026-04-15T12:30:00Z"}
+    for unknown in ("x", "%00", "%FF", "A" * 12):
+        assert filled.delete(f"/api/v1/keys/{unknown}", headers=admin).status_code == 404
+
+
+def test_records_of_a_provider_are_stored(filled):
+    body = "id,agentId,issuedAt\ne0,a,2026-04-14T09:00:00Z\nf0,a,2026-04-14T09:00:00Z\n"
+    answer = filled.post(
+        "/api/v1/events?format=csv", data=body, content_type="text/csv", headers=HEADERS
+    )
+    assert answer.json == {"received": 2, "accepted": 1, "duplicates": 1, "skipped": {}}
+
+
 HERE = {
     "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
     "analytics.token_trend", "dashboard.agents_file", "dashboard.cells_file",
     "dashboard.days_file", "dashboard.page", "events.post_events", "health.ready",
+    "keys.create_key", "keys.list_keys", "keys.revoke_key",
     "naming.name_agent", "naming.name_agents",
 }  # fmt: skip
 WITHOUT_DATABASE = {

@@ -1,5 +1,6 @@
 """Requests under way wait for a place while places move, and are refused when they do not."""
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,8 @@ import pytest
 
 from app import waits
 from app.errors import UnavailableError
-from app.waits import Place, Places, Waits, place_left
+from app.storage.locks import PATIENT_SECONDS, SPARE_SECONDS, within_request
+from app.waits import Place, Places, Waits, place_left, seconds_left
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,54 @@ def test_a_place_that_is_not_taken_again_is_given_back_once():
     place.end()
     with pytest.raises(UnavailableError):
         places.take()
+
+
+def test_a_request_waits_for_a_place_until_its_end(monkeypatch):
+    """Although places move, a request that has no time left gets none."""
+    monkeypatch.setattr(waits, "REQUEST_SECONDS", 0.4)
+    places, enough = Places(1), threading.Event()
+    places.take()
+
+    def move():
+        while not enough.wait(0.02):
+            with places._changed:
+                places._moved = time.monotonic()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        with pytest.raises(UnavailableError):
+            Place(places)
+    finally:
+        enough.set()
+        mover.join()
+    assert seconds_left() == math.inf  # this thread has no request
+
+
+def test_the_time_of_a_client_does_not_count(monkeypatch):
+    """A request has as much time left after it has waited for its client as before."""
+    monkeypatch.setattr(waits, "REQUEST_SECONDS", 100)
+    place = Place(Places(1))
+    with place_left():
+        time.sleep(0.5)
+        before = seconds_left()
+    assert seconds_left() > before
+    place.ends = time.monotonic()
+    assert seconds_left() == 0
+    place.keep()
+    assert seconds_left() == math.inf
+    place.end()
+
+
+def test_a_wait_for_a_lock_ends_before_its_request(monkeypatch):
+    """A statement of a request waits for a lock only as long as the request has time."""
+    assert within_request(PATIENT_SECONDS) == PATIENT_SECONDS
+    monkeypatch.setattr(waits, "REQUEST_SECONDS", PATIENT_SECONDS)
+    place = Place(Places(1))
+    assert 0 < within_request(PATIENT_SECONDS) <= PATIENT_SECONDS - SPARE_SECONDS
+    place.ends = time.monotonic()
+    assert within_request(PATIENT_SECONDS) == 0
+    place.end()
 
 
 def test_one_thread_is_always_free():

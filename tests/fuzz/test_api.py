@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from werkzeug.test import TestResponse
 
 from app.errors import CODES
+from app.intake.formats import FORMATS
 from tests.fuzz.conftest import fuzzing
 from tests.support.tokens import bearer, token
 
@@ -42,6 +43,9 @@ OPERATIONS = [
     (AGENTS, "GET"),
     (AGENTS, "PUT"),
     (f"{AGENTS}/{{agentId}}", "PUT"),
+    ("/api/v1/keys", "GET"),
+    ("/api/v1/keys", "POST"),
+    ("/api/v1/keys/{keyId}", "DELETE"),
     ("/health", "GET"),
     ("/ready", "GET"),
 ]
@@ -54,7 +58,9 @@ CASES = [
 ]
 MOST = 8 * 1024 * 1024
 JSON, NDJSON = "application/json", "application/x-ndjson"
-CONTENT_TYPES = [JSON, NDJSON, "text/plain", "application/json;x", ""]
+CONTENT_TYPES = [JSON, NDJSON, "text/plain", "text/csv", "application/json;x", ""]
+CONTENT_TYPES += ["application/cloudevents+json", "application/cloudevents-batch+json"]
+FORMATTED = [f"?format={name}&invalid=skip&zone=UTC" for name in FORMATS]
 # As a client library lets it out: printable Latin-1 without spaces around it.
 HEADER_TEXT = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc", "Zs"])
@@ -62,10 +68,11 @@ HEADER_TEXT = st.text(
 ).map(str.strip)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = ["days", "months", "month", "limit", "invalid", "cursor", "q", "access_token"]
+NAMES += ["format", "zone"]
 
 
 def _good_token() -> str:
-    return f"Bearer {token(scope='events:write agents:write')}"
+    return f"Bearer {token(scope='events:write agents:write analytics:admin')}"
 
 
 CREDENTIALS = st.one_of(
@@ -166,7 +173,8 @@ def test_any_request_is_answered_as_described(service, schema, path, method, mod
     body=BODIES,
     content_type=st.sampled_from(CONTENT_TYPES),
     packing=st.tuples(st.sampled_from(sorted(PACKINGS)), st.integers(0, 40)),
-    query=st.sampled_from(["", "?invalid=skip", "?invalid=", "?invalid=skip&invalid=skip"]),
+    query=st.sampled_from(["", "?invalid=skip", "?invalid=", "?invalid=skip&invalid=skip"])
+    | st.sampled_from(FORMATTED),
 )
 def test_any_body_is_taken_or_refused(service, body, content_type, packing, query):
     name, cut = packing
@@ -178,6 +186,7 @@ def test_any_body_is_taken_or_refused(service, body, content_type, packing, quer
     check_envelope(answer)
     if answer.status_code < 300:
         counted = answer.json["accepted"] + answer.json["duplicates"]
+        counted += sum(answer.json.get("skipped", {}).values())
         assert counted + len(answer.json.get("rejected", [])) == answer.json["received"]
 
 

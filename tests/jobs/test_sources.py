@@ -84,6 +84,7 @@ def test_the_scheduler_reads_the_sources_of_a_file(database_url, tmp_path):
             poll(lambda: counted(database), lambda found: found == 22)
             text = poll(lambda: scraped(bind), lambda found: 'source="folder"} 1.0' in found)
             output = child.log.read_text()
+            print(output)
             hanging.set()
         database.dispose()
     assert 'outcome="accepted",source="okta"} 20.0' in text

@@ -9,6 +9,7 @@ from app.intake.sources.positions import Spot, advance, create, note_failure
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
+from jobs.metrics import SourcesCollector
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
 from jobs.retention import Purged, purge_events
@@ -104,6 +105,11 @@ def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
     purged = purge_events(database, retention_days=1000)
     with verification(database) as found:
         assert list(found.drift) == []
+    owner.execute(
+        "INSERT INTO source_positions (source, place, kind, position)"
+        " VALUES ('s', '', 'okta', '{}') ON CONFLICT DO NOTHING"
+    )
+    assert any(one.samples for one in SourcesCollector(database).collect())
     with database.reading() as connection:
         assert rollup_status(connection).pending == 0
     assert database.engine.pool.checkedin() == 1, "a job needs one connection"

@@ -18,6 +18,10 @@ import yaml
 from sqlalchemy.engine import make_url
 
 from app.config.settings import ROOT
+from app.dates import utc_now
+from app.intake.events import Event
+from app.intake.sources.positions import Spot, advance, create
+from app.storage.database import Database
 from tests.support.command_line import Runner
 from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
 from tests.support.settings import child_environ
@@ -79,7 +83,16 @@ def ports(sqlite_url):
     return Ports(sqlite_url)
 
 
+def read_a_source(url):
+    """A source has been read, as its metrics show."""
+    database = Database(make_url(url))
+    spot = create(database, Spot("audit", "host-1", "follow", ""))
+    advance(database, spot, "{}", [Event("org-a", "followed", "agent-1", utc_now())])
+    database.dispose()
+
+
 def test_alerts_and_dashboard_use_names_that_are_scraped(postgresql_url):
+    read_a_source(postgresql_url)
     ports = Ports(postgresql_url)
     with (
         process("gunicorn", "wsgi:app", environ=ports.environ),

@@ -4,7 +4,6 @@
 """
 
 import http.client
-import itertools
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ import pytest
 
 from app.config.settings import ROOT
 from tests.support.certificates import make_authority
+from tests.support.load import Load
 from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll
 from tests.support.settings import child_environ
 from tests.support.tokens import bearer
@@ -30,7 +29,6 @@ from tests.support.tokens import bearer
 PAGE = ROOT / "docs" / "operate" / "proxies.md"
 NAME = "analytics.example.com"
 REQUESTS = int(os.environ.get("PROXY_REQUESTS", "2000"))
-CLIENTS = 8
 # As long as a proxy may take to send requests to a web again: two checks, or nginx's fail_timeout.
 NOTICE_SECONDS = 5
 FORGED = "192.0.2.66"
@@ -181,31 +179,15 @@ def service(request, tmp_path, postgresql_url):
 WRITER = bearer(scope="events:write", exp=4_102_444_800) | {"Content-Type": "application/json"}
 
 
-class Load:
-    """Clients that read and post on connections that stay open; each keeps its failures."""
+class Traffic(Load):
+    """Clients that read and post on connections that stay open."""
 
-    def __init__(self, port):
-        self._port, self._stop = port, threading.Event()
-        self._numbers = itertools.count()
-        self.answered, self.failed = 0, []
-        self._threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
+    answered = 0
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
+    def client(self):
+        return closing(Connection(NAME, self.port))
 
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self):
-        with closing(Connection(NAME, self._port)) as connection:
-            while not self._stop.is_set():
-                self._send(connection, next(self._numbers))
-
-    def _send(self, connection, number):
+    def send(self, connection, number):
         now = datetime.now(UTC).isoformat()
         event = {"id": f"event-{number}", "agentId": "agent", "issuedAt": now}
         try:
@@ -215,10 +197,9 @@ class Load:
                 connection.request("POST", "/api/v1/events", json.dumps(event), WRITER)
             response = connection.getresponse()
             response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self.failed.append((number, repr(error)))
+        except (OSError, http.client.HTTPException):
             connection.close()
-            return
+            raise
         self.answered += 1  # only roughly right, which is enough here
         if response.status != (200 if number % 4 else 202):
             self.failed.append((number, response.status))
@@ -228,7 +209,7 @@ class Load:
 def test_a_rolling_restart_fails_no_request(service):
     """Two webs are restarted in turn under load, and every request is answered."""
     restarts = 0
-    with Load(service.port) as load:
+    with Traffic(service.port) as load:
         while restarts < 4 or load.answered < REQUESTS:
             for web in service.webs:
                 time.sleep(NOTICE_SECONDS)

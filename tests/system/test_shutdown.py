@@ -1,13 +1,11 @@
 """Ending and recycling: requests under way finish, and acknowledged events stay."""
 
 import http.client
-import itertools
 import json
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -19,46 +17,27 @@ from sqlalchemy.engine import make_url
 from app.config.settings import ROOT
 from app.storage.database import Database
 from app.storage.tables import issuance_events
+from tests.support.load import Load
 from tests.support.processes import PATIENCE_SECONDS, call, free_port, poll, process
 from tests.support.settings import child_environ
 from tests.support.tokens import bearer
 
-CLIENTS = 8
 
-
-class Clients:
-    """Post batches from several threads at once, each on a new connection, until told to stop."""
+class Posts(Load):
+    """Clients that post batches, each on a new connection."""
 
     def __init__(self, port):
-        self.acknowledged, self.failed = [], []
-        self._port, self._numbers, self._stop = port, itertools.count(), threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
+        super().__init__(port)
+        self.acknowledged = []
+        self._headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self):
-        headers = bearer(scope="events:write") | {"Content-Type": "application/json"}
-        while not self._stop.is_set():
-            number = next(self._numbers)
-            ids = [f"{number}-{part}" for part in range(3)]
-            try:
-                status = post(self._port, ids, headers)
-            except (OSError, http.client.HTTPException) as error:
-                self.failed.append(error)
-                time.sleep(0.05)
-                continue
-            if status == 202:
-                self.acknowledged.extend(ids)
-            else:
-                self.failed.append(status)
+    def send(self, _client, number):
+        ids = [f"{number}-{part}" for part in range(3)]
+        status = post(self.port, ids, self._headers)
+        if status == 202:
+            self.acknowledged.extend(ids)
+        else:
+            self.failed.append(status)
 
 
 def body(ids):
@@ -103,7 +82,7 @@ def test_recycling_workers_fails_no_request_and_loses_no_event(database_url, env
     options = ("--max-requests", "40", "--max-requests-jitter", "20")
     with process("gunicorn", "wsgi:app", *options, environ=environ) as server:
         wait_until_up(port)
-        with Clients(port) as clients:
+        with Posts(port) as clients:
             poll(lambda: len(clients.acknowledged), lambda events: events > 3 * 400)
         assert server.log.read_text().count("Autorestarting worker") >= 4
     assert clients.failed == []
@@ -113,7 +92,7 @@ def test_recycling_workers_fails_no_request_and_loses_no_event(database_url, env
 def test_no_acknowledged_event_is_lost_at_the_end(database_url, environ, port):
     with process("gunicorn", "wsgi:app", environ=environ) as server:
         wait_until_up(port)
-        with Clients(port) as clients:
+        with Posts(port) as clients:
             poll(lambda: len(clients.acknowledged), lambda events: events > 3 * 40)
             server.send_signal(signal.SIGTERM)
             server.wait(PATIENCE_SECONDS)
@@ -212,7 +191,7 @@ def test_a_restart_behind_a_socket_of_systemd_refuses_nobody(database_url, envir
         server = start()
         try:
             wait_until_up(port)
-            with Clients(port) as clients:
+            with Posts(port) as clients:
                 for restarts in range(1, 3):
                     poll(
                         lambda wanted=restarts * 200: len(clients.acknowledged) - wanted,

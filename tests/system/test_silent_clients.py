@@ -30,6 +30,14 @@ PROBE = """
 from wsgi import app
 
 app.add_url_rule("/large", view_func=lambda: b"x" * 50_000_000)
+
+
+def pieces():
+    yield b"x"
+    raise TimeoutError("the client reads too slowly")
+
+
+app.add_url_rule("/broken", view_func=pieces)
 """
 
 
@@ -175,6 +183,15 @@ def test_a_client_with_an_unread_body_holds_no_thread(port):
 def test_an_answer_that_is_not_taken_is_dropped(port):
     with connections(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"):
         check_served(port)
+
+
+def test_an_answer_that_is_cut_off_is_logged_in_one_line(port):
+    """The end of an answer whose client reads too slowly leaves no traceback in the log."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+        client.request("GET", "/broken")
+        with pytest.raises(http.client.IncompleteRead):
+            client.getresponse().read()
+    check_served(port)
 
 
 def test_a_slow_client_that_goes_on_is_served(port):

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from app.intake.events import Batch, InvalidEvent, make_event
-from app.intake.formats.base import Format, Header, Options, Record, Skipped
+from app.intake.formats.base import NATIVE_NAMES, Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
 from app.intake.formats.mapped import load_mapping
 from app.intake.formats.native import read_native
@@ -29,12 +29,8 @@ def _shipped(name: str) -> Format:
 
 # The service's own events.
 NATIVE: dict[str, Format] = {
-    one.name: one
-    for one in (
-        Format("native", read_native),
-        Format("ndjson", read_ndjson),
-        Format("csv", read_csv),
-    )
+    name: Format(name, read)
+    for name, read in zip(NATIVE_NAMES, (read_native, read_ndjson, read_csv), strict=True)
 }
 FORMATS: dict[str, Format] = NATIVE | {
     name: _shipped(name)
@@ -59,23 +55,18 @@ def read_batch(
     lines: Iterator[bytes],
     options: Options,
     now: datetime,
-    most: int | None = None,
 ) -> Batch:
     """Check every record of a batch.
 
     Args:
         lines: lines with their ends; ``app.intake.files.bounded_lines`` yields them.
         now: the present, in UTC.
-        most: how many records are wanted. Reading stops at the first one beyond them, so that
-            ``received`` is then larger.
 
     Raises:
         ForbiddenError: an event names an organization other than ``options.tenant_id``.
     """
     batch = Batch()
     for _, outcome, _ in file_format(lines, options):
-        if most is not None and batch.received > most:
-            break
         if isinstance(outcome, Header):
             continue
         if isinstance(outcome, Skipped):

@@ -14,6 +14,10 @@ FAILED = "failed"
 OTHER_FORMAT = "not an event of this format"
 
 
+# The service's own events, and two of their forms.
+NATIVE_NAMES = ("native", "ndjson", "csv")
+
+
 class Skipped(NamedTuple):
     """A record that is not an issuance, with the reason."""
 

@@ -5,13 +5,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
 from app.intake.events import InvalidEvent
-from app.intake.formats.base import OTHER_FORMAT, Format, Header, Options, Skipped
+from app.intake.formats.base import NATIVE_NAMES, OTHER_FORMAT, Format, Header, Options, Skipped
 
 # A log may begin with many lines of other programs.
 FEW_LINES, MANY_LINES = 100, 10_000
 MANY_BYTES = 1024 * 1024
-# Other names of one of the formats.
-ALIASES = ("ndjson", "csv")
 
 
 def tell(
@@ -32,7 +30,7 @@ def tell(
         if len(taken) == known:
             break
         wanted *= 2 if is_pipe else 10
-        others = [name for name in formats if name not in ALIASES]
+        others = [name for name in formats if name not in NATIVE_NAMES[1:]]
         names = [name for name in others if _knows(formats[name], taken, options)]
     return names, chain(taken, lines)
 
@@ -47,8 +45,10 @@ def _append(lines: Iterator[bytes], count: int, taken: list[bytes]) -> Iterator[
 
 
 def _raised(error: Exception) -> Iterator[bytes]:
-    raise error
-    yield  # it is a generator, so the error is raised when it is read
+    def line() -> bytes:
+        raise error
+
+    return iter(line, b"")
 
 
 def _knows(file_format: Format, lines: list[bytes], options: Options) -> bool:

@@ -166,6 +166,7 @@ class _Document:
         self._is_sure = False  # whether records of the document have been found
         self._step = FIRST_BYTES
         self._has_batch = False
+        self._is_cut = False  # whether the text ended within a value
         self._depth = 0  # of arrays around the position
 
     def read(self) -> Iterator[Found]:
@@ -277,7 +278,8 @@ class _Document:
             if size > self._limit:
                 return _Large()
             if not self._grow():
-                return None  # cut, or with a lone surrogate, which looks so to the decoder
+                self._is_cut = True
+                return None  # or it has a lone surrogate, which looks so to the decoder
 
     # The values.
 
@@ -332,11 +334,11 @@ class _Document:
         if end is None:
             end = self._end_of_invalid()
         text = self._data[self._at : end].rstrip()
+        value = decode_record(text) if len(text) <= self._limit else too_long(self._limit)
+        if self._is_cut and isinstance(value, InvalidEvent):
+            raise _Broken(_CUT)
         self._move(end)
-        if len(text) > self._limit:
-            yield number, b"", too_long(self._limit)
-        else:
-            yield number, text, decode_record(text)
+        yield number, text if len(text) <= self._limit else b"", value
 
     def _end_of_invalid(self) -> int:
         while True:

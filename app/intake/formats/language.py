@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from app.errors import ValidationError
+from app.intake.formats.base import NATIVE_NAMES
 from app.intake.formats.conditions import Condition
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -83,6 +84,10 @@ class Mapping(msgspec.Struct, forbid_unknown_fields=True, rename={"is_": "is"}):
         str | list[str],
         _about("regular expressions with named groups, for lines that are not JSON"),
     ] = []
+    embedded_json: Annotated[
+        str | None,
+        _about("a group of text that is the record itself, if its text is a JSON object"),
+    ] = None
     pairs: Annotated[
         list[str] | dict[str, list[str]],
         _about(
@@ -176,23 +181,24 @@ def _toml_problem(error: Exception) -> str:
 
 
 def _chosen(path: Path, tables: dict[str, Any], name: str | None) -> str:
-    if name is not None and name in tables and isinstance(tables[name], dict):
-        return name
     named = [one for one, table in tables.items() if isinstance(table, dict)]
     if len(named) < len(tables) or not named:
         raise MappingError(
             f"{path}:1: a mapping is a table below the name of its format; begin with a line such"
             " as [my-provider]"
         )
-    if name is not None:
-        raise MappingError(f"{path}: has no format {name}, but {', '.join(named)}")
-    if len(named) > 1:
+    if name is None and len(named) > 1:
         raise MappingError(f"{path}: has several formats; name one of {', '.join(named)}")
-    if not re.match(_NAME, named[0]):
+    name = name or named[0]
+    if name not in named:
+        raise MappingError(f"{path}: has no format {name}, but {', '.join(named)}")
+    if name in NATIVE_NAMES:
+        raise MappingError(f"{path}: {name} is the name of this service's own format")
+    if not re.match(_NAME, name):
         raise MappingError(
             f"{path}:1: the name of a format needs lower-case letters, digits, dots and hyphens"
         )
-    return named[0]
+    return name
 
 
 def _mapping(table: dict[str, Any], source: Source) -> Mapping:

@@ -82,6 +82,7 @@ class _Compiled:
         self._columns = frozenset(mapping.columns)
         texts = _listed(mapping.text)
         self._text = compiled("text", compile_texts, texts) if texts else None
+        self._embedded = mapping.embedded_json
         self._pairs = _pairs(mapping.pairs)
         self._json_text = mapping.json_text
         self._absent = {
@@ -127,6 +128,9 @@ class _Compiled:
         found = self._text(line.decode(errors="surrogateescape"))
         if found is None:
             return InvalidEvent("", f"{UNREADABLE}no text of the mapping matches it")
+        if self._embedded and (found.get(self._embedded) or "").startswith("{"):
+            inner = decode_record(found[self._embedded].encode(errors="surrogateescape"))
+            return inner if isinstance(inner, dict) else found
         return found
 
     def _unwound(

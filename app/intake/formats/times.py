@@ -49,7 +49,7 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     if utc:
         return local.replace(tzinfo=UTC)
     if sign is None:
-        return _in_zone(local, zone)
+        return _in_zone(local, f"{day} {time[:5]}", zone)
     if hours > "23" or minutes > "59":
         raise ValueError("its offset is above 23:59")
     offset = timedelta(hours=int(hours), minutes=int(minutes))
@@ -59,10 +59,10 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
         raise ValueError("it is outside the years 1 to 9999") from None
 
 
-def _in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
+def _in_zone(local: datetime, minute: str, zone: ZoneInfo | None) -> datetime:
     if zone is None:
         raise ValueError("it has no offset; name the zone of the log with --zone")
-    offset = _offset_of_minute(local.replace(second=0, microsecond=0), zone)
+    offset = _offset_of_minute(minute, zone)
     if offset is not None:
         return local.replace(tzinfo=UTC) - offset
     try:
@@ -76,11 +76,12 @@ def _in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
 
 
 @lru_cache(maxsize=4096)
-def _offset_of_minute(minute: datetime, zone: ZoneInfo) -> timedelta | None:
+def _offset_of_minute(text: str, zone: ZoneInfo) -> timedelta | None:
     """The offset of a local minute; ``None`` if the clock changes near it.
 
     To find an offset takes ten times as long as the rest, and records of a log follow each other.
     """
+    minute = datetime.fromisoformat(text)
     if not minute.min + _DAY < minute < minute.max - _DAY:
         return None
     around = {(minute + shift).replace(tzinfo=zone).utcoffset() for shift in (-_DAY, _DAY)}

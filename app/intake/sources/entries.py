@@ -217,6 +217,16 @@ def _since(value: Any) -> datetime | None:
     raise EntryError("since", "must be a date or an instant, as 2026-04-01 or 2026-04-01T09:00:00Z")
 
 
+def load_organizations(settings: Settings) -> Organizations | None:
+    """The organizations of SOURCES_FILE alone, for a process that reads no source.
+
+    Raises:
+        SettingsError: the file is invalid; the message has line and reason.
+    """
+    path = settings.sources_file
+    return None if path is None else _organizations(*_parsed(path))
+
+
 def load_sources(path: Path, settings: Settings) -> Sources:
     """The organizations and sources of SOURCES_FILE, all of them checked.
 
@@ -225,6 +235,12 @@ def load_sources(path: Path, settings: Settings) -> Sources:
     Raises:
         SettingsError: the file is invalid; the message has line and reason.
     """
+    tables, lines = _parsed(path)
+    organizations = _organizations(tables, lines)
+    return Sources(organizations, tuple(_listed(tables, lines, path, settings, organizations)))
+
+
+def _parsed(path: Path) -> "tuple[dict[str, Any], _Lines]":
     text = _text(path)
     try:
         tables = tomllib.loads(text)
@@ -233,13 +249,16 @@ def load_sources(path: Path, settings: Settings) -> Sources:
     lines = _Lines(path, text)
     if unknown := [name for name in tables if name not in ("organizations", "source")]:
         raise lines.error(None, EntryError(unknown[0], "is unknown; write [[source]]"))
-    organizations = None
-    if "organizations" in tables:
-        try:
-            organizations = read_organizations(tables["organizations"])
-        except ValueError as error:
-            raise lines.error(None, EntryError("organizations", str(error))) from None
-    return Sources(organizations, tuple(_listed(tables, lines, path, settings, organizations)))
+    return tables, lines
+
+
+def _organizations(tables: Mapping[str, Any], lines: "_Lines") -> Organizations | None:
+    if "organizations" not in tables:
+        return None
+    try:
+        return read_organizations(tables["organizations"])
+    except ValueError as error:
+        raise lines.error(None, EntryError("organizations", str(error))) from None
 
 
 def _listed(

@@ -38,9 +38,15 @@ NOTE_SECONDS = 60.0
 
 
 class Position(msgspec.Struct, frozen=True):
-    """The position of a followed log: the marks of its files, the oldest first."""
+    """The position of a followed log.
+
+    Attributes:
+        files: the marks of its files, the oldest first.
+        since: rotated files from before this time of change are left alone, in nanoseconds.
+    """
 
     files: tuple[Mark, ...] = ()
+    since: int = 0
 
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -70,7 +76,7 @@ class Follower:
         self._path = path.absolute()
         self._host = host
         self._monotonic = monotonic
-        self._files = LogFiles(self._path, ())
+        self._files = LogFiles(self._path, (), 0)
         self._surveyed = self._noted = float("-inf")
 
     def turn(self) -> bool:
@@ -104,8 +110,9 @@ class Follower:
     def _turn(self) -> bool:
         if self.spot is None and not self._load():
             return False  # the log does not exist yet
+        files = self._files
         is_due = self._monotonic() - self._surveyed >= SURVEY_SECONDS
-        if is_due or self._files.problem is not None or self._files.is_moved():
+        if is_due or files.problem is not None or files.is_unsettled or files.is_moved():
             self._files.survey()
             self._surveyed = self._monotonic()
         # A list: files that are finished are removed meanwhile.
@@ -123,19 +130,23 @@ class Follower:
         """
         stored = spots(self._database, self.name)
         chosen = next((spot for spot in stored if spot.place == self._host), None)
-        chosen = chosen or next((s for s in stored if has_read(self._path, _marks(s))), None)
+        chosen = chosen or next(
+            (s for s in stored if has_read(self._path, _position(s).files)), None
+        )
         if chosen is None or not chosen.position:
             try:
                 first = LogFile(self._path)
             except FileNotFoundError:
                 return False
-            position = Position((first.new_mark(),)).text()
+            mark = first.new_mark()
             first.close()
             chosen = create(self._database, self._unread())
-            chosen, _ = advance(self._database, chosen, position)
+            begin = Position((mark,), mark.modified)
+            chosen, _ = advance(self._database, chosen, begin.text())
         self.spot = chosen
         self._files.close()
-        self._files = LogFiles(self._path, _marks(chosen))
+        position = _position(chosen)
+        self._files = LogFiles(self._path, position.files, position.since)
         self._surveyed = float("-inf")
         return True
 
@@ -180,7 +191,7 @@ class Follower:
         self.spot, _stored = advance(
             self._database,
             self.spot,
-            Position(tuple(marks)).text(),
+            Position(tuple(marks), self._files.since).text(),
             found.events,
             skipped=found.skipped.total(),
             refused=found.refused,
@@ -197,7 +208,7 @@ class Follower:
             self._noted = now
 
 
-def _marks(spot: Spot) -> tuple[Mark, ...]:
+def _position(spot: Spot) -> Position:
     if not spot.position:
-        return ()
-    return msgspec.json.decode(spot.position, type=Position).files
+        return Position()
+    return msgspec.json.decode(spot.position, type=Position)

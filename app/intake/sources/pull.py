@@ -57,8 +57,9 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
         next: the token of its next page.
         marks: pages at which a pull can begin, the oldest first.
         is_deep: whether this pull has found new records from before the overlap.
-        again: whether this pull repeats the last one, since that one was deep. A page that the
-            provider has left out there would not be read by a later pull.
+        is_joined: whether it has reached records that were read before it.
+        again: whether this pull repeats the last one, since that one was deep or not joined. A page
+            that the provider has left out there would not be read by a later pull.
         not_before: when the provider allows the next request.
     """
 
@@ -67,6 +68,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     next: str | None = None
     marks: tuple[Mark, ...] = ()
     is_deep: bool = False
+    is_joined: bool = False
     again: bool = False
     not_before: datetime | None = None
 
@@ -212,6 +214,7 @@ class _Run:
         if token == refused:
             raise PullError(str(error))
         self._cursor = msgspec.structs.replace(self._cursor, next=None, upper=None, marks=())
+        self._seen.clear()
         logs.write(log, logging.WARNING, "pull began anew", source=self._puller.name)
         return token
 
@@ -265,23 +268,29 @@ class _Run:
         times = [instant for instant in page.times if instant <= limit]
         upper = max((*times, *filter(None, (cursor.upper, cursor.newest))), default=None)
         if not self._api.resumes:
-            deep = cursor.is_deep or self._is_deep(times, upper)
+            cursor = self._judged(times, upper)
             if following is not None:
-                return msgspec.structs.replace(cursor, upper=upper, next=following, is_deep=deep)
-            if deep and not cursor.again:
-                return Cursor(newest=cursor.newest, again=True)
-            return Cursor(newest=upper)
+                return msgspec.structs.replace(cursor, upper=upper, next=following)
+            is_sure = upper == cursor.newest or (cursor.is_joined and not cursor.is_deep)
+            if is_sure or cursor.again:
+                return Cursor(newest=upper)
+            return Cursor(newest=cursor.newest, again=True)
         marks = cursor.marks or (Mark(token),)
         if following is not None and len(times) == len(page.times):
             marks = (*marks, Mark(following, upper))
         return Cursor(newest=upper, next=following, marks=self._kept(marks, upper))
 
-    def _is_deep(self, times: list[datetime], upper: datetime | None) -> bool:
-        newest = self._cursor.newest
-        if upper is None:
-            return False
-        low = upper - self._puller.overlap
-        return any(at < low and (newest is None or at > newest) for at in times)
+    def _judged(self, times: list[datetime], upper: datetime | None) -> Cursor:
+        """The cursor with what the times of a page say about the pull."""
+        cursor, newest = self._cursor, self._cursor.newest
+        low = None if upper is None else upper - self._puller.overlap
+        is_deep = any(low and at < low and (newest is None or at > newest) for at in times)
+        is_joined = newest is not None and any(at <= newest for at in times)
+        return msgspec.structs.replace(
+            cursor,
+            is_deep=cursor.is_deep or is_deep,
+            is_joined=cursor.is_joined or is_joined,
+        )
 
     def _kept(self, marks: tuple[Mark, ...], newest: datetime | None) -> tuple[Mark, ...]:
         """The marks at which a pull may begin: the last one before the overlap, and later ones."""

@@ -34,16 +34,23 @@ class Reading:
 class LogFiles:
     """The files of a log, with their marks, the oldest first.
 
+    Args:
+        since: a time of change, in nanoseconds. Rotated files from before it are left alone.
+
     Attributes:
         marks: the marks of the files, those that are not found included.
         open: the files that may have something to read.
         problem: why a file could not be opened at the last survey.
+        is_unsettled: whether files were renamed during the last survey, so that it may have missed
+            one.
     """
 
-    def __init__(self, path: Path, marks: Iterable[Mark]) -> None:
+    def __init__(self, path: Path, marks: Iterable[Mark], since: int) -> None:
         self.marks = list(marks)
+        self.since = since
         self.open: list[Reading] = []
         self.problem: OSError | None = None
+        self.is_unsettled = False
         self._path = path
         self._current: Key | None = None
         # The rotated files that were read to their end, in the state in which they were read.
@@ -73,13 +80,29 @@ class LogFiles:
         Raises:
             OSError: a folder cannot be read.
         """
-        self.problem = None
+        self.problem, self.is_unsettled = None, False
         current = self._opened(self._path)
         try:
-            self._match(current, siblings(self._path, self.marks))
+            beside = siblings(self._path, self.marks)
+            self._match(current, beside)
         finally:
             if current is not None and all(one.file is not current for one in self.open):
                 current.close()
+        again = {(one.key, one.path) for one in siblings(self._path, self.marks)}
+        if again != {(one.key, one.path) for one in beside}:
+            self.is_unsettled = True
+        if not self.is_unsettled:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Leave alone, from now on, the rotated files from before this survey.
+
+        They all have marks. But a mark at the begin of a file cannot find it under another inode,
+        so that file must be found as one that was never seen.
+        """
+        unread = [mark.modified for mark in self.marks if mark.offset == 0]
+        latest = max((mark.modified for mark in self.marks), default=0)
+        self.since = max(self.since, min(unread, default=latest))
 
     def finish(self, one: Reading, stamp: Stamp) -> None:
         """Close a rotated file that was read to its end. It is opened again if it grows."""
@@ -104,7 +127,6 @@ class LogFiles:
 
     def _match(self, current: LogFile | None, beside: list[Sibling]) -> None:
         before, self.open = self.open, []
-        newest = max((mark.modified for mark in self.marks), default=0)
         lost = [mark for mark in self.marks if not self._is_still_open(mark, before)]
         for reading in before:
             if reading not in self.open:
@@ -114,7 +136,7 @@ class LogFiles:
         for mark in lost:
             self._adopt(mark, current, beside)
         for one in beside:
-            if one.rotated and one.stamp.modified >= newest and not self._has(one.key):
+            if one.rotated and one.stamp.modified >= self.since and not self._has(one.key):
                 self._begin_rotated(one)
         if current is not None and not self._has(current.key):
             self._begin(current, self._mark_before(current))
@@ -163,11 +185,12 @@ class LogFiles:
 
     def _begin_rotated(self, one: Sibling) -> None:
         """Read a rotated file that was never seen, unless it is a copy of one that is read."""
-        # While a file is being compressed there are both.
+        # While a file is being compressed there are both, and the plain one is read.
         if one.path.suffix == ".gz" and one.path.with_suffix("").exists():
             return
         file = self._opened(one.path)
         if file is None:
+            self.is_unsettled = True
             return
         if self._has(file.key) or self._mark_before(file) is not None:
             file.close()

@@ -25,8 +25,11 @@ bp.before_request(rate_limit.count_request)
 
 
 @prepared
-class KeyBody(msgspec.Struct, rename="camel"):
-    """A key to create: its scopes, and optionally a note and its end. Others are ignored."""
+class KeyBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A key to create: its scopes, and optionally a note and its end.
+
+    Other members are refused: a misspelt end would make a key that never expires.
+    """
 
     scopes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=len(api_keys.SCOPES))]
     note: str | None = None
@@ -53,7 +56,9 @@ def create_key() -> Response:
     until = _instant(body.expires)
     key = api_keys.new_key(g.tenant_id, body.scopes, now, expires=until, note=body.note)
     api_keys.refuse_wider_scopes(key.scopes, g.caller.scopes)
-    api_keys.refuse_more_keys(connection(), g.tenant_id, now)
+    # Closed before the key is stored: a request uses one connection.
+    with services().database.reading_for(g.tenant_id) as reader:
+        api_keys.refuse_more_keys(reader, g.tenant_id, now)
     text = api_keys.store_key(services().database, key)
     request_log.note(key=key.id)
     return _private(NewKey(key=text, **_members(key)), 201)

@@ -275,7 +275,12 @@ def _key_body(settings: Settings) -> dict[str, Any]:
             "minItems": 1,
             "maxItems": len(SCOPES),
         },
-        "note": {"type": ["string", "null"], "maxLength": 255},
+        "note": {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": 255,
+            "pattern": ID_SCHEMA_PATTERN,
+        },
         "expires": {
             "type": ["string", "null"],
             "format": "date-time",
@@ -284,7 +289,8 @@ def _key_body(settings: Settings) -> dict[str, Any]:
         },
     }
     example = {"scopes": KEY["scopes"], "note": KEY["note"], "expires": "2026-07-01T00:00:00Z"}
-    schema = {"type": "object", "properties": properties, "required": ["scopes"]}
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["scopes"]}
+    schema["additionalProperties"] = False
     return {
         "required": True,
         "description": f"At most {settings.max_event_bytes} bytes.",

@@ -6,7 +6,8 @@ type, and in binary mode by their headers (``ce-…``), as their HTTP binding sa
 
 import io
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -31,6 +32,9 @@ TYPES = (
 )
 # Blank lines and the lines within a record are no records, so they have a limit of their own.
 MAX_LINES = 1_000_000
+# The largest batches that providers write take a tenth of it. Records of nothing but brackets, or
+# regular expressions on hostile text, would take a minute.
+MAX_SECONDS = 3
 
 _VERSION = "ce-specversion"
 _ATTRIBUTE = re.compile(r"ce-([a-z0-9]+)")
@@ -74,36 +78,52 @@ def record_batch(
         body = _binary_event(request, settings.max_body_bytes)
     else:
         body = read_body(request, settings.max_body_bytes, TYPES)
-    lines = _limited_lines(bounded_lines(io.BytesIO(body), options.max_bytes))
-    limited = Format(file_format.name, _limited(file_format, settings.max_batch_events))
-    return read_batch(limited, lines, options, now)
+    limits = _Limits(settings.max_batch_events)
+    lines = limits.lines(bounded_lines(io.BytesIO(body), options.max_bytes))
+
+    def read(read_lines: Iterator[bytes], read_options: Options) -> Iterator[Record]:
+        return limits.records(file_format(read_lines, read_options))
+
+    return read_batch(Format(file_format.name, read), lines, options, now)
 
 
-def _limited_lines(lines: Iterator[bytes]) -> Iterator[bytes]:
-    for number, line in enumerate(lines):
-        if number == MAX_LINES:
-            raise PayloadTooLargeError(
-                f"the body has too many lines; send at most {MAX_LINES}", {"maxLines": MAX_LINES}
-            )
-        yield line
+class _Limits:
+    """The limits of one batch: of records, of lines, and of the time of this thread."""
 
+    def __init__(self, most_records: int) -> None:
+        self._most = most_records
+        self._until = time.thread_time() + MAX_SECONDS
 
-def _limited(
-    file_format: Format, most: int
-) -> Callable[[Iterator[bytes], Options], Iterator[Record]]:
-    """The format's function, which refuses a batch of too many records, skipped ones included."""
-
-    def read(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
-        number = 0
-        for record in file_format(lines, options):
-            number += not isinstance(record[1], Header)
-            if number > most:
+    def lines(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """The lines; a line above the limit of an event comes in several parts."""
+        for number, line in enumerate(lines):
+            if number == MAX_LINES:
                 raise PayloadTooLargeError(
-                    f"the batch has too many records; send at most {most}", {"maxEvents": most}
+                    f"the body has too many lines; send at most {MAX_LINES}",
+                    {"maxLines": MAX_LINES},
                 )
+            self._check_time()
+            yield line
+
+    def records(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The records, skipped ones included. The header of CSV is none."""
+        number = 0
+        for record in records:
+            number += not isinstance(record[1], Header)
+            if number > self._most:
+                raise PayloadTooLargeError(
+                    f"the batch has too many records; send at most {self._most}",
+                    {"maxEvents": self._most},
+                )
+            self._check_time()
             yield record
 
-    return read
+    def _check_time(self) -> None:
+        if time.thread_time() > self._until:
+            raise PayloadTooLargeError(
+                "the body takes too long to read; send fewer or smaller records",
+                {"maxSeconds": MAX_SECONDS},
+            )
 
 
 def _is_binary(request: Request, file_format: Format) -> bool:

@@ -158,7 +158,8 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
         "  other of acme: 1",
         "  invoice-agent of globex: 1",
     ]
-    assert done.stderr.splitlines()[1].startswith(f"{path}:5: agentId: no agent")
+    reason = done.stderr.splitlines()[1].removeprefix(f"{path}:5: ")
+    assert reason.startswith("agentId: no agent")
     assert totals(run("events", "import", path, "--dry-run", "--json")) == {
         "received": 5,
         "accepted": 3,
@@ -172,6 +173,7 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
             {"organizationId": "acme", "agentId": "other", "count": 1},
             {"organizationId": "globex", "agentId": "invoice-agent", "count": 1},
         ],
+        "refusals": [{"file": path, "line": 5, "reason": reason}],
     }
 
 

@@ -63,7 +63,7 @@ def test_the_list_shows_what_a_key_is_for(flask):
     assert flask("keys", "list").stdout == "no keys\n"
     flask("keys", "create", "--any", "--scope", "events:write:any", "--note", "the provider")
     header, row = flask("keys", "list").stdout.splitlines()
-    assert header.split()[:4] == ["id", "organization", "scopes", "created"]
+    assert header.split()[:4] == ["key", "organization", "scopes", "created"]
     assert "(any)" in row
     assert row.endswith("the provider")
 

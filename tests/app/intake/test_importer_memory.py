@@ -57,6 +57,18 @@ def zipped(blocks):
         yield packer.compress(block)
     yield packer.flush()
 
+RECORD = (
+    b'{"eventSource":"cognito-idp.amazonaws.com","eventName":"Token_POST","eventID":"%d",'
+    b'"eventTime":"2024-04-01T09:00:00Z","additionalEventData":{"clientId":"agent-1",'
+    b'"responseParameters":{"status":200.0},"userPoolId":"org-a"},"userAgent":"%s"}'
+)
+
+def document(count):
+    yield b'{"Digest":"' + b"x" * 9_000_000 + b'","Records":['
+    for number in range(count):
+        yield (b"," if number else b"") + RECORD % (number, b"y" * 100)
+    yield b"]}"
+
 def quote(megabytes):
     yield b'id,organizationId,agentId,issuedAt\\n"'
     yield from (b"never closed " * 80_000 + b"\\n" for _ in range(megabytes))
@@ -102,6 +114,13 @@ database.dispose()
         pytest.param("csv", "rows(100_000)", 100_000, id="many rows"),
         pytest.param("ndjson", "endless(b'x', 128)", 1, id="an endless line"),
         pytest.param("ndjson", "zipped(endless(b' ', 256))", None, id="a gzip bomb"),
+        pytest.param("cognito", "document(200_000)", 200_000, id="one document"),
+        pytest.param("cognito", "zipped(document(200_000))", 200_000, id="one packed document"),
+        pytest.param("cognito", "endless(b'[', 128)", 1, id="endless brackets"),
+        pytest.param("cognito", "endless(b'{\"x\":[', 128)", 1, id="endless objects"),
+        pytest.param("cognito", "endless(b' ', 128)", 0, id="endless spaces"),
+        pytest.param("keycloak", "endless(b'x', 128)", 1, id="an endless line of text"),
+        pytest.param("native", "endless(b'[{},', 128)", None, id="endless arrays"),
         pytest.param("csv", "quote(128)", None, id="a quote never closed"),
         pytest.param("csv", "zipped(endless(b',', 256))", None, id="a gzip bomb of cells"),
         pytest.param("csv", "zipped(header(128))", None, id="a gzip bomb of quoted cells"),

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from app import waits
 from app.errors import UnavailableError
 from app.factory import create_app
 from app.storage import deadlines, engines
 from app.storage.database import Database
 from app.storage.deadlines import NoAnswerError
 from app.storage.failures import is_unavailable
-from app.waits import Waits
+from app.waits import Place, Places, Waits, seconds_left
 from tests.support.proxy import proxy_to
 from tests.support.settings import NOW, make_settings
 from tests.support.tokens import bearer
@@ -104,6 +105,89 @@ def test_the_limit_of_a_request_is_for_all_of_it(web):
 
     with pytest.raises(OperationalError):
         sleep_often()
+
+
+@pytest.fixture
+def request_place(brief, monkeypatch):
+    """The place of a request in this thread, which has two seconds."""
+    monkeypatch.setattr(waits, "REQUEST_SECONDS", 2)
+    monkeypatch.setattr(deadlines, "REQUEST_SECONDS", 100)
+    place = Place(Places(1))
+    yield place
+    place.end()
+
+
+def test_retries_end_with_their_request(request_place, web):
+    """A transaction that is run again after a deadlock has the time that its request has left."""
+    attempts = []
+
+    def work(connection):
+        attempts.append(connection)
+        connection.scalar(text("SELECT pg_sleep(0.8)"))
+        raise OperationalError("", None, psycopg.errors.DeadlockDetected())
+
+    with pytest.raises((OperationalError, UnavailableError)):
+        web.write(work)
+    assert 1 <= len(attempts) <= 3
+    assert seconds_left() == 0
+
+
+def test_a_freeze_after_a_deadlock_ends_with_the_request(request_place, web, proxy):
+    """A retry of a request does not wait for a silent server as if it were a new request."""
+    attempts = []
+
+    def work(connection):
+        attempts.append(connection)
+        if len(attempts) == 1:
+            raise OperationalError("", None, psycopg.errors.DeadlockDetected())
+        proxy.fall_silent()
+        connection.scalar(text("SELECT 1"))
+
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as ended:
+        web.write(work)
+    assert isinstance(ended.value.orig, NoAnswerError)
+    assert time.monotonic() - began < PATIENCE_SECONDS
+    proxy.speak()
+    request_place.end()
+    assert eventually(lambda: one(web)) == 1
+
+
+def test_a_connection_outlasts_the_wait_for_a_client(request_place, web):
+    """A connection that was opened before a request waited for its client has time afterwards."""
+    with web.reading() as connection:
+        connection.connection.driver_connection._until = time.monotonic()  # as if much later
+        request_place.ends += 10
+        assert connection.scalar(text("SELECT 1 FROM pg_sleep(0.5)")) == 1
+
+
+def test_a_request_without_time_asks_nothing(request_place, web, proxy):
+    """After its end a request is refused before it takes a connection."""
+    request_place.ends = time.monotonic()
+    with pytest.raises(UnavailableError, match="took too long"):
+        one(web)
+    assert proxy.connections == 0
+
+
+def test_many_silent_hosts_end_with_the_request(request_place, proxy, postgresql_url):
+    """Silent hosts in DATABASE_URL cost a request no more time than it has in all."""
+    url = make_settings(proxy.url(postgresql_url)).database_url
+    hosts = [f"127.0.0.1:{proxy.port}"] * 8
+    web = Database(url.set(host=None, port=None, query={"host": hosts}), waits=Waits(4))
+    assert one(web) == 1
+    web.dispose()
+    proxy.fall_silent()
+    before = proxy.connections
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as ended:
+        one(web)
+    assert isinstance(ended.value.orig, NoAnswerError)
+    assert time.monotonic() - began < 12  # psycopg itself waits for two seconds for each host
+    assert proxy.connections - before > 1
+    proxy.speak()
+    request_place.end()
+    assert eventually(lambda: one(web)) == 1
+    web.dispose()
 
 
 def test_a_closed_gate_refuses_at_once(web, proxy):

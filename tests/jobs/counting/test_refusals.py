@@ -41,13 +41,16 @@ def set_sequence(database, newest):
         execute(database, "ALTER SEQUENCE issuance_events_id_seq RESTART")
 
 
-def insert_with_id(database, number):
+def insert_with_id(
+    database, number, *, tenant="org-a", event=None, agent="a", at="2026-04-01 00:00:00"
+):
     """An event with an id from outside, as logical replication and a hand write it."""
-    overriding = "OVERRIDING SYSTEM VALUE" if database.is_postgresql else ""
+    overriding, zone = ("OVERRIDING SYSTEM VALUE", "+00") if database.is_postgresql else ("", "")
     execute(
         database,
         "INSERT INTO issuance_events (id, tenant_id, event_id, agent_id, issued_at)"
-        f" {overriding} VALUES ({number}, 'org-a', 'by hand {number}', 'a', '2026-04-01 00:00:00')",
+        f" {overriding} VALUES ({number}, '{tenant}', '{event or f'by hand {number}'}', '{agent}',"
+        f" '{at}{zone}')",
     )
 
 

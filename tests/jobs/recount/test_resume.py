@@ -16,7 +16,7 @@ from app.storage.tables import (
 )
 from jobs.counting.run import run_rollup
 from jobs.recount import resume as resuming
-from jobs.recount.rebuild import LostEventsError
+from jobs.recount.lost import LostEventsError
 from jobs.recount.resume import resume
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
@@ -31,7 +31,7 @@ from tests.jobs.counting.test_refusals import (
 )
 from tests.support.databases import conninfo
 from tests.support.deployment import deployed
-from tests.support.recount import assert_exact, stored
+from tests.support.recount import assert_exact, recount, stored
 
 APRIL = date(2026, 4, 1)
 
@@ -154,16 +154,66 @@ def test_an_accepted_loss_keeps_the_numbers(counted, roll_up, flask, issue):
     resume(counted)  # the totals of the purged month add up
 
 
-@on_postgresql
-def test_an_accepted_loss_says_how_many_stay_uncounted(counted, roll_up, flask, issue):
-    """Events of a month with an accepted loss are not counted, and the command says so."""
-    execute(counted, delete(issuance_events).where(issuance_events.c.id > 5))
-    set_sequence(counted, 5)
-    issue(AT, times=4, tenant="org-b")
+def test_an_accepted_loss_counts_all_other_events(counted, roll_up, flask, issue):
+    """Each table equals a recount of the kept events and the lost ones, which stay counted."""
+    issue(AT, times=2, tenant="org-c")
+    issue("2026-05-01T00:00:00Z", times=2)
+    roll_up()
+    gone = (issuance_events.c.tenant_id == "org-a") & (issuance_events.c.id > 5)
+    with counted.reading() as connection:
+        lost = connection.execute(select(issuance_events).where(gone)).all()
+    assert execute(counted, delete(issuance_events).where(gone)) == 7
+    for number in (6, 7, 8):
+        insert_with_id(counted, number, tenant="org-b")
+    insert_with_id(counted, 9, tenant="org-b", agent="other", at="2026-05-31 23:00:00")
+    insert_with_id(counted, 10, at="2026-06-01 07:00:00")
     refuse(roll_up)
     done = flask("rollup", "resume", "--accept-loss", "--json")
-    assert (done.returncode, json.loads(done.stdout)["uncounted"]) == (0, 4)
-    assert "4 events of months with lost events stay uncounted" in done.stderr
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["buckets"], found["uncounted"]) == (9, 0)
+    assert "5 of org-a in 2026-04, 2 of org-a in 2026-05" in found["lost"]
+    assert "these numbers stay" in done.stderr
+    with counted.reading() as connection:
+        events = [*connection.execute(select(issuance_events)), *lost]
+    expected = recount((event.tenant_id, event.agent_id, event.issued_at) for event in events)
+    assert {table: stored(counted, table) for table in expected} == expected
+    assert resume(counted).refusal is None  # the totals add up
+    issue(AT, times=3)
+    assert roll_up().events == 3
+    assert stored(counted, daily_issuance)["org-a", APRIL] == 13
+
+
+def test_lost_events_that_new_ones_replaced_are_noticed(counted, roll_up, flask):
+    """As many uncounted events as lost ones in a tenant's month: resume names the lost ones."""
+    execute(counted, delete(issuance_events).where(issuance_events.c.id > 6))
+    for number in (7, 8, 9, 10):
+        insert_with_id(counted, number, at="2026-04-02 10:00:00")
+    insert_with_id(counted, 0, tenant="org-b")
+    refuse(roll_up)
+    refused = flask("rollup", "resume")
+    assert refused.returncode == 1
+    assert "4 of org-a in 2026-04" in refused.stderr
+    assert stored(counted, daily_issuance) == {("org-a", APRIL): 10}
+    done = flask("rollup", "resume", "--accept-loss")
+    assert done.returncode == 0
+    assert "at least 4 events" in done.stderr
+    assert stored(counted, daily_issuance) == {("org-a", APRIL): 10, ("org-b", APRIL): 1}
+    assert resume(counted).buckets == 0
+
+
+def test_more_new_events_than_lost_ones_hide_none(counted, roll_up):
+    """Lost events are named although the month has more uncounted ones."""
+    execute(counted, delete(issuance_events).where(issuance_events.c.id > 6))
+    for number in (-2, -1, 0, 7, 8, 10):
+        insert_with_id(counted, number, agent="new")
+    refuse(roll_up)
+    with pytest.raises(LostEventsError) as raised:
+        resume(counted)
+    assert raised.value.lost.events == 4
+    done = resume(counted, accept_loss=True)
+    assert (done.buckets, done.uncounted) == (0, 6)
+    assert resume(counted).uncounted == 0  # it is settled
 
 
 def test_a_restore_of_both_parts_ends_in_exact_numbers(counted, roll_up, issue, flask):
@@ -174,13 +224,7 @@ def test_a_restore_of_both_parts_ends_in_exact_numbers(counted, roll_up, issue, 
     execute(counted, delete(issuance_events).where(gone))
     refuse(roll_up)
     for row in rows[4:]:
-        overriding = "OVERRIDING SYSTEM VALUE" if counted.is_postgresql else ""
-        execute(
-            counted,
-            "INSERT INTO issuance_events (id, tenant_id, event_id, agent_id, issued_at)"
-            f" {overriding} VALUES ({row['id']}, '{row['tenant_id']}', '{row['event_id']}',"
-            f" '{row['agent_id']}', '2026-04-01 00:00:00')",
-        )
+        insert_with_id(counted, row["id"], event=row["event_id"], agent=row["agent_id"])
     refuse(roll_up)
     assert flask("rollup", "resume").returncode == 0
     assert_counting_again(counted, issue, roll_up, 10)
@@ -266,11 +310,11 @@ def test_only_the_owner_may_move_the_sequence(postgresql):
         assert run_rollup(jobs, window_ids=100, wait_seconds=5).outcome == "done"
 
 
-def test_lost_events_are_named_by_month(counted):
-    """The error holds the number of lost events of each month."""
+def test_a_month_without_raw_events_is_resumed_as_purged(counted):
+    """The error holds the number of lost events; a month that counts as purged is not compared."""
     execute(counted, delete(issuance_events))
     with pytest.raises(LostEventsError) as raised:
         resume(counted)
-    assert raised.value.months == {APRIL: 10}
+    assert raised.value.lost.events == 10
     execute(counted, insert(purged_months).values(month=APRIL, events=10))
     assert resume(counted).buckets == 0

@@ -18,7 +18,8 @@ from app.storage.tables import (
     rollup_state,
 )
 from jobs.recount import rebuild as rebuilding
-from jobs.recount.rebuild import LostEventsError, Rebuilt, rebuild
+from jobs.recount.lost import LostEventsError
+from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import Drift, verification
 from tests.support.recount import assert_exact, stored
 

@@ -111,6 +111,7 @@ def test_an_error_names_file_line_and_reason(tmp_path: Path, problem: str) -> No
         ("[my-idp]", '["My IdP"]', ":1: the name of a format"),
         ("[my-idp]", "", ":1: a mapping is a table"),
         ("[my-idp]", "[a]\n[b]", "has several formats"),
+        ("[my-idp]", "[native]", "own format"),
         ("[my-idp]", "[my-idp", ":3: "),
         ('id = "id"', 'id = "id"\nid = "x"', ":6: "),
         ('id = "id"', "id = id", ":5: "),
@@ -256,6 +257,15 @@ def test_text_of_a_log_and_json_behind_its_header(tmp_path: Path) -> None:
     assert found[4:] == ["unreadable"] * 2
     latin = line.encode().replace(b"a1", b"\xe9")
     assert read(mapping(tmp_path, SMALL + text), latin, organization="o") == ["no agent"]
+
+
+def test_a_group_of_a_text_may_be_the_record(tmp_path: Path) -> None:
+    """JSON behind a prefix of any kind; other lines go on as text."""
+    text = "text = '^[A-Z]+ (?P<message>.*)$'\nembedded_json = 'message'"
+    data = f"INFO {lines(RECORD)}INFO started\nINFO {{broken\n{lines(RECORD)}"
+    found = read(mapping(tmp_path, SMALL + text), data, organization="o")
+    assert found[1:3] == ["no issuance"] * 2
+    assert found[0] == found[3] != "no issuance"
 
 
 def test_cells_of_csv_are_text(tmp_path: Path) -> None:

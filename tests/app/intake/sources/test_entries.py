@@ -1,12 +1,13 @@
 """SOURCES_FILE: read once at the start, and every mistake named by line and reason."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from app.errors import SettingsError
-from app.intake.sources.entries import Follow, load_sources
+from app.factory import create_app
+from app.intake.sources.entries import load_sources
+from tests.support.services import service_of
 from tests.support.settings import make_settings
 
 FOLLOW = '[[source]]\nkind = "follow"\npath = "a.log"\nformat = "native"\n'
@@ -104,5 +105,13 @@ def test_a_file_that_is_missing_is_named(tmp_path, sqlite_url):
         load_sources(tmp_path / "bad.toml", make_settings(sqlite_url))
 
 
-def test_the_shape_of_an_entry_is_its_kind():
-    assert Follow(path=Path("x")).kind == "follow"
+def test_the_web_reads_the_organizations_alone(tmp_path, sqlite_url):
+    """The files that sources name need not be on its host; a mistake still ends its start."""
+    file = tmp_path / "sources.toml"
+    file.write_text('[organizations]\nnames = { acme = "org-a" }\n' + FOLLOW + PULL)
+    settings = make_settings(sqlite_url, SOURCES_FILE=str(file))
+    with service_of(settings) as app:
+        assert app.extensions["analytics"].organizations.tenant_of("acme", "x") == "org-a"
+    file.write_text("[organizations]\ndefault = 5\n")
+    with pytest.raises(SettingsError, match="line 1: organizations: "):
+        create_app(settings)

@@ -20,8 +20,6 @@ from tests.app.intake.sources.conftest import stored_ids
 from tests.support.log_apis import AT, SECRET, FakeProvider, record, serving
 from tests.support.settings import make_settings
 
-HOUR = timedelta(hours=1)
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
@@ -182,7 +180,7 @@ def test_a_lost_page_is_read_by_the_next_pull(log, number, overlap):
     "trouble",
     [
         (429, {"Retry-After": "3"}, {}),
-        (503, {"Retry-After": format_datetime(utc_now() + HOUR / 120, usegmt=True)}, {}),
+        (503, {"Retry-After": "in 30 s"}, {}),
         (500, {}, b"<html>"),
         (408, {}, {}),
         (0, {}, b""),
@@ -191,8 +189,16 @@ def test_a_lost_page_is_read_by_the_next_pull(log, number, overlap):
 )
 def test_a_failure_that_passes_is_tried_again(log, trouble):
     """The page is requested again after the wait that the provider asks for."""
+
+    def fail(_fake):
+        status, headers, body = trouble
+        if status == 503:
+            at = utc_now() + timedelta(seconds=30)
+            headers = {"Retry-After": format_datetime(at, usegmt=True)}
+        return status, headers, body
+
     log.fake.add(20)
-    log.fake.script = [lambda _: None, lambda _: trouble, lambda _: trouble]
+    log.fake.script = [lambda _: None, fail, fail]
     log.pull()
     assert log.ids() == log.fake.ids()
     assert len(log.waits) == 2
@@ -362,7 +368,7 @@ def test_what_is_no_page_ends_the_pull(log):
     """HTML, other JSON and a cut response leave the cursor, and the next pull goes on."""
     log.fake.add(20)
     for body in (b"<html>", b'{"other": 1}', b'"text"', b"", b"[" * 10_000, b'{"value": 1}'):
-        if log.fake.provider == "zitadel" and body == b'{"other": 1}':
+        if log.fake.provider == "zitadel" and body.startswith(b"{"):
             continue  # a search without a result has no events
         log.fake.script = [lambda _, b=body: (200, {}, b)]
         with pytest.raises(PullError, match="not JSON"):
@@ -388,7 +394,8 @@ def test_a_bad_record_stops_nothing(log, tmp_path):
     kept = [n for n in range(20) if n not in (3, 8, 9, 11, 12)]
     assert len(log.ids()) == len(kept)
     row = log.row()
-    assert row.refused >= 3
+    assert row.refused >= 1
+    assert row.refused + row.skipped >= 5
     rejected = (tmp_path / "rejects").read_text().splitlines()
     assert any("no time" in line for line in rejected)
 

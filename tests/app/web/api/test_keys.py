@@ -121,6 +121,7 @@ BAD = {
     "a note that is a list": {"scopes": ["events:write"], "note": []},
     "a list": [{"scopes": ["events:write"]}],
     "text": "events:write",
+    "a misspelt end": {"scopes": ["events:write"], "expiresAt": "2026-07-01T00:00:00Z"},
     "much": {"scopes": ["events:write"], "more": "x" * 70_000},
 }
 

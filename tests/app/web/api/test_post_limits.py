@@ -178,6 +178,24 @@ HOSTILE = {
 }
 
 
+# Each of these is sent in several formats.
+RECORDS = {
+    "a record of lists": "fill(b'[]', b'{\"records\":[{\"x\":[', b']}]}')",
+    "records of lists": "events(b'[]')",
+    "records of objects": "fill(b'{}', b'[', b']')",
+    "nested records": "fill(b'{\"records\":[', between=b'')",
+    "lines of lists": "events(b'[]')[1:-1].replace(b'},{', b'}\\n{')",
+    "brackets as records": "b'[' * 8_388_608",
+    "lines of quotes": "fill(b'\"' * 65_000, between=b'\\n')",
+    "blank lines": "b'\\n' * 8_388_608",
+}
+HOSTILE |= {
+    f"{name} as {file_format}": f"body={body}, path='events?format={file_format}'"
+    for file_format in ("entra", "keycloak", "native")
+    for name, body in RECORDS.items()
+}
+
+
 QUICK = ("millions of items", "8 kB of gzip that are one event of objects")
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from app.errors import SettingsError
 from app.factory import create_app
 from app.intake.organizations import Organizations
 from app.storage.tables import issuance_events
@@ -169,6 +170,34 @@ def test_a_table_gives_the_organization_of_each_record(app, post, stored):
     assert "theirs" in [row[0] for row in stored()]
     del unknown["organizationid"]
     assert post(unknown | {"id": "4"}, "?format=cloudevents", **wide).status_code == 400
+
+
+def test_the_table_is_that_of_sources_file(sqlite_url, tmp_path):
+    """It is read at the start, without the sources, whose secrets the web may not read."""
+    file = tmp_path / "sources.toml"
+    file.write_text(
+        '[organizations]\ndefault = "rest"\nnames = { theirs = "ours" }\n'
+        '[[source]]\nkind = "pull"\nname = "a"\nlog = "auth0"\nsecret_file = "/nowhere"\n'
+    )
+    app = create_app(make_settings(sqlite_url, SOURCES_FILE=str(file)))
+    found = app.extensions["analytics"].organizations
+    app.extensions["analytics"].database.dispose()
+    assert [found.tenant_of(name, "a") for name in ("theirs", "x", None)] == [
+        "ours",
+        "rest",
+        "rest",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["[organizations", "organizations = 1", "[organizations]\nx = 1", "nothing = 1"]
+)
+def test_an_invalid_table_stops_the_start(sqlite_url, tmp_path, text):
+    file = tmp_path / "sources.toml"
+    file.write_text(text)
+    for path in (file, tmp_path / "missing.toml"):
+        with pytest.raises(SettingsError, match=r"^SOURCES_FILE "):
+            create_app(make_settings(sqlite_url, SOURCES_FILE=str(path)))
 
 
 # CloudEvents.
@@ -342,6 +371,13 @@ def test_lines_are_limited(send, monkeypatch):
     monkeypatch.setattr("app.web.api.records.MAX_LINES", 100)
     answer = send(lines(NOISE) + "\n" * 100)
     assert (answer.status_code, answer.json["details"]) == (413, {"maxLines": 100})
+
+
+def test_the_time_to_read_a_body_is_limited(send, monkeypatch):
+    """Records of nothing but brackets would take a minute, in any format."""
+    monkeypatch.setattr("app.web.api.records.MAX_SECONDS", 0)
+    answer = send(lines(NOISE))
+    assert (answer.status_code, answer.json["details"]) == (413, {"maxSeconds": 0})
 
 
 @pytest.mark.parametrize(
