@@ -8,7 +8,6 @@ from flask import Flask, Response
 from app.auth import api_key_verifier, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
-from app.intake.sources.entries import load_organizations
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
@@ -54,9 +53,13 @@ def create_app(
     )
     metrics.watch_pool(database.engine, settings.web_threads)
     tracing.follow_statements(database.engine)
-    context.init_app(
-        app, context.Services(settings, database, clock, waits, load_organizations(settings))
-    )
+    services = context.Services(settings, database, clock, waits)
+    if settings.sources_file is not None:
+        # Most services need no such file, and the import takes a twentieth of the start.
+        from app.intake.sources.entries import load_organizations  # noqa: PLC0415
+
+        services.organizations = load_organizations(settings)
+    context.init_app(app, services)
     formatting.init_app(app)
     errors.init_app(app)
     tokens.init_app(app, settings)

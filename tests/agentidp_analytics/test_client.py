@@ -400,7 +400,7 @@ def test_closing_keeps_to_retry_after(fake, make, caplog):
     assert "1 events were not sent before the end, and are lost" in caplog.text
 
 
-@pytest.mark.parametrize("failing", [hang, 503, 401, reset], ids=str)
+@pytest.mark.parametrize("failing", [hang, 503, 401, reset], ids=["hang", "503", "401", "reset"])
 def test_closing_is_bounded_in_time(fake, make, failing):
     fake.script = [failing] * 100_000
     client = make()

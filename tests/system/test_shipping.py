@@ -1,5 +1,6 @@
 """syslog-ng with the recipe of docs/identity-providers/shipping.md, against the service itself."""
 
+import hashlib
 import json
 import os
 import re
@@ -81,7 +82,7 @@ class Web(Child):
 
 
 class Provider:
-    """A provider that appends a line for each token to its log, and rotates it by renaming."""
+    """A provider that appends two lines for each token to its log, and rotates it by renaming."""
 
     def __init__(self, path):
         self.path = path
@@ -91,11 +92,14 @@ class Provider:
     def issue(self, number):
         for _ in range(number):
             event = {
-                "id": f"token-{len(self.ids):05}",
-                "agentId": "agent-ü",
-                "issuedAt": datetime.now(UTC).isoformat(),
+                "event": "grant.success",
+                "at": datetime.now(UTC).isoformat(),
+                "clientId": "agent-ü",
+                "jti": hashlib.sha256(str(len(self.ids)).encode()).hexdigest(),
             }
-            self.ids.add(event["id"])
+            self.ids.add(event["jti"])
+            # The same token once more: it is skipped.
+            self.write(json.dumps(event | {"event": "client_credentials.issued"}))
             self.write(json.dumps(event, ensure_ascii=False))
 
     def write(self, line):
@@ -149,7 +153,6 @@ def shipper(web, provider, tmp_path):
     for old, new in (
         ("https://analytics.example.com", web.url),
         ("/var/log/idp/token-events.log", str(provider.path)),
-        ("format=node-oidc-provider&", "format=ndjson&"),
         ("time-reopen(10)", "time-reopen(1)"),
     ):
         assert recipe.count(old) == 1, old
@@ -204,7 +207,7 @@ def test_syslog_ng_loses_and_doubles_nothing(cluster, web, provider, shipper):
     arrived(cluster, provider)
     assert web.log.read_text().count('"status":202') < 20  # in batches
 
-    for line in ("not JSON", '{"id": "no-agent"}', "x" * 100_000, '{"id":"\\ud800"}'):
+    for line in ("not JSON", '{"event":"grant.success","at":""}', "x" * 100_000, '{"a":"\\ud800"}'):
         provider.write(line)
         provider.issue(10)
     arrived(cluster, provider)

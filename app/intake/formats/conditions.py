@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from app.intake.formats.paths import Get, values_getter
+from app.intake.formats.paths import Get, Member, parse_path, values_getter
 
 Scalar = str | int | float | bool
 Holds = Callable[[Any], bool]
@@ -56,11 +56,23 @@ def compile_condition(condition: Condition) -> Holds:
 
 def _at(path: str, expected: Expected) -> Holds:
     get, many = values_getter(path)
-    return _every(get, expected) if many else _single(get, _holds(expected))
-
-
-def _single(get: Get, holds: Holds) -> Holds:
+    if many:
+        return _every(get, expected)
+    holds = _holds(expected)
+    match parse_path(path):
+        case (Member(name),):
+            return lambda record: holds(record.get(name))
+        case (Member(name), Member(last)):
+            return _within(name, last, holds)
     return lambda record: holds(get(record))
+
+
+def _within(name: str, last: str, holds: Holds) -> Holds:
+    def within(record: Any) -> bool:
+        inner = record.get(name)
+        return holds(inner.get(last) if type(inner) is dict else None)
+
+    return within
 
 
 def _every(get: Get, expected: Expected) -> Holds:

@@ -22,9 +22,9 @@ from app.intake.json_values import Incomplete, end_of_invalid_value, end_of_valu
 # A batch: the steps to an array of records. Every is an array on the way.
 Batch = tuple[Step, ...]
 
-# A record's first line, its text, and its value: an object, an error, or None for text that does
-# not look like JSON.
-Found = tuple[int, bytes, dict[str, Any] | InvalidEvent | None]
+# A record's first line; its text, or None if its value is to be written again; and its value: an
+# object, an error, or None for text that does not look like JSON.
+Found = tuple[int, bytes | None, dict[str, Any] | InvalidEvent | None]
 
 FIRST_BYTES, WINDOW_BYTES = 512, 64 * 1024
 MAX_DEPTH = 8
@@ -34,6 +34,7 @@ _DECODER = msgspec.json.Decoder()
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+')  # no text has a line break
+_JSON_OR_SPACE = (b"{", b"[", b" ", b"\t", b"\r", b"\n", BOM[:1])
 _MARK = re.compile(rb'["\[\]{},]')
 
 
@@ -49,25 +50,21 @@ def read_texts(
     limit = options.max_bytes
     while line := again.popleft() if again else next(lines, b""):
         number += 1
-        if line[:1] == b"{" and len(line) <= limit and line[-1:] == b"\n":
-            value = decode_record(line)
-            if type(value) is dict:
-                if not (batches and _wraps(value, batches)):
-                    yield number, line, value
+        if len(line) <= limit and line[-1:] == b"\n":
+            if line[:1] == b"{":
+                value = decode_record(line)
+                if (records := _simple(value, batches)) is not None:
+                    for one in records:
+                        yield number, line if one is value else None, one
                     continue
-                if (within := _within(value, batches)) is not None:
-                    yield from ((number, text, one) for text, one in within)
-                    continue
+            elif line[:1] not in _JSON_OR_SPACE:
+                yield number, line, None
+                continue
         line = line.removeprefix(BOM)  # files that were joined have it in the middle
-        text = line.strip()
-        rest = _chained(again, lines)
-        if text[:1] in (b"{", b"[") and text != b"[]":
-            document = _Document(line, rest, number, options, batches)
-            yield from document.read()
-            number = document.line - 1
-            again.extendleft(reversed(document.rest()))
-        elif text != b"[]" and (text or line[-1:] != b"\n"):
-            yield from ((number, *found) for found in _text_line(line, rest, limit))
+        document = _Document(line, _chained(again, lines), number, options, batches)
+        yield from document.all()
+        number = document.line - 1
+        again.extendleft(reversed(document.rest()))
 
 
 def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -75,19 +72,6 @@ def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
         yield again.popleft()
     for line in lines:  # noqa: UP028 - "yield from" would close the lines with this generator
         yield line
-
-
-def _text_line(
-    line: bytes, rest: Iterator[bytes], limit: int
-) -> Iterator[tuple[bytes, InvalidEvent | None]]:
-    """A line that does not look like JSON, put together from its parts; none if it is blank."""
-    while line[-1:] != b"\n" and len(line) <= limit and (part := next(rest, b"")):
-        line += part
-    text = line.strip()
-    if skip_line(line, rest) or len(text) > limit:
-        yield b"", too_long(limit)
-    elif text:
-        yield line, None
 
 
 def too_long(limit: int) -> InvalidEvent:
@@ -112,6 +96,14 @@ def decode_record(text: bytes) -> dict[str, Any] | InvalidEvent:
     if type(value) is not dict:
         return InvalidEvent("", f"{UNREADABLE}it is not a JSON object")
     return value
+
+
+def text_of(value: dict[str, Any]) -> bytes:
+    """The JSON text of a record."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(value).encode()
 
 
 def _problem(error: msgspec.DecodeError) -> str:
@@ -169,8 +161,27 @@ class _Document:
         self._is_cut = False  # whether the text ended within a value
         self._depth = 0  # of arrays around the position
 
-    def read(self) -> Iterator[Found]:
-        """The records of the document. Afterwards the position is behind it."""
+    def all(self) -> Iterator[Found]:
+        """The records of the line or document. Afterwards the position is behind it."""
+        text = self._first.strip()
+        if not text or text == b"[]" or text[:1] not in (b"{", b"["):
+            yield from self._line(text)
+        else:
+            yield from self._document()
+
+    def _line(self, text: bytes) -> Iterator[Found]:
+        """A line that does not look like JSON, put together from its parts; none if it is blank."""
+        line = self._first
+        while line[-1:] != b"\n" and len(line) <= self._limit and (part := next(self._lines, b"")):
+            line += part
+        text = line.strip()
+        if skip_line(line, self._lines) or len(text) > self._limit:
+            yield self._began, b"", too_long(self._limit)
+        elif text and text != b"[]":
+            yield self._began, line, None
+        self._data, self._at, self.line = b"", 0, self._began + 1
+
+    def _document(self) -> Iterator[Found]:
         try:
             yield from self._value(nested=False)
         except _Broken as broken:
@@ -471,10 +482,14 @@ def _wraps(value: dict[str, Any], batches: Sequence[Batch]) -> bool:
     return any(_has_array(value, batch) for batch in batches)
 
 
-def _within(
-    value: dict[str, Any], batches: Sequence[Batch]
-) -> list[tuple[bytes, dict[str, Any]]] | None:
-    """The records in a small object around arrays; ``None`` if there is none that is simple."""
+def _simple(
+    value: dict[str, Any] | InvalidEvent, batches: Sequence[Batch]
+) -> Sequence[dict[str, Any]] | None:
+    """A record, or the records in a small object around arrays; ``None`` for a closer look."""
+    if type(value) is not dict:
+        return None
+    if not (batches and _wraps(value, batches)):
+        return (value,)
     found: list[Any] = []
     for batch in batches:
         values: list[Any] = [value]
@@ -487,10 +502,7 @@ def _within(
     # What is no object, or is around arrays itself, is read as text.
     if any(type(one) is not dict or _wraps(one, batches) for one in found):
         return None
-    try:
-        return [(msgspec.json.encode(one), one) for one in found]
-    except UnicodeEncodeError:  # a lone surrogate
-        return None
+    return found
 
 
 def _has_array(value: Any, batch: Batch) -> bool:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from app.ids import ID_PATTERN
 from app.intake.events import InvalidEvent, Members
 from app.intake.formats import language
@@ -25,7 +23,7 @@ from app.intake.formats.base import (
     Skipped,
 )
 from app.intake.formats.conditions import Condition, Holds, compile_condition, has_value
-from app.intake.formats.documents import UNREADABLE, Batch, decode_record, read_texts
+from app.intake.formats.documents import UNREADABLE, Batch, decode_record, read_texts, text_of
 from app.intake.formats.paths import Every, Member, getter, parse_path
 from app.intake.formats.text import ReadPairs, compile_pairs, compile_texts, without_log_header
 from app.intake.formats.times import ToInstant, instant_of_number, instant_of_text
@@ -103,17 +101,17 @@ class _Compiled:
             if self._header(names):
                 yield from self._rows(lines, separator, options, check)
                 return
-        text_of, unwind = self._text, self._unwind
         for number, text, value in read_texts(lines, options, self._batches):
-            record = value
-            if value is None or (text_of and text and isinstance(value, InvalidEvent)):
-                record = self._record_of_text(text)
-            if isinstance(record, InvalidEvent):
-                yield number, record, text
-            elif unwind is None:
-                yield number, check(record), text  # type: ignore[arg-type]  # None was replaced
+            if value is None or (self._text and text and isinstance(value, InvalidEvent)):
+                value = self._record_of_text(text or b"")  # noqa: PLW2901
+            if isinstance(value, InvalidEvent):
+                yield number, value, text or b""
+            elif self._unwind is None:
+                # Written before the check, which replaces texts by what they say.
+                text = text_of(value) if text is None else text  # noqa: PLW2901
+                yield number, check(value), text
             else:
-                yield from self._unwound(number, text, record, check)  # type: ignore[arg-type]
+                yield from self._unwound(number, text, value, check)
 
     def _record_of_text(self, line: bytes) -> dict[str, Any] | InvalidEvent:
         """The record of a line that does not begin with JSON, or is not valid JSON."""
@@ -134,19 +132,19 @@ class _Compiled:
         return found
 
     def _unwound(
-        self, number: int, text: bytes, record: dict[str, Any], check: Check
+        self, number: int, text: bytes | None, record: dict[str, Any], check: Check
     ) -> Iterator[Record]:
         """A record for each element of an array in the record, in which it replaces the array."""
         name = str(self._unwind)
         elements = record.get(name)
         if type(elements) is not list:
-            yield number, check(record), text
+            yield number, check(record), text or text_of(record)
             return
         for element in elements:
-            one = {**record, name: [element]}
-            outcome = check({**record, name: element})
-            again = b"" if isinstance(outcome, Skipped) else msgspec.json.encode(one)
-            yield number, outcome, again
+            record[name] = element
+            outcome = check(record)
+            record[name] = [element]
+            yield number, outcome, b"" if isinstance(outcome, Skipped) else text_of(record)
 
     def _rows(
         self, lines: Iterator[bytes], separator: str, options: Options, check: Check

@@ -27,7 +27,8 @@ def read_native(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
 
 def _read_documents(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     """Records of JSON arrays and of objects on several lines; each array or object may follow."""
-    for number, text, value in read_texts(lines, options, ()):
+    for number, found, value in read_texts(lines, options, ()):
+        text = found or b""  # it has one, since there are no batches
         if isinstance(value, InvalidEvent):
             yield number, value, text
             continue

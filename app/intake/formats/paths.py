@@ -162,6 +162,17 @@ def _mixed(gets: Sequence[Get]) -> Get:
     return get
 
 
+def _having(name: str, text: str) -> Get:
+    def get(value: Any) -> Any:
+        if type(value) is list:
+            for one in value:
+                if type(one) is dict and one.get(name) == text:
+                    return one
+        return None
+
+    return get
+
+
 def _one(step: Step) -> Get:
     if isinstance(step, Member):
         return _member(step.name)
@@ -169,10 +180,5 @@ def _one(step: Step) -> Get:
         number = step.number
         return lambda value: value[number] if type(value) is list and number < len(value) else None
     if isinstance(step, Having):
-        name, text = step.member, step.value
-        return lambda value: (
-            next((one for one in value if type(one) is dict and one.get(name) == text), None)
-            if type(value) is list
-            else None
-        )
+        return _having(step.member, step.value)
     raise ValueError("[] has no single value")

@@ -18,6 +18,7 @@ ToInstant = Callable[[Any, ZoneInfo | None], datetime]
 _USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|\+00:00)"
 )
+_LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?")
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]+))?"
     r"(?: ?(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2})))?"
@@ -39,17 +40,17 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     """
     if type(value) is not str:
         raise ValueError("it is not text; a number needs a unit in the mapping")
-    if _USUAL.fullmatch(value):
+    if value[-1:] in ("Z", "0") and _USUAL.fullmatch(value):
         return datetime.fromisoformat(value)
+    if _LOCAL.fullmatch(value):
+        return _in_zone(datetime.fromisoformat(value), value[:16], zone)
     match = _TIME.fullmatch(value)
     if match is None:
         raise ValueError("it is not a date and time, as 2026-04-01T09:00:00Z")
     day, time, fraction, utc, sign, hours, minutes = match.groups()
     local = datetime.fromisoformat(f"{day} {time}.{(fraction or '')[:6]:0<6}")
-    if utc:
-        return local.replace(tzinfo=UTC)
-    if sign is None:
-        return _in_zone(local, f"{day} {time[:5]}", zone)
+    if utc or sign is None:
+        return local.replace(tzinfo=UTC) if utc else _in_zone(local, f"{day} {time[:5]}", zone)
     if hours > "23" or minutes > "59":
         raise ValueError("its offset is above 23:59")
     offset = timedelta(hours=int(hours), minutes=int(minutes))
@@ -64,7 +65,8 @@ def _in_zone(local: datetime, minute: str, zone: ZoneInfo | None) -> datetime:
         raise ValueError("it has no offset; name the zone of the log with --zone")
     offset = _offset_of_minute(minute, zone)
     if offset is not None:
-        return local.replace(tzinfo=UTC) - offset
+        instant = local.replace(tzinfo=UTC)
+        return instant - offset if offset else instant
     try:
         instant = local.replace(tzinfo=zone).astimezone(UTC)
         again = instant.astimezone(zone)

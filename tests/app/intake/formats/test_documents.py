@@ -23,7 +23,7 @@ def read(text: str | bytes, limit: int = LIMIT, most: int = 10**9) -> list[tuple
     lines = bounded_lines(io.BytesIO(data), limit)
     found = []
     for number, raw, value in read_texts(lines, Options(None, limit, most), BATCHES):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and raw is not None:
             assert json.loads(raw) == value or "\\ud8" in raw.decode()
         found.append(
             (

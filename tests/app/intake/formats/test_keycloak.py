@@ -187,7 +187,7 @@ def test_lines_of_other_loggers_are_skipped() -> None:
         f"2024-03-01 00:00:00,1 WARN  [other] (x) [org.keycloak.events] (x) {message(1)}\n"
         f"{message(1)}\n"
         + quarkus(message(1), loggerName="org.keycloak.services")
-        + quarkus("KC-SERVICES0015: Failed to add user admin=x")
+        + quarkus("KC-SERVICES0015: Failed admin=x", loggerName="org.keycloak.services")
     )
     assert reasons(read("keycloak", text, "UTC")) == {"not an event of this format": 7}
 

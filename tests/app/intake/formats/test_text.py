@@ -1,5 +1,6 @@
 """Text logs: headers of transports, regular expressions, and pairs."""
 
+import random
 import time
 
 import pytest
@@ -105,6 +106,18 @@ PAIRS = [
 @pytest.mark.parametrize(("text", "pairs"), PAIRS)
 def test_the_first_of_a_name_counts(text: str, pairs: dict[str, str]) -> None:
     assert compile_pairs([])(text) == pairs
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_simple_texts_are_read_as_all_others(seed: int) -> None:
+    """The short way for texts with quotation marks finds what the expression finds."""
+    dice = random.Random(seed)
+    pieces = ['a="', 'b="', '", ', '"', "x", "=", ",", " ", "a", "b=", "'", '="', ";", "ü", "1"]
+    text = "".join(dice.choice(pieces) for _ in range(dice.randrange(1, 14)))
+    text = dice.choice([text, f'a="1", {text}"', f'a="{text}", b="2"'])
+    read = compile_pairs([])
+    # Behind another separator, the expression reads the same pairs and one more.
+    assert read(text) | {"z": "1"} == read(f"{text};z=1") | {"z": "1"}
 
 
 def test_leading_names_count_in_their_order_only() -> None:
