@@ -349,6 +349,23 @@ def test_many_refused_tokens_are_noticed(scenario: Scenario):
     )
 
 
+def test_a_source_that_fails_for_long_is_noticed(scenario: Scenario):
+    """One that fails for a few minutes is not; each scheduler shows every source."""
+    for instance in ("a", "b"):
+        labels = f'source="okta",host="",instance="{instance}",job="jobs"'
+        scenario.series(
+            f"analytics_source_failed{{{labels}}}",
+            lambda second: float(
+                10 * MINUTE < second < 15 * MINUTE or 30 * MINUTE < second < 60 * MINUTE
+            ),
+        )
+    scenario.expect(
+        "AnalyticsSourceFailing",
+        fires=[47 * MINUTE, 60 * MINUTE],
+        silent=[20 * MINUTE, 40 * MINUTE, 62 * MINUTE],
+    )
+
+
 def test_an_hour_without_events_is_noticed(scenario: Scenario):
     """Silence is noticed on all ways in, by the watermark, and ends with the next event."""
     ends, returns = 60 * MINUTE, 200 * MINUTE

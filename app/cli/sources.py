@@ -28,7 +28,6 @@ from app.intake.sources.entries import (
     load_sources,
     prepare,
 )
-from app.intake.sources.log_apis import LOG_APIS
 from app.intake.sources.pages import PullError
 from app.intake.sources.running import start
 from app.storage.database import Database
@@ -108,17 +107,17 @@ def follow(files: tuple[Path, ...], name: str | None, table: Path | None, **opti
 @click.command(
     cls=Command,
     examples=[
-        "flask events pull auth0 --url https://acme.eu.auth0.com --secret-file auth0.toml",
-        "flask events pull keycloak --url https://sso.example.com/realms/acme --secret-file k.toml",
+        "flask events pull auth0 --url https://acme.eu.auth0.com --secret-file acme.toml",
+        "flask events pull keycloak --url https://sso.example/realms/acme --secret-file sso.toml",
+        "SOURCES_FILE=/etc/agentidp/sources.toml flask events pull okta",
     ],
     interrupted="the pages so far are stored; run it again for the rest",
     exits={EX_TEMPFAIL: "the provider is unavailable or limits the rate; run it again later"},
 )
-@click.argument("provider", type=click.Choice(list(LOG_APIS)), metavar="PROVIDER")
-@click.option("--url", required=True, metavar="URL", help="The address of the provider's API.")
+@click.argument("provider", metavar="PROVIDER|NAME")
+@click.option("--url", metavar="URL", help="The address of the provider's API.")
 @click.option(
     "--secret-file",
-    required=True,
     type=_FILE,
     metavar="FILE",
     help="A TOML file with token, or with client_id and client_secret.",
@@ -134,12 +133,19 @@ def pull(
     """Store the new events of a PROVIDER's log: auth0, okta, keycloak, zitadel or entra-graph.
 
     A pull begins a little before the newest record of the last one, and ends with the log. The
-    cursor is stored with each page. Run it by a timer, or name the source in SOURCES_FILE.
+    cursor is stored with each page. Run it by a timer, or name the source in SOURCES_FILE. Without
+    --url it pulls the source that has this NAME there.
     """
     check_organization(options["organization"])
     settings = Settings.from_environ()
-    entry = Pull(name=name or provider, provider=provider, **options)
-    prepared = _prepared(entry, settings, _organizations(table))
+    if options["url"] is None and options["secret_file"] is None:
+        prepared = _named(settings, provider)
+    elif options["url"] is None or options["secret_file"] is None:
+        raise click.UsageError("--url and --secret-file need each other")
+    else:
+        given = Pull(name=name or provider, provider=provider, **options)
+        prepared = _prepared(given, settings, _organizations(table))
+    entry = prepared.entry
     database = open_command_database(settings)
     logs.configure(settings, "stderr")  # stdout is for the result
     before = _totals(database, entry.name)
@@ -250,6 +256,16 @@ def _from_settings(settings: Settings) -> Sources:
     return Sources() if path is None else load_sources(path, settings)
 
 
+def _named(settings: Settings, name: str) -> Prepared:
+    """The pulled source with this name in SOURCES_FILE."""
+    for one in _from_settings(settings).sources:
+        if isinstance(one.entry, Pull) and one.entry.name == name:
+            return one
+    raise click.UsageError(
+        f"SOURCES_FILE has no pulled source {name}; for a provider, give --url and --secret-file"
+    )
+
+
 def _organizations(table: Path | None) -> Organizations | None:
     return None if table is None else load_organizations(table)
 
@@ -260,8 +276,9 @@ def _prepared(
     try:
         return prepare(entry, settings, organizations)
     except EntryError as error:
-        option = error.member.replace("_", "-")
-        raise click.UsageError(f"--{option} {error.reason}") from None
+        is_argument = error.member in ("provider", "path")
+        option = error.member.upper() if is_argument else f"--{error.member.replace('_', '-')}"
+        raise click.UsageError(f"{option} {error.reason}") from None
 
 
 def _run(settings: Settings, prepared: list[Prepared]) -> None:

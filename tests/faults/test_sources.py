@@ -107,13 +107,13 @@ def pull_under_kills(workshop, url, seed, folder, *, provider, kills):
 @pytest.mark.quick
 def test_a_followed_log_survives_a_few_kills(workshop, sqlite_url, seed, tmp_path):
     """The test below in small."""
-    follow_under_kills(workshop, sqlite_url, seed, tmp_path, kills=8)
+    follow_under_kills(workshop, sqlite_url, seed, tmp_path, kills=5)
 
 
 @pytest.mark.quick
 def test_a_pulled_log_survives_a_few_kills(workshop, sqlite_url, seed, tmp_path):
     """The test below in small."""
-    pull_under_kills(workshop, sqlite_url, seed, tmp_path, provider="okta", kills=8)
+    pull_under_kills(workshop, sqlite_url, seed, tmp_path, provider="okta", kills=5)
 
 
 @pytest.mark.parametrize("children", [1, 2], ids=["one", "two-at-once"])

@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 SECRET = "only-the-provider-knows-it"
+# In place of a status: the connection is closed, or one byte is sent after the other.
+CLOSED, SLOW = 0, 1
 # A response: its status, its headers, and its body as JSON or as bytes.
 Response = tuple[int, dict[str, str], Any]
 
@@ -149,7 +151,7 @@ class FakeProvider:
                 (500, {}, b"<html>oops</html>"),
                 (503, {}, {}),
                 (200, {}, b'[{"cut": '),
-                (0, {}, b""),  # closes the connection
+                (CLOSED, {}, b""),
             ]
         )
 
@@ -224,8 +226,14 @@ def serving(provider: FakeProvider) -> Iterator[FakeProvider]:
             status, extra, body = provider.answer(
                 self.command, self.path, headers, self.rfile.read(size)
             )
-            if status == 0:
+            if status == CLOSED:
                 self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            if status == SLOW:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(1000):  # until the client has had enough
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
                 return
             content = body if isinstance(body, bytes) else json.dumps(body, indent=1).encode()
             self.send_response(status)

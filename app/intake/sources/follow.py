@@ -182,7 +182,8 @@ class Follower:
 
     def _store(self, one: Reading, lines: Lines) -> None:
         """Store the events of some lines with the position behind them."""
-        assert self.spot is not None  # noqa: S101 - a file is open only with a position
+        if self.spot is None:  # the position has just been forgotten
+            raise MovedError
         where = f"{one.file.path.name}, bytes {one.mark.offset} to {lines.mark.offset}"
         found = self._records.read(lines.lines, where)
         for _ in range(lines.oversized):

@@ -48,9 +48,10 @@ def test_every_command_is_one_of_ours(every: dict[str, click.Command]) -> None:
 def test_every_command_with_a_result_has_a_json_option(
     every: dict[str, click.Command],
 ) -> None:
-    """Every command except the scheduler has the option `--json`."""
+    """Every command has the option `--json`, except those that run until they are stopped."""
     options = {name: {option.name for option in command.params} for name, command in every.items()}
-    assert {name for name, of in options.items() if "as_json" not in of} == {"python -m jobs"}
+    endless = {"python -m jobs", "flask events follow"}
+    assert {name for name, of in options.items() if "as_json" not in of} == endless
 
 
 def test_every_help_ends_with_examples_that_are_understood(
@@ -98,5 +99,6 @@ def test_every_exit_code_stands_in_the_help_and_in_the_docs(
     assert {name for name, command in every.items() if 75 in command.exits} == {
         "flask rollup run",
         "flask db copy",
+        "flask events pull",
     }
     assert {name for name, command in every.items() if 73 in command.exits} == {"flask demo load"}

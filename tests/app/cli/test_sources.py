@@ -83,6 +83,22 @@ def test_a_pull_prints_what_its_records_were(flask, okta, tmp_path):
     assert result(pull(flask, okta, tmp_path))["accepted"] == 5
 
 
+def test_a_source_of_sources_file_is_pulled_by_its_name(database_url, okta, tmp_path):
+    """The command and the jobs have one position for it."""
+    file = tmp_path / "sources.toml"
+    file.write_text(
+        f'[[source]]\nkind = "pull"\nname = "acme"\nprovider = "okta"\nurl = "{okta.url}"\n'
+        'secret_file = "okta"\norganization = "org-a"\n'
+    )
+    named = Runner(child_environ(database_url, SOURCES_FILE=str(file)))
+    okta.add(9)
+    assert result(named("events", "pull", "acme", "--json"))["accepted"] == 9
+    (shown,) = result(named("sources", "status", "--json"))["sources"]
+    assert (shown["source"], shown["accepted"]) == ("acme", 9)
+    unknown = named("events", "pull", "other")
+    assert (unknown.returncode, "has no pulled source other" in unknown.stderr) == (2, True)
+
+
 def test_a_pull_that_cannot_go_on_says_why(flask, okta, tmp_path):
     """Exit 75 if it may succeed later, else 1; the secret is in no output."""
     okta.script = [lambda _: (429, {"Retry-After": "900"}, {}), lambda _: (403, {}, {})]
@@ -102,6 +118,11 @@ def test_a_pull_that_cannot_go_on_says_why(flask, okta, tmp_path):
 def test_wrong_arguments_of_pull_are_named(flask, okta, tmp_path):
     done = flask("events", "pull", "ping", "--url", "https://x", "--secret-file", "none")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    half = flask("events", "pull", "okta", "--url", okta.url)
+    assert (half.returncode, "need each other" in half.stderr) == (2, True)
+    ping = ("--url", okta.url, "--secret-file", str(tmp_path / "okta"))
+    unknown = flask("events", "pull", "ping", *ping)
+    assert (unknown.returncode, "PROVIDER must be one of" in unknown.stderr) == (2, True)
     (tmp_path / "okta").write_text("a\nb")
     wrong = pull(flask, okta, tmp_path)
     assert (wrong.returncode, "--secret-file" in wrong.stderr) == (2, True)

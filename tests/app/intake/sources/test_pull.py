@@ -17,7 +17,7 @@ from app.intake.sources.pages import PullError
 from app.intake.sources.pull import Cursor
 from app.storage.tables import source_positions
 from tests.app.intake.sources.conftest import stored_ids
-from tests.support.log_apis import AT, SECRET, FakeProvider, record, serving
+from tests.support.log_apis import AT, CLOSED, SECRET, SLOW, FakeProvider, record, serving
 from tests.support.settings import make_settings
 
 
@@ -97,12 +97,26 @@ def log_of(request, tmp_path):
 
 
 @pytest.fixture(params=LOG_APIS)
+def each_log(request, log_of, sqlite):
+    return log_of(request.param, sqlite)
+
+
+# One whose pages follow the order of arrival, and one with the newest first. The others are slow.
+QUICK = ("okta", "keycloak")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LOG_APIS
+    ]
+)
 def log(request, log_of, sqlite):
     return log_of(request.param, sqlite)
 
 
-def test_a_log_is_pulled_page_by_page(log):
+def test_a_log_is_pulled_page_by_page(each_log):
     """All pages at first, then what is new; the cursor is stored with the events."""
+    log = each_log
     log.pull()
     assert log.ids() == []
     log.fake.add(50)
@@ -144,8 +158,9 @@ def test_a_later_pull_reads_little_more_than_the_overlap(log):
     assert len(log.fake.requests) <= 5
 
 
-def test_records_that_arrive_late_are_read(log):
+def test_records_that_arrive_late_are_read(each_log):
     """A record that becomes visible later, with a time before the newest, is in the overlap."""
+    log = each_log
     log.fake.add(40)
     log.pull()
     log.fake.add(5, late=timedelta(seconds=30))
@@ -183,7 +198,7 @@ def test_a_lost_page_is_read_by_the_next_pull(log, number, overlap):
         (503, {"Retry-After": "in 30 s"}, {}),
         (500, {}, b"<html>"),
         (408, {}, {}),
-        (0, {}, b""),
+        (CLOSED, {}, b""),
     ],
     ids=["429", "503", "500", "408", "closed"],
 )
@@ -362,6 +377,17 @@ def test_a_response_that_is_too_large_ends_the_pull(log, monkeypatch):
     log.fake.add(50)
     with pytest.raises(PullError, match="too large"):
         log.pull()
+
+
+def test_a_server_that_sends_byte_by_byte_is_left(log_of, sqlite, monkeypatch):
+    """A request has a limit of time as a whole, however its bytes come."""
+    monkeypatch.setattr(pages, "REQUEST_SECONDS", 0.3)
+    log = log_of("okta", sqlite)
+    log.fake.add(5)
+    log.fake.script = [lambda _: (SLOW, {}, b"")]
+    log.pull()
+    assert len(log.waits) == 1
+    assert log.ids() == log.fake.ids()
 
 
 def test_what_is_no_page_ends_the_pull(log):
