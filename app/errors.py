@@ -12,7 +12,7 @@ CODES = {
     400: ("VALIDATION_ERROR", "a parameter or the body is wrong"),
     401: ("UNAUTHORIZED", "the access token or the key is missing or invalid"),
     403: ("FORBIDDEN", "the token or the key lacks the scope or a usable organization"),
-    404: ("NOT_FOUND", "there is no such route, or no such key"),
+    404: ("NOT_FOUND", "there is no such route"),
     405: ("METHOD_NOT_ALLOWED", "the route does not take this method"),
     408: ("VALIDATION_ERROR", "the body did not arrive in time"),
     409: ("CONFLICT", "the request conflicts with what is stored"),
