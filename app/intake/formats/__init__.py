@@ -8,13 +8,20 @@ from pathlib import Path
 from app.intake.events import Batch, InvalidEvent, make_event
 from app.intake.formats.base import NATIVE_NAMES, Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
-from app.intake.formats.mapped import load_mapping
 from app.intake.formats.native import read_native
 from app.intake.formats.ndjson import read_ndjson
 
 __all__ = ["FORMATS", "NATIVE", "Format", "Options", "load_mapping", "read_batch"]
 
 _FOLDER = Path(__file__).parent
+
+
+def load_mapping(path: Path, name: str | None = None) -> Format:
+    """See :func:`app.intake.formats.mapped.load_mapping`."""
+    # Most processes read no mapping, and the import takes time.
+    from app.intake.formats.mapped import load_mapping as load  # noqa: PLC0415
+
+    return load(path, name)
 
 
 def _shipped(name: str) -> Format:

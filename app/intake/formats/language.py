@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from app.errors import ValidationError
+from app.intake.events import prepared
 from app.intake.formats.base import NATIVE_NAMES
 from app.intake.formats.conditions import Condition
 
@@ -22,6 +23,7 @@ def _about(description: str) -> msgspec.Meta:
 Paths = str | Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
+@prepared
 class Join(msgspec.Struct, forbid_unknown_fields=True):
     """An id of several values."""
 
@@ -31,6 +33,7 @@ class Join(msgspec.Struct, forbid_unknown_fields=True):
     ]
 
 
+@prepared
 class Time(msgspec.Struct, forbid_unknown_fields=True, rename={"or_": "or"}):
     """Where the time of the issuance is, and how it is written."""
 
@@ -42,6 +45,7 @@ class Time(msgspec.Struct, forbid_unknown_fields=True, rename={"or_": "or"}):
     or_: Annotated["Time | None", _about("another time, if no path has a value")] = None
 
 
+@prepared
 class Mapping(msgspec.Struct, forbid_unknown_fields=True, rename={"is_": "is"}):
     """A format: where its records have what an event needs."""
 

@@ -15,6 +15,7 @@ import msgspec
 
 from app.config import parsing
 from app.errors import ValidationError
+from app.intake.events import prepared
 from app.provider_http import NOT_JSON, STATUS, Answer, FetchError
 
 MAX_FILE_BYTES = 64 * 1024
@@ -29,6 +30,7 @@ class TokenError(Exception):
     """The provider refuses the client. To try again would not help, and may lock the client out."""
 
 
+@prepared
 class Secret(msgspec.Struct, forbid_unknown_fields=True):
     """The content of a secret file: ``token``, or ``client_id`` and ``client_secret``."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.intake.events import prepared
 from app.intake.sources.logfile import Lines, LogFile, Mark, ReplacedError, Stamp
 from app.intake.sources.positions import (
     MovedError,
@@ -37,6 +38,7 @@ QUIET_SECONDS = 10.0
 NOTE_SECONDS = 60.0
 
 
+@prepared
 class Position(msgspec.Struct, frozen=True):
     """The position of a followed log.
 

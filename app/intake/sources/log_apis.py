@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import msgspec
 
 from app.dates import EPOCH, parse_instant
+from app.intake.events import prepared
 from app.intake.sources.credentials import TokenEndpoint
 from app.provider_http import NOT_JSON, Answer, FetchError
 
@@ -102,6 +103,7 @@ class LogApi:
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
+@prepared
 class _Auth0Record(msgspec.Struct):
     time: Any = msgspec.field(name="date", default=None)
     log_id: Any = None
@@ -147,6 +149,7 @@ class Auth0(LogApi):
         return f"{self.base}/api/v2/logs?{urlencode(query)}"
 
 
+@prepared
 class _OktaRecord(msgspec.Struct):
     time: Any = msgspec.field(name="published", default=None)
 
@@ -179,6 +182,7 @@ class Okta(LogApi):
         return Page([bytes(text) for text in texts], _times(records), after)
 
 
+@prepared
 class _KeycloakRecord(msgspec.Struct):
     time: Any = None
 
@@ -236,14 +240,17 @@ def _keycloak_day(since: datetime) -> str:
     )
 
 
+@prepared
 class _ZitadelRecord(msgspec.Struct):
     time: Any = msgspec.field(name="creationDate", default=None)
 
 
+@prepared
 class _ZitadelPage(msgspec.Struct):
     events: list[msgspec.Raw] = []
 
 
+@prepared
 class _ZitadelSearch(msgspec.Struct, rename="camel", omit_defaults=True):
     limit: int
     asc: bool
@@ -290,10 +297,12 @@ class Zitadel(LogApi):
         return msgspec.json.encode(search).decode()
 
 
+@prepared
 class _EntraRecord(msgspec.Struct):
     time: Any = msgspec.field(name="createdDateTime", default=None)
 
 
+@prepared
 class _EntraPage(msgspec.Struct):
     value: list[msgspec.Raw]
     next: str | None = msgspec.field(name="@odata.nextLink", default=None)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from app.intake.events import prepared
 from app.intake.files import BOM
 
 WINDOW_BYTES = 1024
@@ -48,6 +49,7 @@ class Stamp(NamedTuple):
     modified: int
 
 
+@prepared
 class Mark(msgspec.Struct, frozen=True):
     """How far one file is read.
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from app.intake.events import FUTURE
+from app.intake.events import FUTURE, prepared
 from app.intake.sources.log_apis import ForeignLinkError, Page
 from app.intake.sources.pages import GoneError, PageReader, PullError
 from app.intake.sources.positions import (
@@ -41,6 +41,7 @@ MAX_MARKS = 32
 EARLY = 0.1
 
 
+@prepared
 class Mark(msgspec.Struct, frozen=True):
     """The token of a page, and the newest instant before it; ``None`` at the begin."""
 
@@ -48,6 +49,7 @@ class Mark(msgspec.Struct, frozen=True):
     at: datetime | None = None
 
 
+@prepared
 class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     """The position of a pulled log.
 
