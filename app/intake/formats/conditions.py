@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from app.intake.events import prepared
 from app.intake.formats.paths import Get, Member, parse_path, values_getter
 
 Scalar = str | int | float | bool
 Holds = Callable[[Any], bool]
 
 
-@prepared
 class ValueTest(msgspec.Struct, forbid_unknown_fields=True, rename={"not_": "not"}):
     """A test of the value at a path. If it has several members, all of them must hold."""
 

@@ -23,7 +23,6 @@ def _about(description: str) -> msgspec.Meta:
 Paths = str | Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
-@prepared
 class Join(msgspec.Struct, forbid_unknown_fields=True):
     """An id of several values."""
 
@@ -33,7 +32,6 @@ class Join(msgspec.Struct, forbid_unknown_fields=True):
     ]
 
 
-@prepared
 class Time(msgspec.Struct, forbid_unknown_fields=True, rename={"or_": "or"}):
     """Where the time of the issuance is, and how it is written."""
 
