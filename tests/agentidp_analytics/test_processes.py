@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from app.config.settings import ROOT
 from tests.agentidp_analytics.conftest import KEY, FakeService
 
@@ -40,6 +42,7 @@ def test_the_exit_of_a_program_sends_what_is_left(fake):
     assert agents(fake) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_the_exit_is_not_held_up_by_a_service_that_hangs(fake):
     """The program ends in bounded time, and says how many events are lost."""
     fake.script = [lambda handler: fake.released.wait(60)] * 3
@@ -55,6 +58,7 @@ def test_the_exit_is_not_held_up_by_a_service_that_hangs(fake):
     assert "2 events were not sent before the end, and are lost" in stderr
 
 
+@pytest.mark.slow
 def test_a_handler_of_sigterm_that_exits_sends_what_is_left(fake):
     """gunicorn and most servers end in this way."""
     script = (
@@ -97,6 +101,7 @@ def test_a_fork_sends_nothing_twice_and_loses_nothing(fake):
     assert len(arrived) == len(set(arrived)) == 90
 
 
+@pytest.mark.slow
 def test_a_fork_while_the_lock_is_held_blocks_no_child(fake):
     """The child gets a lock of its own, since the thread that holds the old one is not there."""
     run(
@@ -129,6 +134,7 @@ def test_a_request_imports_no_module(fake):
     assert stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_library_needs_nothing_but_python(fake):
     """It is imported, and works, without site-packages."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + BEGIN + "client.record_token('a')"

@@ -18,6 +18,8 @@ from tests.support.settings import TENANT, make_settings
 from tests.support.tokens import token
 from tests.test_idp import sign_in
 
+pytestmark = pytest.mark.slow
+
 ENOUGH = 60.0
 LIMITS = Limits(interval_seconds=0.05, exit_seconds=1.0)
 

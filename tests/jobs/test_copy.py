@@ -327,6 +327,7 @@ def issue_many(database, count):
     run_rollup(database, window_ids=10**6, wait_seconds=5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux to measure")
 def test_memory_stays_flat(new):
     """From SQLite into PostgreSQL, and from there into SQLite."""

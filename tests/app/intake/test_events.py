@@ -309,11 +309,11 @@ VALUES = {
 def test_an_event_may_have_many_values(value):
     """Valid JSON is read however many values it has; an invalid event beside it is named."""
     one = event_with(value)
-    assert read(b"[%s]" % b",".join([one] * 100)).rejected == 0
-    assert read(b"\n".join([one] * 100), NDJSON).rejected == 0
+    assert read(b"[%s]" % b",".join([one] * 20)).rejected == 0
+    assert read(b"\n".join([one] * 20), NDJSON).rejected == 0
     for bad in (b'{"a"}', one[:-2] + b",]}", b"[" * 2_000 + b"]" * 2_000, b'{"a" 1}', b"{} {}"):
-        batch = read(b"[%s]" % b",".join([*[one] * 50, bad, *[one] * 50]))
-        assert [error.index for error in batch.errors] == [50]
+        batch = read(b"[%s]" % b",".join([*[one] * 10, bad, *[one] * 10]))
+        assert [error.index for error in batch.errors] == [10]
 
 
 def test_numbers_of_ignored_members_do_not_matter():

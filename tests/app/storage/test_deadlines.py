@@ -327,6 +327,7 @@ def test_a_busy_statement_is_ended_by_the_server(postgresql_url, monkeypatch):
     web.dispose()
 
 
+@pytest.mark.slow
 def test_many_requests_wait_no_longer_than_one(client, proxy):
     """Any number of requests is answered within the limit of one and the time to refuse."""
     headers = bearer()

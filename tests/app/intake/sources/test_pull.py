@@ -143,6 +143,7 @@ def test_postgresql_keeps_the_cursor_too(log_of, database):
     assert log.row().accepted == 35
 
 
+@pytest.mark.slow
 def test_a_later_pull_reads_little_more_than_the_overlap(log):
     """Its requests do not grow with the log."""
     log.fake.page = 100
