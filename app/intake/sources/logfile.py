@@ -1,7 +1,7 @@
 """A log file that is followed: its identity, its rotated names, and the lines after a mark.
 
 A file is known by device and inode, and by the bytes that were read: a hash of the first ones, and
-one of the last ones before the offset. So a file that was truncated, replaced or compressed is told
+one of the last ones before the offset. So a file that was truncated, replaced or compressed differs
 from one that grew.
 """
 

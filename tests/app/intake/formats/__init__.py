@@ -1,1 +1,1 @@
-"""Formats: the mapping language, each shipped format, and how a format is told."""
+"""Formats: the mapping language, each shipped format, and how a format is recognised."""

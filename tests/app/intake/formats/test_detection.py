@@ -1,4 +1,4 @@
-"""Detection: the format of a file is told from its first records."""
+"""Detection: the format of a file is recognised by its first records."""
 
 import json
 from typing import Any
