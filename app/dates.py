@@ -3,6 +3,7 @@
 import re
 from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,6 +22,18 @@ _MONTH = re.compile(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])")
 def utc_now() -> datetime:
     """The current instant in UTC, with its time zone; tests replace this clock."""
     return datetime.now(UTC)
+
+
+def parse_zone(name: str) -> ZoneInfo:
+    """A time zone of the IANA database.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, not a valid key, or a directory of zones
+        raise ValueError("must be the name of a time zone, as Europe/Berlin or UTC") from None
 
 
 def parse_instant(text: str) -> datetime:

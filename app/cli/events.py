@@ -16,7 +16,7 @@ import click
 from app.cli import import_report
 from app.cli.base import Group, check_organization, json_option, open_database, progress, show, warn
 from app.config.settings import Settings
-from app.dates import utc_now
+from app.dates import parse_zone, utc_now
 from app.errors import ValidationError
 from app.intake import importer
 from app.intake.formats import FORMATS, NATIVE, Format, load_mapping
@@ -154,11 +154,9 @@ def _zone(name: str | None) -> ZoneInfo | None:
     if name is None:
         return None
     try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, KeyError):
-        raise click.UsageError(
-            "--zone must be the name of a time zone, as Europe/Berlin or UTC"
-        ) from None
+        return parse_zone(name)
+    except ValueError as error:
+        raise click.UsageError(f"--zone {error}") from None
 
 
 class _Reading:

@@ -15,7 +15,7 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
-from app.dates import parse_month
+from app.dates import parse_month, parse_zone
 from app.errors import ValidationError
 from app.ids import is_id
 
@@ -131,9 +131,9 @@ def zone(args: Args) -> ZoneInfo | None:
     if text is None:
         return None
     try:
-        return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):  # unknown, not a valid key, or a directory of zones
-        raise _invalid("zone", "must be the name of a time zone, such as Europe/Berlin") from None
+        return parse_zone(text)
+    except ValueError as error:
+        raise _invalid("zone", str(error)) from None
 
 
 def one_of(args: Args, name: str, choices: Sequence[str]) -> str:

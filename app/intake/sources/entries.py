@@ -23,7 +23,7 @@ import msgspec
 
 from app.config import parsing
 from app.config.settings import Settings
-from app.dates import parse_instant
+from app.dates import parse_instant, parse_zone
 from app.errors import ServiceError, SettingsError
 from app.ids import is_id
 from app.intake.formats import FORMATS, Format, Options, load_mapping
@@ -185,10 +185,9 @@ def _zone(name: str | None) -> ZoneInfo | None:
     if name is None:
         return None
     try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, KeyError):
-        reason = "must be the name of a time zone, as Europe/Berlin or UTC"
-        raise EntryError("zone", reason) from None
+        return parse_zone(name)
+    except ValueError as error:
+        raise EntryError("zone", str(error)) from None
 
 
 def _seconds(entry: Entry, member: str, usual: float) -> float:

@@ -5,6 +5,7 @@ token of the next one.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,7 +43,7 @@ class Page:
     next: str | None
 
 
-class LogApi:
+class LogApi(ABC):
     """A provider's log API.
 
     Attributes:
@@ -67,18 +68,19 @@ class LogApi:
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.base = parts.path.rstrip("/").removesuffix(self.end_of_url).rstrip("/")
 
+    @abstractmethod
     def endpoint(self) -> TokenEndpoint:
         """Where a client gets a token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def first(self, since: datetime | None) -> str:
         """The token of the first page from an instant, or from the begin of the log."""
-        raise NotImplementedError
 
     def request(self, token: str) -> tuple[str, bytes | None]:
         """The URL of a page, and the body of the request if it is a ``POST``."""
         return f"{self.origin}{token}", None
 
+    @abstractmethod
     def page(self, token: str, answer: Answer) -> Page:
         """The page that a response is.
 
@@ -86,7 +88,6 @@ class LogApi:
             FetchError: the response is not such a page.
             ForeignLinkError: the next page is at another host.
         """
-        raise NotImplementedError
 
     def local(self, link: str) -> str:
         """The path and query of a link, which must lead to the host of the API."""

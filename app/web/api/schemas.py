@@ -87,18 +87,10 @@ class Key(ResponseBody):
     last_used: date | None
 
 
-class NewKey(ResponseBody):
+class NewKey(Key):
     """A new API key. Only this response has the whole ``key``."""
 
     key: str
-    id: str
-    prefix: str
-    scopes: list[str]
-    note: str | None
-    created: datetime
-    expires: datetime | None
-    revoked: datetime | None
-    last_used: date | None
 
 
 class KeyList(ResponseBody):

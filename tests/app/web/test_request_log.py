@@ -168,7 +168,7 @@ def test_connections_that_could_not_be_had_are_not_given_back(postgresql_url, co
     assert read().status_code == 200
 
     def away(*_, **__):
-        raise psycopg.OperationalError("the server is away")
+        raise psycopg.OperationalError("the server is unavailable")
 
     monkeypatch.setattr(pool, "IDLE_SECONDS", 0)
     monkeypatch.setattr(engine.dialect, "do_ping", away)

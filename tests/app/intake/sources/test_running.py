@@ -87,7 +87,7 @@ def test_a_failure_that_cannot_be_noted_is_no_other_failure():
 
 
 def test_a_source_that_hangs_delays_no_other():
-    """Each has its own thread, and all end when they are told."""
+    """Each has its own thread, and all end when the process stops."""
     stop, hang = threading.Event(), threading.Event()
     dead = Source("dead", hang.wait)
     alive = Source("alive")
