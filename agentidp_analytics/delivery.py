@@ -80,8 +80,9 @@ class Service:
         return self._post("?invalid=skip", body, headers, timeout)
 
     def accepts_batches(self, timeout: float) -> bool:
-        """Whether the service accepts an empty batch: then URL and key are right."""
-        return self._post("", b"[]", {"Content-Type": "application/json"}, timeout).accepted
+        """Whether the service accepts an empty batch: then URL, key and compression are right."""
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return self._post("?invalid=skip", gzip.compress(b"[]"), headers, timeout).accepted
 
     def _post(self, query: str, body: bytes, headers: dict[str, str], timeout: float) -> Answer:
         try:
@@ -154,7 +155,7 @@ def retry_after(text: str) -> float:
             moment = parsedate_to_datetime(text)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             seconds = (moment - datetime.now(UTC)).total_seconds()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 

@@ -171,7 +171,7 @@ class _Deadline:
             if self.is_over:
                 raise TimeoutError
             # A duplicate, because TLS replaces the connection's socket object.
-            self._socket = connected.dup()
+            self._socket = self._socket or connected.dup()
 
     def _end(self) -> None:
         with self._lock:
@@ -185,10 +185,18 @@ class _Connection(http.client.HTTPConnection):
     """A connection that its deadline watches."""
 
     deadline: _Deadline
+    _connected: Any = None
 
-    def connect(self) -> None:
-        super().connect()
-        self.deadline.watch(self.sock)
+    @property
+    def sock(self) -> Any:
+        """The socket. It is watched from the first moment on, before the exchange with a proxy."""
+        return self._connected
+
+    @sock.setter
+    def sock(self, connected: Any) -> None:
+        self._connected = connected
+        if connected is not None:
+            self.deadline.watch(connected)
 
 
 class _TLSConnection(http.client.HTTPSConnection, _Connection):

@@ -23,11 +23,11 @@ class TokenCache(Generic[T]):
     """One value for each verified token, in one process.
 
     Args:
-        seconds: how long a value is valid.
+        seconds: how long a value is valid; ``TTL_SECONDS`` unless given.
     """
 
-    def __init__(self, seconds: float = TTL_SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = TTL_SECONDS if seconds is None else seconds
         self._entries: dict[bytes, tuple[T, float, float]] = {}
         self._lock = threading.Lock()
         self._generation = 0

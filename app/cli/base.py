@@ -6,7 +6,6 @@ Progress bars and colours appear on a terminal only.
 
 import errno
 import logging
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import __version__
 from app.config.settings import Settings, colours_wanted
+from app.dates import parse_duration
 from app.errors import ServiceError
 from app.ids import is_id
 from app.storage.database import Database
@@ -35,8 +35,6 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # The step, how much of it is done, and its total, which is None if unknown.
 OnProgress = Callable[[str, int, int | None], None]
-
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Back to the beginning of the line, and clear it: a progress bar may be there.
 _CLEAR_LINE = "\r\033[K"
@@ -218,10 +216,10 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     """A duration on the command line, in seconds."""
     if value is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,6})([smhd]?)", value)
-    if found is None:
-        raise click.BadParameter(f"must be a duration like 90s, 5m, 2h or 1d, not {value!r}")
-    return float(found[1]) * _SECONDS[found[2]]
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, not {value!r}") from None
 
 
 @click.command(cls=Command, examples=["flask version", "flask version --json"])

@@ -78,7 +78,7 @@ def load_organizations(path: Path) -> Organizations:
     """
     try:
         table = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValidationError(f"{path}: {error}") from None
     inner = table.get("organizations")
     try:

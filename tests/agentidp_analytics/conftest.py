@@ -31,6 +31,7 @@ class FakeService:
     def __init__(self) -> None:
         self.script: list[int | Callable[[Any], None]] = []
         self.refuses: Callable[[list[dict[str, Any]]], int] = lambda events: 0
+        self.refuses_gzip = False
         self.rejects: Callable[[dict[str, Any]], bool] = lambda event: False
         self.stored: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = []
@@ -58,7 +59,12 @@ class FakeService:
             return
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.headers.get("Content-Encoding") == "gzip":
-            events = [json.loads(line) for line in gzip.decompress(body).split(b"\n")]
+            if self.refuses_gzip:
+                reply(handler, 415, {"code": "X", "message": "no"})
+                return
+            body = gzip.decompress(body)
+        if handler.headers["Content-Type"] == "application/x-ndjson":
+            events = [json.loads(line) for line in body.split(b"\n")]
         else:
             events = json.loads(body)
         self.requests.append((handler.path, dict(handler.headers), events))

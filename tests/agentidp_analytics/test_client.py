@@ -241,6 +241,19 @@ def test_a_wrong_key_or_url_costs_no_event(fake, make, status):
     assert client.counts == Counts(recorded=10, accepted=10)
 
 
+def test_a_proxy_that_refuses_gzip_costs_no_event(fake, make, caplog):
+    """No event is to blame for what every batch has."""
+    fake.refuses_gzip = True
+    client = make()
+    for number in range(10):
+        client.record_token(f"agent-{number}")
+    until(lambda: "status 415" in caplog.text)
+    assert client.counts == Counts(recorded=10, waiting=10)
+    fake.refuses_gzip = False
+    assert client.flush(ENOUGH)
+    assert client.counts == Counts(recorded=10, accepted=10)
+
+
 def test_rejected_events_are_reported_and_the_rest_is_stored(fake, make, caplog):
     """Each event that the service lists reaches the callback; the log has no value of it."""
     fake.rejects = lambda event: event["agentId"].startswith("secret")

@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 from urllib.request import Request
 
 import pytest
@@ -137,6 +138,33 @@ def test_a_handshake_that_never_ends_is_given_up():
         port = silent.getsockname()[1]
         for scheme in ("http", "https"):
             assert failure(f"{scheme}://127.0.0.1:{port}/", 0.5) == "timeout"
+
+
+def test_a_proxy_that_answers_slowly_is_given_up(monkeypatch):
+    """The exchange with a proxy, before TLS, is a part of the time."""
+    ended = threading.Event()
+
+    def drip(listener):
+        with listener.accept()[0] as client:
+            while not ended.wait(0.1):
+                with suppress(OSError):
+                    client.send(b"HTTP/1.1 200 OK\r\n"[:1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        try:
+            assert failure("https://idp.invalid/", 0.5) == "timeout"
+            assert time.monotonic() - began < PATIENCE_SECONDS
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_no_thread_is_left_after_a_response():

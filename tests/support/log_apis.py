@@ -106,6 +106,22 @@ class FakeProvider:
                 names.append(name)
             return names
 
+    def shuffle(self) -> None:
+        """Give the records another order of their times.
+
+        Auth0's records arrive out of order by less than a page: its first page is in the order of
+        the times, and the others are in the order of arrival.
+        """
+        reach = self.page / 2 if self.provider == "auth0" else len(self.records)
+        with self._lock:
+            count = len(self.records)
+            order = sorted(range(count), key=lambda number: number + self.dice.uniform(0, reach))
+            times = {number: AT + timedelta(seconds=second) for second, number in enumerate(order)}
+            self.records = [
+                (times[number], record(self.provider, f"{number:020}", times[number]))
+                for number in range(count)
+            ]
+
     def ids(self) -> list[str]:
         return sorted(event_id(self.provider, f"{n:020}") for n in range(len(self.records)))
 
@@ -160,7 +176,11 @@ class FakeProvider:
         if "from" in query:
             names = [one["log_id"] for _, one in self.records]
             begin = names.index(query["from"][0]) + 1
-        found = [one for _, one in self.records[begin : begin + min(self.page, 100)]]
+        # A search is in the order of dates, and a checkpoint in that of arrival.
+        fresh = self.records[begin:]
+        if "from" not in query:
+            fresh = sorted(fresh, key=lambda one: one[0])
+        found = [one for _, one in fresh[: min(self.page, 100)]]
         last = found[-1]["log_id"] if found else query.get("from", ["x"])[0]
         link = f'<{self.base}/api/v2/logs?from={last}&take=100>; rel="next"'
         return 200, {"Link": link} if "from" in query else {}, found

@@ -1,12 +1,13 @@
 """Build the sources that entries describe."""
 
+import hashlib
 import socket
 import threading
 from collections.abc import Callable
 from datetime import datetime
 
 from app.config.settings import Settings
-from app.intake.sources.credentials import Credentials
+from app.intake.sources.credentials import Credentials, read_secret
 from app.intake.sources.entries import Follow, Prepared, Pull, url_parser
 from app.intake.sources.follow import Follower
 from app.intake.sources.log_apis import LOG_APIS
@@ -41,12 +42,21 @@ def build(
     return Puller(
         database,
         records,
+        _log(entry),
         _pages(entry, settings, stop),
         every=prepared.every,
         since=prepared.since,
         overlap=prepared.overlap,
         clock=clock,
     )
+
+
+def _log(entry: Pull) -> str:
+    """What identifies a log: its API. Microsoft has one API; there the token's URL differs."""
+    api = LOG_APIS[entry.provider](entry.url)
+    token_url = read_secret(entry.secret_file).token_url or ""
+    parts = f"{entry.provider} {api.origin}{api.base} {token_url}"
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _pages(entry: Pull, settings: Settings, stop: threading.Event) -> PageReader:

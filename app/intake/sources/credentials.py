@@ -62,7 +62,7 @@ def read_secret(path: Path) -> Secret:
         raise ValidationError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
     try:
         secret = msgspec.convert(_table(text), Secret)
-    except (ValueError, msgspec.ValidationError):
+    except (ValueError, RecursionError, msgspec.ValidationError):
         raise ValidationError(
             f"{path} must be a TOML table or a JSON object of {', '.join(MEMBERS)}, or one line"
             " that is a token"
@@ -175,7 +175,7 @@ class Credentials:
             granted = msgspec.json.decode(answer.body, type=dict[str, Any])
             value, seconds = granted["access_token"], granted.get("expires_in", DEFAULT_SECONDS)
             lifetime = float(seconds)
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OverflowError):
             raise FetchError(NOT_JSON, "with access_token") from None
         if not (isinstance(value, str) and value.isascii() and value.isprintable() and value):
             raise FetchError(NOT_JSON, "with access_token")

@@ -13,6 +13,7 @@ format = "keycloak"
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ import msgspec
 
 from app.config import parsing
 from app.config.settings import Settings
-from app.dates import parse_instant, parse_zone
+from app.dates import EPOCH, parse_duration, parse_instant, parse_zone
 from app.errors import ServiceError, SettingsError
 from app.ids import is_id
 from app.intake.formats import FORMATS, Format, Options, load_mapping
@@ -37,8 +38,6 @@ POLL_SECONDS = 1.0
 PULL_SECONDS = 60.0
 # These providers' records name no organization.
 _NAMELESS = ("okta", "entra-graph")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(\d{1,6})([smhd])")
 
 
 class EntryError(ValueError):
@@ -194,26 +193,30 @@ def _seconds(entry: Entry, member: str, usual: float) -> float:
     text = getattr(entry, member)
     if text is None:
         return usual
-    match = _DURATION.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise EntryError(member, "must be a duration, as 60s, 5m or 2h")
-    return float(int(match[1]) * _UNITS[match[2]])
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise EntryError(member, str(error)) from None
+    if seconds == 0:
+        raise EntryError(member, "must be longer than 0")
+    return seconds
 
 
 def _since(value: Any) -> datetime | None:
     """A date or an instant, as text or as TOML has it."""
-    try:
-        if isinstance(value, str):
-            value = parse_instant(value) if "T" in value.upper() else date.fromisoformat(value)
-        if isinstance(value, datetime):
-            return value if value.tzinfo else value.replace(tzinfo=UTC)
-        if isinstance(value, date):
-            return datetime.combine(value, time(), UTC)
-    except ValueError:
-        value = ""
     if value is None:
         return None
-    raise EntryError("since", "must be a date or an instant, as 2026-04-01 or 2026-04-01T09:00:00Z")
+    with suppress(ValueError):
+        if isinstance(value, str):
+            value = parse_instant(value) if "T" in value.upper() else date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time(), UTC)
+    if isinstance(value, datetime):
+        instant = value if value.tzinfo else value.replace(tzinfo=UTC)
+        if instant >= EPOCH:
+            return instant
+    reason = "must be a date or an instant since 1970, as 2026-04-01 or 2026-04-01T09:00:00Z"
+    raise EntryError("since", reason)
 
 
 def load_organizations(settings: Settings) -> Organizations | None:
@@ -309,6 +312,8 @@ def _entry(table: Any, folder: Path) -> Follow | Pull:
         raise _wrong_member(str(error)) from None
     for member in ("path", "mapping", "secret_file", "rejects"):
         if (named := getattr(entry, member, None)) is not None:
+            if "\0" in str(named):
+                raise EntryError(member, "must be a path")
             setattr(entry, member, folder / named)
     if not entry.name:
         entry.name = str(entry.path) if isinstance(entry, Follow) else entry.provider

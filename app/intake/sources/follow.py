@@ -131,7 +131,9 @@ class Follower:
         A container has another host name after each start, and the same files.
         """
         stored = spots(self._database, self.name)
-        chosen = next((spot for spot in stored if spot.place == self._host), None)
+        # A failure before the first line leaves a position without marks.
+        own = (spot for spot in stored if spot.place == self._host and spot.position)
+        chosen = next(own, None)
         chosen = chosen or next(
             (s for s in stored if has_read(self._path, _position(s).files)), None
         )
@@ -146,11 +148,18 @@ class Follower:
             begin = Position((mark,), mark.modified)
             chosen, _ = advance(self._database, chosen, begin.text())
         self.spot = chosen
+        self._forget_failure(stored)
         self._files.close()
         position = _position(chosen)
         self._files = LogFiles(self._path, position.files, position.since)
         self._surveyed = float("-inf")
         return True
+
+    def _forget_failure(self, stored: list[Spot]) -> None:
+        """Note that a failure under this name of the host is over: another name goes on."""
+        for spot in stored:
+            if spot.place == self._host and not spot.position:
+                note_read(self._database, spot)
 
     def _read(self, one: Reading) -> bool:
         """Read and store one chunk of a file; return whether there is more."""

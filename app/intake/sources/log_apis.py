@@ -111,6 +111,10 @@ class _Auth0Record(msgspec.Struct):
     id: Any = msgspec.field(name="_id", default=None)
 
 
+def _order(log_id: str) -> tuple[int, str]:
+    return len(log_id), log_id
+
+
 class Auth0(LogApi):
     """Auth0: ``GET /api/v2/logs``, by checkpoint. The log id orders the records by arrival."""
 
@@ -137,8 +141,11 @@ class Auth0(LogApi):
         texts = _decode(answer, list[msgspec.Raw])
         records = [_decoded(text, _Auth0Record) for text in texts]
         ids = [one.log_id or one.id for one in records if one is not None]
-        last = next((one for one in reversed(ids) if isinstance(one, str)), None)
-        link = _next_link(answer.headers) if "from=" in token else None
+        known = [one for one in ids if isinstance(one, str)]
+        is_search = "from=" not in token
+        # A search is in the order of dates. Records with later dates may have arrived earlier.
+        last = (min(known, key=_order) if is_search else known[-1]) if known else None
+        link = None if is_search else _next_link(answer.headers)
         after: str | None = None
         if texts and link is not None:
             after = self.local(link)

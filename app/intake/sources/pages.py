@@ -153,7 +153,7 @@ def _asked_wait(headers: Mapping[str, str]) -> float | None:
         try:
             seconds = (parsedate_to_datetime(text) - utc_now()).total_seconds()
             return _limited(seconds)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             pass
     return _reset(headers)
 

@@ -63,6 +63,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
         again: whether this pull repeats the last one, since that one was deep or not joined. A page
             that the provider has left out there would not be read by a later pull.
         not_before: when the provider allows the next request.
+        log: which log this is a position of, see :attr:`Puller.log`. Set only where it is stored.
     """
 
     newest: datetime | None = None
@@ -73,6 +74,7 @@ class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
     is_joined: bool = False
     again: bool = False
     not_before: datetime | None = None
+    log: str = ""
 
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -84,6 +86,8 @@ class Puller:
 
     Args:
         records: reads the records of the log, and has its name.
+        log: what identifies the log. Another one under the same name is refused, because the
+            position would hide its older records.
         pages: requests the pages.
         every: the seconds between two pulls; 0 if each turn is one.
         since: how far back the first pull begins; ``None`` for the whole log.
@@ -93,6 +97,7 @@ class Puller:
 
     database: Database
     records: RecordReader
+    log: str
     pages: PageReader
     every: float
     since: datetime | None
@@ -115,8 +120,10 @@ class Puller:
     def close(self) -> None:
         """Nothing is open between two turns."""
 
-    def turn(self) -> bool:
-        """Pull what is new, if a pull is due; return whether another pull is needed at once.
+    def turn(self) -> bool | None:
+        """Pull what is new; return whether another pull is needed at once.
+
+        ``None`` if no pull is due, or another process pulls this log.
 
         Raises:
             PullError: the pull cannot go on. The pages before are stored.
@@ -124,14 +131,16 @@ class Puller:
         """
         spot = self._stored()
         if not claim(self.database, spot, self.every * (1 - EARLY)):
-            return False
+            return None
         try:
             return self._pull(spot)
         except MovedError:
-            return False  # another process pulls this log
+            return None
 
     def _pull(self, spot: Spot) -> bool:
         cursor = msgspec.json.decode(spot.position, type=Cursor)
+        if cursor.log and cursor.log != self.log:
+            raise PullError("the position with this name is of another log; give this one a name")
         if cursor.not_before is not None:
             wait = (cursor.not_before - self.clock()).total_seconds()
             if 0 < wait <= 3600:  # a later instant means that the clock was set back
@@ -152,7 +161,7 @@ class _Run:
         self._puller = puller
         self._api = puller.pages.api
         self._spot = spot
-        self._cursor = msgspec.structs.replace(cursor, not_before=None)
+        self._cursor = msgspec.structs.replace(cursor, not_before=None, log="")
         self._began_anew = False
         self._seen: set[bytes] = set()
 
@@ -187,7 +196,10 @@ class _Run:
     def postpone(self, instant: datetime) -> None:
         """Store when the provider allows the next request."""
         cursor = msgspec.structs.replace(self._cursor, not_before=instant)
-        advance(self._puller.database, self._spot, cursor.text())
+        advance(self._puller.database, self._spot, self._text(cursor))
+
+    def _text(self, cursor: Cursor) -> str:
+        return msgspec.structs.replace(cursor, log=self._puller.log).text()
 
     def _begin(self) -> str:
         """The token with which the pull begins."""
@@ -225,7 +237,7 @@ class _Run:
         digest = hashlib.sha256(token.encode()).digest()
         if digest in self._seen:
             fresh = msgspec.structs.replace(self._cursor, next=None, upper=None)
-            advance(self._puller.database, self._spot, fresh.text())
+            advance(self._puller.database, self._spot, self._text(fresh))
             raise PullError("the links to the next page lead in a circle")
         self._seen.add(digest)
 
@@ -254,7 +266,7 @@ class _Run:
         self._spot, _stored = advance(
             puller.database,
             self._spot,
-            cursor.text(),
+            self._text(cursor),
             found.events,
             skipped=found.skipped.total(),
             refused=found.refused,

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from sqlalchemy.exc import DBAPIError
-
 from app.errors import ServiceError
 from app.intake.sources.pages import PullError
 from app.storage.failures import is_unavailable, unavailable_message
@@ -18,18 +16,20 @@ log = logging.getLogger("app.sources")
 
 # The wait after a failure doubles from turn to turn, up to so much.
 MAX_WAIT_SECONDS = 30.0
+# After a refusal, which another turn would mostly meet again. Many attempts may lock a client out.
+MAX_REFUSED_SECONDS = 600.0
 
 
 class Source(Protocol):
     """A source that is read turn by turn.
 
-    ``turn`` returns whether there is more at once, ``fail`` notes why a turn failed, and ``close``
-    closes what is open.
+    ``turn`` returns whether there is more at once, or ``None`` if it did nothing. ``fail`` notes
+    why a turn failed, and ``close`` closes what is open.
     """
 
     @property
     def name(self) -> str: ...
-    def turn(self) -> bool: ...
+    def turn(self) -> bool | None: ...
     def fail(self, reason: str) -> None: ...
     def close(self) -> None: ...
 
@@ -63,6 +63,8 @@ class Runner:
             if stop.is_set():
                 return 0
             return self._failed(error)
+        if more is None:
+            return self._every
         if self._reason is not None:
             logs.write(log, logging.INFO, "source recovered", source=self._source.name)
         self._failures, self._reason = 0, None
@@ -77,12 +79,15 @@ class Runner:
             trace = None if expected else error
             log.error("source failed", exc_info=trace, extra={"fields": fields})
         if not is_unavailable(error):
-            with suppress(DBAPIError, ServiceError):  # the log has the reason anyway
+            with suppress(Exception):  # the log has the reason anyway
                 self._source.fail(reason)
         if isinstance(error, PullError) and error.wait:
             return error.wait
+        is_refused = isinstance(error, PullError) and not error.is_temporary
+        most = MAX_REFUSED_SECONDS if is_refused else MAX_WAIT_SECONDS
         doubled: float = max(self._every, 1.0) * 2 ** min(self._failures, 10)
-        return min(MAX_WAIT_SECONDS, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        wait = min(most, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        return max(self._every, wait)  # no turn is due earlier
 
 
 def failure_reason(error: Exception) -> tuple[str, bool]:

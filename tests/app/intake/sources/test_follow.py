@@ -13,6 +13,7 @@ from app.intake.formats import Options
 from app.intake.sources import follow as following
 from app.intake.sources.follow import KEPT_MARKS, QUIET_SECONDS, SURVEY_SECONDS
 from app.intake.sources.logfile import LINE_BYTES
+from app.storage.tables import source_positions
 from tests.app.intake.sources.conftest import Follow
 from tests.support.log_files import RotatedLog, event_line
 from tests.support.settings import EVENT_BYTES
@@ -340,6 +341,31 @@ def test_a_container_with_another_name_goes_on(follow, written):
     assert follow.ids() == written.written
     row = follow.row()
     assert (row.place, row.duplicates) == ("host-1", 0)
+
+
+def test_a_container_that_fails_at_first_goes_on_as_well(follow, written, monkeypatch):
+    """A failure before the first line is no position, and is over with the first line."""
+    written.write(5)
+    follow.catch_up()
+    written.write(5)
+    written.rename()
+    written.write(5)
+    follow.host = "host-2"
+    follow.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(following, "has_read", refused)
+        with pytest.raises(PermissionError):
+            follow.follower.turn()
+        follow.follower.fail("Permission denied")
+    follow.catch_up()
+    assert follow.ids() == written.written
+    with follow.database.reading() as connection:
+        rows = connection.execute(sa.select(source_positions.c.place, source_positions.c.error))
+        assert dict(map(tuple, rows)) == {"host-1": None, "host-2": None}
+
+
+def refused(*_given):
+    raise PermissionError(13, "Permission denied")
 
 
 def test_the_position_stays_small(follow, written):

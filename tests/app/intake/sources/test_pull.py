@@ -177,7 +177,7 @@ def test_records_that_arrive_late_are_read(each_log):
 def test_an_order_other_than_expected_loses_nothing(log):
     """The records of a page in any order, and pages in the other direction."""
     log.fake.add(60)
-    log.fake.dice.shuffle(log.fake.records)
+    log.fake.shuffle()
     log.pull()
     assert log.ids() == log.fake.ids()
 
@@ -340,6 +340,28 @@ def test_a_link_to_another_host_is_not_followed(log):
         log.start()
 
 
+def test_auth0_skips_no_record_that_arrived_late(log_of, sqlite):
+    """The first page is in the order of dates, and the next ones in that of arrival."""
+    log = log_of("auth0", sqlite, page=100)
+    log.fake.add(104)
+    log.fake.add(1, late=timedelta(seconds=5.5))  # the last of the first page
+    log.fake.add(100)
+    log.pull()
+    assert log.ids() == log.fake.ids()
+
+
+def test_another_log_under_the_same_name_is_refused(log_of, sqlite):
+    """The position of one log would hide the older records of the other."""
+    log = log_of("okta", sqlite)
+    log.fake.add(3)
+    log.pull()
+    other = log_of("okta", sqlite)
+    other.fake.add(3)
+    with pytest.raises(PullError, match="of another log"):
+        other.pull()
+    assert other.fake.requests == []
+
+
 def test_a_redirect_is_not_followed(log):
     log.fake.script = [lambda fake: (302, {"Location": f"{fake.base}/elsewhere"}, {})]
     with pytest.raises(PullError, match="status 302"):
@@ -491,7 +513,7 @@ def test_of_two_pulls_at_once_one_goes_on(log):
                 connection.execute(moved)
 
     log.fake.script = [lambda _: None, meanwhile]
-    assert log.source.turn() is False
+    assert log.source.turn() is None
     log.pull()
     assert log.ids() == log.fake.ids()
     assert log.row().accepted == 40

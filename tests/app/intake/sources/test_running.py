@@ -4,10 +4,17 @@ import threading
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import ValidationError
 from app.intake.sources.pages import PullError
-from app.intake.sources.running import MAX_WAIT_SECONDS, Runner, failure_reason, start
+from app.intake.sources.running import (
+    MAX_REFUSED_SECONDS,
+    MAX_WAIT_SECONDS,
+    Runner,
+    failure_reason,
+    start,
+)
 from tests.support.processes import PATIENCE_SECONDS
 
 
@@ -55,6 +62,23 @@ def test_failures_wait_longer_and_longer_and_are_logged_once(caplog):
     assert source.failures == ["gone"] * 20
 
 
+def test_a_turn_that_does_nothing_is_no_recovery(caplog):
+    """No pull is due, or another process pulls: that says nothing of the provider."""
+    caplog.set_level("INFO")
+    runner = Runner(Source("one", OSError("gone"), None, OSError("gone"), True), every=60)
+    stop = threading.Event()
+    waits = [runner.step(stop) for _ in range(4)]
+    assert min(waits[:3]) >= 60
+    assert [record.message for record in caplog.records] == ["source failed", "source recovered"]
+
+
+def test_a_refused_client_tries_rarely():
+    """Many attempts may lock it out."""
+    runner = Runner(Source("one", *[PullError("status 403")] * 20), every=60)
+    stop = threading.Event()
+    assert max(runner.step(stop) for _ in range(20)) > MAX_REFUSED_SECONDS / 2
+
+
 def test_a_wait_that_a_provider_asks_for_is_kept():
     source = Source("one", PullError("slow down", 600))
     assert Runner(source, every=1).step(threading.Event()) == 600
@@ -76,11 +100,12 @@ def test_a_failure_is_named_without_content(error, reason):
     assert failure_reason(error)[0] == reason
 
 
-def test_a_failure_that_cannot_be_noted_is_no_other_failure():
+@pytest.mark.parametrize("error", [OperationalError("", None, Exception()), PoolTimeout()])
+def test_a_failure_that_cannot_be_noted_is_no_other_failure(error):
     source = Source("one", OSError("gone"))
 
     def fail(_reason):
-        raise OperationalError("", None, Exception())
+        raise error
 
     source.fail = fail
     assert Runner(source, every=1).step(threading.Event()) > 0
