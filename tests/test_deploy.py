@@ -233,7 +233,7 @@ def test_the_image_is_healthy_as_the_web_answers(status: int):
     (check,) = image("HEALTHCHECK")
     _python, *arguments = json.loads(check[check.index("[") :])
     with HTTPServer(("127.0.0.1", 0), Answer) as web:
-        thread = threading.Thread(target=web.serve_forever)
+        thread = threading.Thread(target=web.serve_forever, args=(0.02,))
         thread.start()
         proxy = "http://127.0.0.1:9"  # nothing listens there
         environ = os.environ | {

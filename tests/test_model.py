@@ -148,9 +148,9 @@ class Model(RuleBasedStateMachine):
         assert len(SUMMARY_TABLES) == len(recount([]))
 
 
-def run_model(machine):
+def run_model(machine, examples):
     limits = settings(
-        max_examples=25,
+        max_examples=examples,
         stateful_step_count=25,
         deadline=None,
         derandomize=True,
@@ -161,7 +161,11 @@ def run_model(machine):
     machine.TestCase().runTest()
 
 
-def test_any_interleaving_equals_the_model_on_sqlite(sqlite_template):
+EXAMPLES = pytest.mark.parametrize("examples", [8, pytest.param(50, marks=pytest.mark.slow)])
+
+
+@EXAMPLES
+def test_any_interleaving_equals_the_model_on_sqlite(sqlite_template, examples):
     class OnSQLite(Model):
         def __init__(self):
             super().__init__()
@@ -173,10 +177,11 @@ def test_any_interleaving_equals_the_model_on_sqlite(sqlite_template):
             self.database.dispose()
             shutil.rmtree(self.folder)
 
-    run_model(OnSQLite)
+    run_model(OnSQLite, examples)
 
 
-def test_any_interleaving_equals_the_model_on_postgresql(reused_database):
+@EXAMPLES
+def test_any_interleaving_equals_the_model_on_postgresql(reused_database, examples):
     class OnPostgreSQL(Model):
         def __init__(self):
             super().__init__()
@@ -185,4 +190,4 @@ def test_any_interleaving_equals_the_model_on_postgresql(reused_database):
         def teardown(self):
             self.database.dispose()
 
-    run_model(OnPostgreSQL)
+    run_model(OnPostgreSQL, examples)

@@ -69,7 +69,9 @@ class Issuer:
         self._keys: list[RSAKey | ECKey] = []
         self.rotate()
         self._server = make_server("127.0.0.1", 0, _application(self), threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="issuer")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="issuer"
+        )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.jwks_url = f"{self.url}/jwks"
 

@@ -155,7 +155,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 def test_both_processes_send_their_spans_before_they_end(sqlite_url):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         collector.received = []
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        threading.Thread(target=collector.serve_forever, args=(0.02,), daemon=True).start()
         port = free_port()
         environ = child_environ(
             sqlite_url,
