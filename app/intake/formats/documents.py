@@ -36,6 +36,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+')  # no text has a line break
 _JSON_OR_SPACE = (b"{", b"[", b" ", b"\t", b"\r", b"\n", BOM[:1])
 _MARK = re.compile(rb'["\[\]{},]')
+# An object with a member, perhaps in arrays. No line of a text log begins so.
+_JSON_START = re.compile(rb'\s*+(?:\[\s*+)*+\{\s*+"')
 
 
 def read_texts(
@@ -72,6 +74,15 @@ def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
         yield again.popleft()
     for line in lines:  # noqa: UP028 - "yield from" would close the lines with this generator
         yield line
+
+
+class NotJson(InvalidEvent):
+    """The error for a line that is no JSON, so it may be a line of a text log."""
+
+
+def looks_like_json(text: bytes) -> bool:
+    """Whether a text is meant to be a JSON object or an array of these, valid or not."""
+    return _JSON_START.match(text) is not None
 
 
 def too_long(limit: int) -> InvalidEvent:
@@ -209,6 +220,8 @@ class _Document:
             value = decode_record(text)
             if isinstance(value, dict) and _wraps(value, self._batches):
                 value = InvalidEvent("", f"{UNREADABLE}{problem}")
+            elif isinstance(value, InvalidEvent) and not looks_like_json(text):
+                value = NotJson("", value.message)
             return self._began, text, value
         self._skip_to_line_end()
         return self._began, b"", too_long(self._limit)

@@ -23,7 +23,15 @@ from app.intake.formats.base import (
     Skipped,
 )
 from app.intake.formats.conditions import Condition, Holds, compile_condition, has_value
-from app.intake.formats.documents import UNREADABLE, Batch, decode_record, read_texts, text_of
+from app.intake.formats.documents import (
+    UNREADABLE,
+    Batch,
+    NotJson,
+    decode_record,
+    looks_like_json,
+    read_texts,
+    text_of,
+)
 from app.intake.formats.paths import Every, Member, getter, parse_path
 from app.intake.formats.text import ReadPairs, compile_pairs, compile_texts, without_log_header
 from app.intake.formats.times import ToInstant, instant_of_number, instant_of_text
@@ -102,7 +110,7 @@ class _Compiled:
                 yield from self._rows(lines, separator, options, check)
                 return
         for number, text, value in read_texts(lines, options, self._batches):
-            if value is None or (self._text and text and isinstance(value, InvalidEvent)):
+            if value is None or (self._text and isinstance(value, NotJson)):
                 value = self._record_of_text(text or b"")  # noqa: PLW2901
             if isinstance(value, InvalidEvent):
                 yield number, value, text or b""
@@ -114,21 +122,23 @@ class _Compiled:
                 yield from self._unwound(number, text, value, check)
 
     def _record_of_text(self, line: bytes) -> dict[str, Any] | InvalidEvent:
-        """The record of a line that does not begin with JSON, or is not valid JSON."""
+        """The record of a line that does not begin with JSON.
+
+        JSON that is cut or malformed is an error, and not text: the event in it would be lost.
+        """
         line = without_log_header(line).strip(b"\r\n")
-        if line[:1] == b"{":
-            record = decode_record(line)
-            if isinstance(record, dict) or self._text is None:
-                return record
+        if looks_like_json(line):
+            return decode_record(line)
         if self._text is None:
             return InvalidEvent("", f"{UNREADABLE}it is not a JSON object")
         # Invalid UTF-8 becomes a lone surrogate, which no id can have.
         found = self._text(line.decode(errors="surrogateescape"))
         if found is None:
             return InvalidEvent("", f"{UNREADABLE}no text of the mapping matches it")
-        if self._embedded and (found.get(self._embedded) or "").startswith("{"):
-            inner = decode_record(found[self._embedded].encode(errors="surrogateescape"))
-            return inner if isinstance(inner, dict) else found
+        if self._embedded is not None:
+            inner = (found.get(self._embedded) or "").encode(errors="surrogateescape")
+            if looks_like_json(inner):
+                return decode_record(inner)
         return found
 
     def _unwound(

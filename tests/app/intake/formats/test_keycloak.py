@@ -192,6 +192,31 @@ def test_lines_of_other_loggers_are_skipped() -> None:
     assert reasons(read("keycloak", text, "UTC")) == {"not an event of this format": 7}
 
 
+SYSLOG = "<15>1 2024-03-01T05:30:00.014+05:30 host keycloak 81 org.keycloak.events - "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(rest(1))[:-30] + "\n",
+        "  " + lines(rest(1))[:-30] + "\n",
+        lines(rest(1)).replace("invoice-agent", "\\x").rstrip(),
+        lines(rest(1)).encode().replace(b"invoice-agent", b"\xff"),
+        json.dumps([rest(1)]).replace('"time": 1', '"time": x') + "\n",
+        json.dumps([rest(1)], indent=1).replace('"time": 1', '"time": x') + "\n",
+        SYSLOG + quarkus(message(1))[:-30] + "\n",
+        SYSLOG.encode() + quarkus(message(1)).encode().replace(b"invoice-agent", b"\xff"),
+    ],
+    ids=range(8),
+)
+def test_broken_json_is_not_a_line_of_others(text: str | bytes) -> None:
+    """A cut or malformed record is refused and named, because its token is lost otherwise."""
+    data = (text if isinstance(text, bytes) else text.encode()) + b"\n" + lines(rest(2)).encode()
+    outcomes = read("keycloak", data, "UTC")
+    assert outcomes[0] == "unreadable"
+    assert [event.event_id for event in events(outcomes)] == ["trrtcc:2"]
+
+
 def unquoted(number: int, kind: str, client_id: str) -> str:
     """A line as versions up to 22 write it."""
     return console(

@@ -266,6 +266,8 @@ def test_a_group_of_a_text_may_be_the_record(tmp_path: Path) -> None:
     found = read(mapping(tmp_path, SMALL + text), data, organization="o")
     assert found[1:3] == ["no issuance"] * 2
     assert found[0] == found[3] != "no issuance"
+    cut = f"INFO {lines(RECORD)[:-9]}\n"
+    assert read(mapping(tmp_path, SMALL + text), cut, organization="o") == ["unreadable"]
 
 
 def test_cells_of_csv_are_text(tmp_path: Path) -> None:
