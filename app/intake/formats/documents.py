@@ -199,7 +199,9 @@ class _Document:
             if not self._is_sure:
                 yield self._refused_line(str(broken))
                 return
-            yield self.line, b"", InvalidEvent("", f"{UNREADABLE}{broken}")
+            problem = InvalidEvent("", f"{UNREADABLE}{broken}")
+            problem.unread = "line" if self.line == self._began else "file"
+            yield self.line, b"", problem
             self._give_up()
 
     def rest(self) -> list[bytes]:
