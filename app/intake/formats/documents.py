@@ -252,6 +252,10 @@ class _Document:
 
     def _grow(self) -> bool:
         """Read more lines; return whether there were any."""
+        # Beyond the limit of a record, the text is a document. To keep all of it would take a time
+        # that is quadratic in its size.
+        if self._at > self._limit:
+            self._is_sure = True
         wanted = max(len(self._data) - self._at, self._step if self._is_sure else 1)
         self._step = min(2 * self._step, WINDOW_BYTES)
         parts, size = [], 0
@@ -338,6 +342,7 @@ class _Document:
             self._has_batch, number = False, self.line
             yield from self._members(self._batches)
             if not self._has_batch:
+                self._is_sure = self._is_sure or nested  # the error must not be found twice
                 yield number, b"", too_long(self._limit)
             self._has_batch = True  # of the array around this object
         elif nested or (end is not None and not self._is_on_one_line()):

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -207,3 +208,17 @@ def test_a_document_above_its_limit_ends_there() -> None:
     assert found[0] == {"n": 0}
     assert found[-2:] == ["error", {"n": -1}]
     assert 5_000 < len(found) < 10_002
+
+
+def test_many_small_members_take_linear_time() -> None:
+    """An object without records, larger than a record may be, is not kept while it is read."""
+    text = "{" + ",\n".join(f'"k{number}":{number}' for number in range(80_000)) + "}\n"
+    began = time.process_time()
+    assert values(text + '{"n":1}\n') == ["error", ONE]
+    assert time.process_time() - began < 4
+
+
+def test_a_large_object_without_records_is_one_error() -> None:
+    """In an array, the elements behind it are read, and its line is not refused again."""
+    large = json.dumps({"x": "y" * LIMIT})
+    assert values(f'[{large},5,{{"n":1}}]\n{{"n":1}}\n') == ["error", "error", ONE, ONE]
