@@ -317,7 +317,7 @@ class _Document:
         """A record, or an array or object that contains records."""
         mark = self._next()
         if mark == b"[" and not nested:
-            yield from self._array(())
+            yield from self._array([])
         elif mark == b"{":
             yield from self._object_or_record(nested=nested)
         elif not self._is_sure:
@@ -382,8 +382,8 @@ class _Document:
             if not self._grow():
                 raise _Broken(_CUT)
 
-    def _array(self, inner: Batch) -> Iterator[Found]:
-        """Records, or objects around arrays of records if steps are left."""
+    def _array(self, inner: Sequence[Batch]) -> Iterator[Found]:
+        """Records, or objects around arrays of records: ``inner`` are the steps within these."""
         self._has_batch = True
         self._depth += 1
         self._expect(b"[")
@@ -395,7 +395,7 @@ class _Document:
             if not inner:
                 yield from self._value(nested=True)
             elif self._next() == b"{":
-                yield from self._members([inner])
+                yield from self._members(inner)
             else:
                 self._skip()
             mark = self._next()
@@ -422,8 +422,8 @@ class _Document:
             mark = self._next()
             if mark == b"{" and (objects := [one for one in inner if one]):
                 yield from self._members(objects)
-            elif mark == b"[" and inner:
-                yield from self._array(_behind_array(inner[0]))
+            elif mark == b"[" and (arrays := [one for one in inner if _is_array(one)]):
+                yield from self._array([one[1:] for one in arrays if one])
             else:
                 self._skip()
             mark = self._next()
@@ -492,9 +492,9 @@ class _Document:
                 raise _Broken(_CUT)
 
 
-def _behind_array(batch: Batch) -> Batch:
-    """The steps within an element of the array that a batch names first."""
-    return batch[1:] if batch and isinstance(batch[0], Every) else ()
+def _is_array(batch: Batch) -> bool:
+    """Whether the value behind the steps so far is to be an array."""
+    return not batch or isinstance(batch[0], Every)
 
 
 def _wraps(value: dict[str, Any], batches: Sequence[Batch]) -> bool:

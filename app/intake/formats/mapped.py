@@ -82,7 +82,7 @@ class _Compiled:
         self._name = compiled("name", _first_text, mapping.name)
         self._instant = compiled("time", _time, mapping.time)
         self._organizations = compiled("organizations", _table, mapping.organizations)
-        self._batches = compiled("batches", _each(_batch), mapping.batches)
+        self._batches = compiled("batches", _batches, mapping.batches)
         self._unwrap = compiled("unwrap", _each(getter), mapping.unwrap)
         self._unwind = mapping.unwind
         self._columns = frozenset(mapping.columns)
@@ -409,11 +409,28 @@ def _each(one: Callable[[str], T]) -> Callable[[list[str]], list[T]]:
     return lambda given: [one(text) for text in given]
 
 
+def _batches(paths: list[str]) -> list[Batch]:
+    batches = [_batch(path) for path in paths]
+    for one in batches:
+        if any(other[: len(one) + 1] == (*one, Every()) for other in batches):
+            raise ValueError("a batch is within the records of another batch; name one of them")
+    return batches
+
+
 def _batch(path: str) -> Batch:
     steps = parse_path(path)
     if not all(isinstance(step, Member | Every) for step in steps):
         raise ValueError(f"{path!r} has an element of an array; a batch is every element")
-    return steps[:-1] if isinstance(steps[-1], Every) else steps
+    if isinstance(steps[-1], Every):
+        steps = steps[:-1]
+    # An array around everything needs no batch, and no log has arrays directly in arrays.
+    befores = (None, *steps)
+    if not steps or any(
+        isinstance(step, Every) and not isinstance(before, Member)
+        for before, step in zip(befores, (*steps, Every()), strict=True)
+    ):
+        raise ValueError(f"{path!r} must have the name of a member before each []")
+    return steps
 
 
 def _pairs(members: list[str] | dict[str, list[str]]) -> dict[str, ReadPairs]:
