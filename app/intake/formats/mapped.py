@@ -40,6 +40,8 @@ from app.intake.records import DelimitedRecords, best_separator
 
 T = TypeVar("T")
 MAX_ID = 255
+# What databases write into CSV for a cell without a value.
+_NULLS = ("NULL", "\\N")
 
 Outcome = Members | Skipped | InvalidEvent
 Check = Callable[[dict[str, Any]], Outcome]
@@ -178,7 +180,8 @@ class _Compiled:
                     "", f"{UNREADABLE}it has {len(cells)} cells, but the header has {len(header)}"
                 )
             else:
-                outcome = check(dict(zip(header, cells, strict=True)))
+                values = ["" if cell in _NULLS else cell for cell in cells]
+                outcome = check(dict(zip(header, values, strict=True)))
             yield records.number, outcome, records.text()
 
     def _header(self, cells: list[str]) -> list[str] | None:

@@ -107,10 +107,12 @@ def test_the_id_of_an_old_version_is_the_token_or_event() -> None:
     assert reasons(outcomes) == {"no id": 1}
 
 
-def table(*records: dict[str, Any], long: bool = False) -> str:
+def table(
+    *records: dict[str, Any], long: bool = False, separator: str = ",", nothing: str = ""
+) -> str:
     """``EVENT_ENTITY`` as PostgreSQL's ``COPY … CSV HEADER`` writes it."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, delimiter=separator, lineterminator="\n")
     writer.writerow(
         [
             "id",
@@ -130,7 +132,7 @@ def table(*records: dict[str, Any], long: bool = False) -> str:
         details = json.dumps(one["details"])
         row = [one["id"], one["clientId"], "" if long else details, one.get("error"), "192.0.2.1"]
         row += [one["realmId"], "", one["time"], one["type"], "", details if long else ""]
-        writer.writerow(row)
+        writer.writerow([cell or nothing for cell in row])
     return file.getvalue()
 
 
@@ -140,10 +142,24 @@ def test_the_table_counts_as_rest_does() -> None:
     records = [rest(1), rest(2, "LOGIN"), rest(4, "CODE_TO_TOKEN_ERROR", error="x"), password]
     expected = events(read("keycloak", json.dumps(records)))
     assert [event.event_id for event in expected] == ["trrtcc:1", "t3"]
-    for text in (table(*records), table(*records, long=True), table(*records).replace(",", ";")):
-        assert events(read("keycloak", text.replace(";", ",") if '"' in text else text)) == expected
+    for text in (
+        table(*records),
+        table(*records, long=True),
+        table(*records, separator=";"),
+        table(*records, separator="\t"),
+    ):
+        assert events(read("keycloak", text)) == expected
     head, _, rest_of_it = table(*records).partition("\n")
     assert events(read("keycloak", f"{head.upper()}\n{rest_of_it}")) == expected
+
+
+@pytest.mark.parametrize("nothing", ["NULL", r"\N"])
+def test_a_null_of_the_table_is_no_value(nothing: str) -> None:
+    """Databases write a word for a cell without a value; it is no error of the event."""
+    failed = rest(2, "CLIENT_LOGIN_ERROR", error="x")
+    outcomes = read("keycloak", table(rest(1), failed, nothing=nothing))
+    assert [event.event_id for event in events(outcomes)] == ["trrtcc:1"]
+    assert reasons(outcomes) == {"failed": 1}
 
 
 def test_details_that_are_cut_are_refused() -> None:
