@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +258,66 @@ def test_rejects_never_replace_an_input(sqlite_flask: Runner, tmp_path: Path) ->
         )
         assert "name another file" in error
     assert log.read_bytes() == line()
+
+
+def test_rejects_never_replace_standard_input(sqlite_url: str, tmp_path: Path) -> None:
+    """``flask events import - --rejects log < log`` would empty the log before it is read."""
+    log = tmp_path / "log"
+    log.write_bytes(line())
+    with log.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "events", "import", "-", "--rejects", str(log)],
+            stdin=file,
+            env=child_environ(sqlite_url),
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, log.read_bytes()) == (1, line())
+    assert b"name another file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        (["--zone", "Europe/Nowhere"], None),
+        (["--organizations", "{tmp}/nowhere.toml"], None),
+        (["--mapping", "{tmp}/rejects"], None),
+        ([], "sqlite:////nowhere/at/all.db"),
+        ([], "sqlite:///{tmp}/empty.db"),
+    ],
+)
+def test_rejects_are_kept_if_nothing_is_read(
+    sqlite_url: str, tmp_path: Path, options: list[str], url: str | None
+) -> None:
+    """The file of an earlier import is replaced only once options and database are usable."""
+    rejects = tmp_path / "rejects"
+    rejects.write_bytes(line("mended"))
+    run = Runner(child_environ((url or sqlite_url).format(tmp=tmp_path)))
+    given = [option.format(tmp=tmp_path) for option in options]
+    done = run("events", "import", "-", "--rejects", str(rejects), *given, stdin=line())
+    assert_one_clear_error(done)
+    assert rejects.read_bytes() == line("mended")
+
+
+def test_rejects_of_a_file_that_all_can_read(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Only the owner can read the file, also if it was there before."""
+    rejects = tmp_path / "rejects"
+    rejects.touch(0o644)
+    sqlite_flask("events", "import", "-", "--rejects", str(rejects), stdin=line(agentId=""))
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    assert rejects.read_bytes() == line(agentId="")
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_rejects_on_a_full_disk_are_named(sqlite_flask: Runner, count: int) -> None:
+    """The import goes on and prints its summary; the error names the file of rejects, once."""
+    data = line("e1") + b"".join(line(str(one), agentId="") for one in range(count)) + line("e2")
+    mode = os.stat("/dev/full").st_mode
+    done = sqlite_flask("events", "import", "-", "--rejects", "/dev/full", "--json", stdin=data)
+    assert done.returncode == 1
+    assert (totals(done)["accepted"], totals(done)["refused"]) == (2, count)
+    assert done.stderr.count("/dev/full: lacks refused records: No space left on device") == 1
+    assert os.stat("/dev/full").st_mode == mode
 
 
 def test_a_record_above_the_limit_is_not_in_the_rejects(
