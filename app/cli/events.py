@@ -216,6 +216,11 @@ class _Reading:
 
     def _on_format(self, file_format: Format) -> None:
         if file_format.name in NATIVE:
+            if self._job.organizations is not None:
+                warn(
+                    f"{self._source}: has events of this service, which name your organizations;"
+                    " --organizations does not apply to them"
+                )
             return
         self._provider = file_format.name
         self.providers.add(file_format.name)

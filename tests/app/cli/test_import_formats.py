@@ -141,6 +141,15 @@ def test_a_table_decides_organizations(sqlite_flask: Runner, tmp_path: Path, pac
     assert (totals(stored)["accepted"], totals(stored)["duplicates"]) == (2, 1)
 
 
+def test_a_table_does_not_apply_to_own_events(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Events of this service name your organizations already; a line says so."""
+    table = written(tmp_path, "table.toml", 'default = "other"\norg-a = "org-1"\n')
+    done = sqlite_flask("events", "import", "-", "--organizations", table, "--dry-run", "--json",
+                        stdin=line())  # fmt: skip
+    assert totals(done)["organizations"] == {"org-a": 1}
+    assert done.stderr.count("--organizations does not apply") == 1
+
+
 def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
     """A trial needs no database: records by outcome, days, organizations, agents, refusals."""
     run = Runner(child_environ("sqlite:////nowhere/at/all.db"))
