@@ -216,7 +216,7 @@ def doubt(source: str, provider: str, of_file: Imported, unreadable: int) -> str
 def summary(totals: Imported, *, is_trial: bool) -> str:
     """The totals in one line."""
     kept = (
-        f"{totals.accepted} would be imported"
+        f"{totals.accepted} would be imported, less duplicates"
         if is_trial
         else f"{totals.accepted} stored, {totals.duplicates} duplicates"
     )

@@ -164,7 +164,7 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
     done = run("events", "import", path, "--dry-run")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "5 records: 3 would be imported, 1 refused, 1 skipped (1 no issuance)",
+        "5 records: 3 would be imported, less duplicates, 1 refused, 1 skipped (1 no issuance)",
         "days (UTC):",
         "  2024-02-29: 1",
         "  2024-03-01: 2",
@@ -193,6 +193,17 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
         ],
         "refusals": [{"file": path, "line": 5, "reason": reason}],
     }
+
+
+def test_a_trial_of_a_damaged_file_stores_nothing(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Its message does not say that events are stored."""
+    log = tmp_path / "log.gz"
+    log.write_bytes(gzip.compress(line("e1") + line("e2"))[:-9])
+    done = sqlite_flask("events", "import", str(log), "--dry-run")
+    assert done.returncode == 1
+    assert "would be imported" in done.stderr
+    assert "stored" not in done.stderr
+    assert "are stored" in sqlite_flask("events", "import", str(log)).stderr
 
 
 BAD_LINES = {
