@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -426,12 +426,7 @@ def _batch(path: str) -> Batch:
         raise ValueError(f"{path!r} has an element of an array; a batch is every element")
     if isinstance(steps[-1], Every):
         steps = steps[:-1]
-    # An array around everything needs no batch, and no log has arrays directly in arrays.
-    befores = (None, *steps)
-    if not steps or any(
-        isinstance(step, Every) and not isinstance(before, Member)
-        for before, step in zip(befores, (*steps, Every()), strict=True)
-    ):
+    if any(one == other == Every() for one, other in pairwise((*steps, Every()))):
         raise ValueError(f"{path!r} must have the name of a member before each []")
     return steps
 

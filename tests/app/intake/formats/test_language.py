@@ -69,7 +69,7 @@ WRONG = {
     "endless regex": ("text = '(?P<a>(?:x+)+)'", 8, "text: repeats a group"),
     "bad batch": ('batches = ["a[0].b"]', 8, "batches: "),
     "batch of arrays in arrays": ('batches = ["a[][].b"]', 8, "batches: .* before each"),
-    "batch without a name": ('batches = ["[]"]', 8, "batches: .* before each"),
+    "batch that ends in arrays": ('batches = ["a[][]"]', 8, "batches: .* before each"),
     "batch in a batch": ('batches = ["a[].b", "a"]', 8, "batches: a batch is within"),
     "bad organizations": ('[my-idp.organizations]\nc1 = ""', 8, "organizations: c1 must be"),
     "no organization": ("organizations = { c1 = 5 }", 8, "organizations: expected"),
