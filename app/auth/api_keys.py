@@ -216,6 +216,11 @@ def _check_scopes(tenant_id: str | None, scopes: Collection[str]) -> None:
                 f"the scope {scope} needs an organization; a key of every organization has scopes"
                 f" that end in {ANY}, as {EVENTS_WRITE_ANY}"
             )
+        if tenant_id is not None and scope.endswith(ANY):
+            raise ValidationError(
+                f"the scope {scope} is for every organization, and the key is of one; leave out"
+                " the organization (with the command, use --any), or use another scope"
+            )
 
 
 def _random(characters: int) -> str:

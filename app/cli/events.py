@@ -12,17 +12,20 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import click
+import sqlalchemy as sa
 
 from app.cli import import_report
 from app.cli.base import Group, check_organization, json_option, open_database, progress, show, warn
+from app.cli.import_report import STDIN
 from app.config.settings import Settings
 from app.dates import parse_zone, utc_now
 from app.errors import ValidationError
 from app.intake import importer
 from app.intake.formats import FORMATS, NATIVE, Format, load_mapping
 from app.intake.organizations import load_organizations
+from app.storage.database import Database
+from app.storage.tables import issuance_events
 
-STDIN = "-"
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
@@ -105,16 +108,19 @@ def _import(  # noqa: PLR0913 - the options of the command
     rejects: str | None,
     as_json: bool,
 ) -> None:
-    file_format = _format(name, mapping)
+    # All options are checked, and the database is, before the file of rejects is emptied.
+    file_format, local = _format(name, mapping), _zone(zone)
     settings = Settings.from_environ()
+    organizations = load_organizations(table) if table else None
+    database = None if dry_run else _usable_database(settings)
     progressed, trial = _Progress(files), import_report.Trial()
+    inputs = (*files, *(str(one) for one in (mapping, table) if one is not None))
     with ExitStack() as stack:
-        organizations = load_organizations(table) if table else None
-        written = stack.enter_context(import_report.Rejects(rejects, files)) if rejects else None
+        written = stack.enter_context(import_report.Rejects(rejects, inputs)) if rejects else None
         refusals = import_report.Refusals(written)
         on_progress = stack.enter_context(progress())
         job = importer.Importer(
-            database=None if dry_run else open_database(settings),
+            database=database,
             file_format=file_format,
             tenant_id=organization,
             max_bytes=settings.max_event_bytes,
@@ -123,7 +129,7 @@ def _import(  # noqa: PLR0913 - the options of the command
             on_chunk=lambda: on_progress("importing", *progressed.done(job.totals.received)),
             on_trial=trial.add,
             max_document_bytes=settings.max_document_bytes,
-            zone=_zone(zone),
+            zone=local,
             organizations=organizations,
         )
         reading = _Reading(job, progressed, refusals)
@@ -157,6 +163,14 @@ def _zone(name: str | None) -> ZoneInfo | None:
         return parse_zone(name)
     except ValueError as error:
         raise click.UsageError(f"--zone {error}") from None
+
+
+def _usable_database(settings: Settings) -> Database:
+    """The database. An error is raised if it is unavailable or has no table of events."""
+    database = open_database(settings)
+    with database.reading() as connection:
+        connection.execute(sa.select(issuance_events.c.event_id).limit(0))
+    return database
 
 
 class _Reading:
@@ -202,6 +216,11 @@ class _Reading:
 
     def _on_format(self, file_format: Format) -> None:
         if file_format.name in NATIVE:
+            if self._job.organizations is not None:
+                warn(
+                    f"{self._source}: has events of this service, which name your organizations;"
+                    " --organizations does not apply to them"
+                )
             return
         self._provider = file_format.name
         self.providers.add(file_format.name)

@@ -1,6 +1,7 @@
 """What an import prints: refused records, warnings about files, and the summary of a trial."""
 
 import os
+import stat
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from app.intake.formats.base import OTHER_FORMAT
 from app.intake.formats.documents import UNREADABLE
 from app.intake.importer import Imported, Refused
 
+STDIN = "-"
 SHOWN_REFUSALS = 100
 SHOWN_AGENTS = 20
 
@@ -19,20 +21,27 @@ SHOWN_AGENTS = 20
 class Rejects:
     """The file of refused records, which can be imported again once they are mended.
 
-    It may hold people's data, so only its owner can read it.
+    It may hold people's data, so only its owner can read it. If it cannot be written, a line says
+    so once, and the import goes on.
     """
 
     def __init__(self, path: str, inputs: tuple[str, ...]) -> None:
-        if any(os.path.exists(one) and _same(one, path) for one in inputs):
-            raise ValidationError(f"{path}: is imported itself; name another file for --rejects")
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.fdopen(descriptor, "wb")
+            try:
+                _empty(descriptor, path, inputs)
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
-            raise ValidationError(f"{path}: {error.strerror}") from None
-        self._file = os.fdopen(descriptor, "wb")
+            raise ValidationError(
+                f"{path}: {error.strerror}; name another file for --rejects"
+            ) from None
         self._path = path
         self._header = b""
         self._left_out = 0
+        self._is_broken = False
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +49,10 @@ class Rejects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as problem:
+            self._fail(problem)
         if self._left_out:
             warn(
                 f"{self._path}: lacks {self._left_out} refused records, which are too large or of"
@@ -58,11 +70,41 @@ class Rejects:
         self._write(refused.text if refused.header else _on_one_line(refused.text))
 
     def _write(self, text: bytes) -> None:
-        self._file.write(text.rstrip(b"\r\n") + b"\n")
+        if self._is_broken:
+            return
+        try:
+            self._file.write(text.rstrip(b"\r\n") + b"\n")
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self._is_broken:
+            self._is_broken = True
+            warn(
+                f"{self._path}: lacks refused records: {error.strerror}; import the files again"
+                " with another --rejects"
+            )
 
 
-def _same(one: str, other: str) -> bool:
-    return os.path.exists(other) and os.path.samefile(one, other)
+def _empty(descriptor: int, path: str, inputs: tuple[str, ...]) -> None:
+    """Empty a file of rejects for its owner, unless it is one of the inputs.
+
+    The files are compared once the file is open, so that no other name or link can deceive.
+    """
+    status = os.fstat(descriptor)
+    if any(one is not None and os.path.samestat(status, one) for one in map(_status, inputs)):
+        raise ValidationError(f"{path}: is read itself; name another file for --rejects")
+    if stat.S_ISREG(status.st_mode):  # a device as /dev/null belongs to others, too
+        os.fchmod(descriptor, 0o600)
+        os.ftruncate(descriptor, 0)
+
+
+def _status(source: str) -> os.stat_result | None:
+    """The status of an input; ``None`` if it is closed or was removed."""
+    try:
+        return os.fstat(0) if source == STDIN else os.stat(source)
+    except OSError:
+        return None
 
 
 def _on_one_line(text: bytes) -> bytes:
@@ -174,7 +216,7 @@ def doubt(source: str, provider: str, of_file: Imported, unreadable: int) -> str
 def summary(totals: Imported, *, is_trial: bool) -> str:
     """The totals in one line."""
     kept = (
-        f"{totals.accepted} would be imported"
+        f"{totals.accepted} would be imported, less duplicates"
         if is_trial
         else f"{totals.accepted} stored, {totals.duplicates} duplicates"
     )

@@ -17,6 +17,7 @@ from app.cli.base import EX_TEMPFAIL, check_organization, show
 from app.cli.base import open_database as open_command_database
 from app.config.settings import Settings
 from app.dates import utc_now
+from app.intake.formats import NATIVE
 from app.intake.organizations import Organizations, load_organizations
 from app.intake.sources.building import build
 from app.intake.sources.entries import (
@@ -56,6 +57,11 @@ def follow(
         )
         for path in dict.fromkeys(files)
     ]
+    if organizations is not None and any(one.file_format.name in NATIVE for one in prepared):
+        raise click.UsageError(
+            "--organizations does not apply to events of this service, which name your"
+            " organizations already; leave it out, or choose another --format"
+        )
     _run(settings, prepared)
 
 

@@ -100,7 +100,14 @@ class Batch:
 
 
 class InvalidEvent(ValueError):  # noqa: N818 - the name says what it is; callers never see it
-    """An event is refused, because of one member or (empty ``field``) as a whole."""
+    """An event is refused, because of one member or (empty ``field``) as a whole.
+
+    Attributes:
+        unread: what could not be read because of it: the rest of the ``line``, the rest of the
+            ``file``, or nothing (empty).
+    """
+
+    unread = ""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)

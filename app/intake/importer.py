@@ -152,8 +152,9 @@ class Importer:
                 if len(chunk) >= enough:
                     self._store(chunk)
         except (EOFError, OSError, UnicodeError, zlib.error) as error:
+            kept = "would be imported" if self.database is None else "are stored"
             raise ValidationError(
-                f"{source}: {error}; the events before that point are stored"
+                f"{source}: {error}; the events before that point {kept}"
             ) from None
         finally:
             self._store(chunk)

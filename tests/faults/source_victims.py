@@ -1,7 +1,7 @@
 """``python -m tests.faults.source_victims``: readers of a source that are killed at random.
 
-Children are forked from this process, as in ``tests.faults.victims``. Each writes a line here when
-it was killed; the end of standard input ends the last one.
+Children are forked from this process, as in ``tests.faults.victims``. A line is written when one
+was killed; the end of standard input ends the last ones.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from app.intake.sources.entries import Follow, Prepared, Pull, prepare
 from app.intake.sources.pages import PullError
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
+from tests.faults.processes import PATIENCE_SECONDS
 from tests.support.settings import make_settings
 
 
@@ -38,8 +40,11 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=1)
     options = parser.parse_args()
     dice = random.Random(options.seed)
+    heard, options.said = os.pipe()
+    os.set_blocking(heard, False)
+    os.set_blocking(options.said, False)
     pids = [fork(options) for _ in range(options.children)]
-    while not select.select([sys.stdin], [], [], lifetime(dice, options.pause))[0]:
+    while not has_ended(dice, options.pause, heard):
         place = dice.randrange(len(pids))
         kill(pids[place])
         print("killed", flush=True)
@@ -48,12 +53,17 @@ def main() -> None:
         kill(pid)
 
 
-def lifetime(dice: random.Random, pause: float) -> float:
-    """Seconds until the next kill.
+def has_ended(dice: random.Random, pause: float, heard: int) -> bool:
+    """Let the readers live for a while. Returns whether standard input has ended meanwhile.
 
-    Every fifth reader lives long: on a slow machine the others may end before they store anything.
+    Every fifth time a reader lives until it has read all that there is: on a slow machine the
+    others may end before they store anything.
     """
-    return dice.uniform(0, 2 * pause) * (20 if dice.random() < 0.2 else 1)
+    if dice.random() < 0.2:
+        with suppress(BlockingIOError):
+            os.read(heard, select.PIPE_BUF * 16)
+        select.select([sys.stdin, heard], [], [], PATIENCE_SECONDS)
+    return bool(select.select([sys.stdin], [], [], dice.uniform(0, 2 * pause))[0])
 
 
 def kill(pid: int) -> None:
@@ -88,6 +98,8 @@ def work(options: argparse.Namespace, parent: int) -> None:
     while os.getppid() == parent:
         try:
             more = source.turn()
+            if not more:
+                say(options.said)
         except PullError:
             more = False
         except Exception as error:
@@ -96,6 +108,12 @@ def work(options: argparse.Namespace, parent: int) -> None:
             more = False
         if not more:
             stop.wait(0.01)
+
+
+def say(said: int) -> None:
+    """Say that everything is read."""
+    with suppress(BlockingIOError):
+        os.write(said, b".")
 
 
 def prepared(options: argparse.Namespace, settings) -> Prepared:

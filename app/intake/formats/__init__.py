@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+from app.errors import ValidationError
 from app.intake.events import Batch, InvalidEvent, make_event
 from app.intake.formats.base import NATIVE_NAMES, Format, Header, Options, Record, Skipped
 from app.intake.formats.csv_rows import read_csv
@@ -71,9 +72,11 @@ def read_batch(
 
     Raises:
         ForbiddenError: an event names an organization other than ``options.tenant_id``.
+        ValidationError: the batch cannot be read to its end. A broken line of several is only an
+            invalid record, because other lines are read alone.
     """
-    batch = Batch()
-    for _, outcome, _ in file_format(lines, options):
+    batch, counted, unread = Batch(), _Counted(lines), set()
+    for _, outcome, _ in file_format(counted, options):
         if isinstance(outcome, Header):
             continue
         if isinstance(outcome, Skipped):
@@ -85,4 +88,26 @@ def read_batch(
             batch.events.append(make_event(outcome, options.tenant_id, now))
         except InvalidEvent as problem:
             batch.reject(batch.received, problem)
+            unread.add(problem.unread)
+    if "file" in unread or ("line" in unread and counted.number == 1):
+        raise ValidationError(
+            "the batch cannot be read to its end, so none of it was stored; correct those in"
+            " details.errors",
+            {"errors": batch.errors},
+        )
     return batch
+
+
+class _Counted(Iterator[bytes]):
+    """Lines, and how many of them have begun. Blank ones do not count."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.number = 0
+        self._lines = lines
+        self._is_new = True
+
+    def __next__(self) -> bytes:
+        line = next(self._lines)
+        self.number += self._is_new and not line.isspace()
+        self._is_new = line.endswith(b"\n")  # a long line comes in parts
+        return line

@@ -26,10 +26,12 @@ def read_csv(lines: Iterator[bytes], options: Options) -> Iterator[Record]:
     records.spaced = any(name != name.strip(" ") for name in first.split(records.separator))
     header = next(iter(records), [])
     if isinstance(header, InvalidEvent):
-        yield records.number, header, records.text()
-        return
-    columns = _columns(header)
-    if problem := _problem(columns, options.tenant_id):
+        problem: InvalidEvent | None = header
+    else:
+        columns = _columns(header)
+        problem = _problem(columns, options.tenant_id)
+    if problem is not None:
+        problem.unread = "file"
         yield max(records.number, 1), problem, records.text()
         return
     yield records.number, Header(), records.text()

@@ -36,6 +36,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+')  # no text has a line break
 _JSON_OR_SPACE = (b"{", b"[", b" ", b"\t", b"\r", b"\n", BOM[:1])
 _MARK = re.compile(rb'["\[\]{},]')
+# An object with a member, perhaps in arrays. No line of a text log begins so.
+_JSON_START = re.compile(rb'\s*+(?:\[\s*+)*+\{\s*+"')
 
 
 def read_texts(
@@ -72,6 +74,15 @@ def _chained(again: deque[bytes], lines: Iterator[bytes]) -> Iterator[bytes]:
         yield again.popleft()
     for line in lines:  # noqa: UP028 - "yield from" would close the lines with this generator
         yield line
+
+
+class NotJson(InvalidEvent):
+    """The error for a line that is no JSON, so it may be a line of a text log."""
+
+
+def looks_like_json(text: bytes) -> bool:
+    """Whether a text is meant to be a JSON object or an array of these, valid or not."""
+    return _JSON_START.match(text) is not None
 
 
 def too_long(limit: int) -> InvalidEvent:
@@ -188,7 +199,9 @@ class _Document:
             if not self._is_sure:
                 yield self._refused_line(str(broken))
                 return
-            yield self.line, b"", InvalidEvent("", f"{UNREADABLE}{broken}")
+            problem = InvalidEvent("", f"{UNREADABLE}{broken}")
+            problem.unread = "line" if self.line == self._began else "file"
+            yield self.line, b"", problem
             self._give_up()
 
     def rest(self) -> list[bytes]:
@@ -209,6 +222,8 @@ class _Document:
             value = decode_record(text)
             if isinstance(value, dict) and _wraps(value, self._batches):
                 value = InvalidEvent("", f"{UNREADABLE}{problem}")
+            elif isinstance(value, InvalidEvent) and not looks_like_json(text):
+                value = NotJson("", value.message)
             return self._began, text, value
         self._skip_to_line_end()
         return self._began, b"", too_long(self._limit)
@@ -237,6 +252,10 @@ class _Document:
 
     def _grow(self) -> bool:
         """Read more lines; return whether there were any."""
+        # Beyond the limit of a record, the text is a document. To keep all of it would take a time
+        # that is quadratic in its size.
+        if self._at > self._limit:
+            self._is_sure = True
         wanted = max(len(self._data) - self._at, self._step if self._is_sure else 1)
         self._step = min(2 * self._step, WINDOW_BYTES)
         parts, size = [], 0
@@ -298,7 +317,7 @@ class _Document:
         """A record, or an array or object that contains records."""
         mark = self._next()
         if mark == b"[" and not nested:
-            yield from self._array(())
+            yield from self._array([])
         elif mark == b"{":
             yield from self._object_or_record(nested=nested)
         elif not self._is_sure:
@@ -323,6 +342,7 @@ class _Document:
             self._has_batch, number = False, self.line
             yield from self._members(self._batches)
             if not self._has_batch:
+                self._is_sure = self._is_sure or nested  # the error must not be found twice
                 yield number, b"", too_long(self._limit)
             self._has_batch = True  # of the array around this object
         elif nested or (end is not None and not self._is_on_one_line()):
@@ -362,8 +382,8 @@ class _Document:
             if not self._grow():
                 raise _Broken(_CUT)
 
-    def _array(self, inner: Batch) -> Iterator[Found]:
-        """Records, or objects around arrays of records if steps are left."""
+    def _array(self, inner: Sequence[Batch]) -> Iterator[Found]:
+        """Records, or objects around arrays of records: ``inner`` are the steps within these."""
         self._has_batch = True
         self._depth += 1
         self._expect(b"[")
@@ -375,7 +395,7 @@ class _Document:
             if not inner:
                 yield from self._value(nested=True)
             elif self._next() == b"{":
-                yield from self._members([inner])
+                yield from self._members(inner)
             else:
                 self._skip()
             mark = self._next()
@@ -402,8 +422,8 @@ class _Document:
             mark = self._next()
             if mark == b"{" and (objects := [one for one in inner if one]):
                 yield from self._members(objects)
-            elif mark == b"[" and inner:
-                yield from self._array(_behind_array(inner[0]))
+            elif mark == b"[" and (arrays := [one for one in inner if _is_array(one)]):
+                yield from self._array([one[1:] for one in arrays if one])
             else:
                 self._skip()
             mark = self._next()
@@ -472,9 +492,9 @@ class _Document:
                 raise _Broken(_CUT)
 
 
-def _behind_array(batch: Batch) -> Batch:
-    """The steps within an element of the array that a batch names first."""
-    return batch[1:] if batch and isinstance(batch[0], Every) else ()
+def _is_array(batch: Batch) -> bool:
+    """Whether the value behind the steps so far is to be an array."""
+    return not batch or isinstance(batch[0], Every)
 
 
 def _wraps(value: dict[str, Any], batches: Sequence[Batch]) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -23,7 +23,15 @@ from app.intake.formats.base import (
     Skipped,
 )
 from app.intake.formats.conditions import Condition, Holds, compile_condition, has_value
-from app.intake.formats.documents import UNREADABLE, Batch, decode_record, read_texts, text_of
+from app.intake.formats.documents import (
+    UNREADABLE,
+    Batch,
+    NotJson,
+    decode_record,
+    looks_like_json,
+    read_texts,
+    text_of,
+)
 from app.intake.formats.paths import Every, Member, getter, parse_path
 from app.intake.formats.text import ReadPairs, compile_pairs, compile_texts, without_log_header
 from app.intake.formats.times import ToInstant, instant_of_number, instant_of_text
@@ -32,6 +40,8 @@ from app.intake.records import DelimitedRecords, best_separator
 
 T = TypeVar("T")
 MAX_ID = 255
+# What databases write into CSV for a cell without a value.
+_NULLS = ("NULL", "\\N")
 
 Outcome = Members | Skipped | InvalidEvent
 Check = Callable[[dict[str, Any]], Outcome]
@@ -74,7 +84,7 @@ class _Compiled:
         self._name = compiled("name", _first_text, mapping.name)
         self._instant = compiled("time", _time, mapping.time)
         self._organizations = compiled("organizations", _table, mapping.organizations)
-        self._batches = compiled("batches", _each(_batch), mapping.batches)
+        self._batches = compiled("batches", _batches, mapping.batches)
         self._unwrap = compiled("unwrap", _each(getter), mapping.unwrap)
         self._unwind = mapping.unwind
         self._columns = frozenset(mapping.columns)
@@ -102,7 +112,7 @@ class _Compiled:
                 yield from self._rows(lines, separator, options, check)
                 return
         for number, text, value in read_texts(lines, options, self._batches):
-            if value is None or (self._text and text and isinstance(value, InvalidEvent)):
+            if value is None or (self._text and isinstance(value, NotJson)):
                 value = self._record_of_text(text or b"")  # noqa: PLW2901
             if isinstance(value, InvalidEvent):
                 yield number, value, text or b""
@@ -114,21 +124,23 @@ class _Compiled:
                 yield from self._unwound(number, text, value, check)
 
     def _record_of_text(self, line: bytes) -> dict[str, Any] | InvalidEvent:
-        """The record of a line that does not begin with JSON, or is not valid JSON."""
+        """The record of a line that does not begin with JSON.
+
+        JSON that is cut or malformed is an error, and not text: the event in it would be lost.
+        """
         line = without_log_header(line).strip(b"\r\n")
-        if line[:1] == b"{":
-            record = decode_record(line)
-            if isinstance(record, dict) or self._text is None:
-                return record
+        if looks_like_json(line):
+            return decode_record(line)
         if self._text is None:
             return InvalidEvent("", f"{UNREADABLE}it is not a JSON object")
         # Invalid UTF-8 becomes a lone surrogate, which no id can have.
         found = self._text(line.decode(errors="surrogateescape"))
         if found is None:
             return InvalidEvent("", f"{UNREADABLE}no text of the mapping matches it")
-        if self._embedded and (found.get(self._embedded) or "").startswith("{"):
-            inner = decode_record(found[self._embedded].encode(errors="surrogateescape"))
-            return inner if isinstance(inner, dict) else found
+        if self._embedded is not None:
+            inner = (found.get(self._embedded) or "").encode(errors="surrogateescape")
+            if looks_like_json(inner):
+                return decode_record(inner)
         return found
 
     def _unwound(
@@ -168,7 +180,8 @@ class _Compiled:
                     "", f"{UNREADABLE}it has {len(cells)} cells, but the header has {len(header)}"
                 )
             else:
-                outcome = check(dict(zip(header, cells, strict=True)))
+                values = ["" if cell in _NULLS else cell for cell in cells]
+                outcome = check(dict(zip(header, values, strict=True)))
             yield records.number, outcome, records.text()
 
     def _header(self, cells: list[str]) -> list[str] | None:
@@ -399,11 +412,23 @@ def _each(one: Callable[[str], T]) -> Callable[[list[str]], list[T]]:
     return lambda given: [one(text) for text in given]
 
 
+def _batches(paths: list[str]) -> list[Batch]:
+    batches = [_batch(path) for path in paths]
+    for one in batches:
+        if any(other[: len(one) + 1] == (*one, Every()) for other in batches):
+            raise ValueError("a batch is within the records of another batch; name one of them")
+    return batches
+
+
 def _batch(path: str) -> Batch:
     steps = parse_path(path)
     if not all(isinstance(step, Member | Every) for step in steps):
         raise ValueError(f"{path!r} has an element of an array; a batch is every element")
-    return steps[:-1] if isinstance(steps[-1], Every) else steps
+    if isinstance(steps[-1], Every):
+        steps = steps[:-1]
+    if any(one == other == Every() for one, other in pairwise((*steps, Every()))):
+        raise ValueError(f"{path!r} must have the name of a member before each []")
+    return steps
 
 
 def _pairs(members: list[str] | dict[str, list[str]]) -> dict[str, ReadPairs]:

@@ -74,21 +74,21 @@ def compile_text(pattern: str) -> re.Pattern[str]:
         raise ValueError("has no group; write (?P<name>…) for each part that is read")
     if _repeats_a_repetition(pattern):
         raise ValueError(
-            "repeats a group that has a repetition itself, which can take for ever; make the inner"
-            " one possessive, as in (?:[a-z]++,)*"
+            "repeats a group that has a repetition or an optional part itself, which can take for"
+            " ever; make the inner one possessive, as in (?:[a-z]++,?+)*"
         )
     return compiled
 
 
 _TOKEN = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<open>\((?:\?(?:P?[<=!][^)>]*>?|[:>=!]|<[=!]|[a-z-]+[:)]))?)"
-    r"|(?P<close>\))|(?P<repeat>(?:[*+]|\{\d*,\d*\})[?+]?)|.",
+    r"|(?P<close>\))|(?P<repeat>(?:[*+]|\{\d*,\d*\})[?+]?)|(?P<option>\?[?+]?)|.",
     re.DOTALL,
 )
 
 
 def _repeats_a_repetition(pattern: str) -> bool:
-    """Whether a group that has an unbounded repetition is itself repeated without a bound.
+    """Whether a group whose text may have several lengths is itself repeated without a bound.
 
     Such an expression can try every way to divide a text among the two.
     """
@@ -103,6 +103,8 @@ def _repeats_a_repetition(pattern: str) -> bool:
         elif token["repeat"] and not token[0].endswith("+" if len(token[0]) > 1 else "\0"):
             if closed:
                 return True
+            groups[-1] = True
+        elif token["option"] and token[0] != "?+":
             groups[-1] = True
         closed = False
     return False

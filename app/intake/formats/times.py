@@ -2,26 +2,23 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from app.dates import EPOCH
+from app.dates import EPOCH, USUAL, parse_instant
 
 # The divisor that makes seconds of a unit, as a power of ten.
 UNITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 ToInstant = Callable[[Any, ZoneInfo | None], datetime]
 
-_USUAL = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|\+00:00)"
-)
-_LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?")
+_LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?")
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]+))?"
-    r"(?: ?(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2})))?"
+    r" ?(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2}))"
 )
 _NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,2})?")
 _DAY = timedelta(days=1)
@@ -40,7 +37,7 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     """
     if type(value) is not str:
         raise ValueError("it is not text; a number needs a unit in the mapping")
-    if value[-1:] in ("Z", "0") and _USUAL.fullmatch(value):
+    if value[-1:] in ("Z", "0") and USUAL.fullmatch(value):
         return datetime.fromisoformat(value)
     if _LOCAL.fullmatch(value):
         return _in_zone(datetime.fromisoformat(value), value[:16], zone)
@@ -48,16 +45,8 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     if match is None:
         raise ValueError("it is not a date and time, as 2026-04-01T09:00:00Z")
     day, time, fraction, utc, sign, hours, minutes = match.groups()
-    local = datetime.fromisoformat(f"{day} {time}.{(fraction or '')[:6]:0<6}")
-    if utc or sign is None:
-        return local.replace(tzinfo=UTC) if utc else _in_zone(local, f"{day} {time[:5]}", zone)
-    if hours > "23" or minutes > "59":
-        raise ValueError("its offset is above 23:59")
-    offset = timedelta(hours=int(hours), minutes=int(minutes))
-    try:
-        return local.replace(tzinfo=timezone(-offset if sign == "-" else offset)).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("it is outside the years 1 to 9999") from None
+    offset = "Z" if utc else f"{sign}{hours}:{minutes}"
+    return parse_instant(f"{day}T{time}.{fraction or 0}{offset}")
 
 
 def _in_zone(local: datetime, minute: str, zone: ZoneInfo | None) -> datetime:

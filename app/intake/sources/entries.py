@@ -129,11 +129,20 @@ def prepare(
         organizations=organizations,
     )
     if isinstance(entry, Follow):
+        if entry.rejects is not None and _is_same(entry.path, entry.rejects):
+            raise EntryError("rejects", "is the followed file itself; name another file")
         file_format = _format(entry, None)
         if file_format.name == "csv":
             raise EntryError("format", "csv cannot be followed; load it with flask events import")
         return Prepared(entry, file_format, options, _seconds(entry, "every", POLL_SECONDS))
     return _prepared_pull(entry, settings, options)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there yet
+        return path.absolute() == other.absolute()
 
 
 def _prepared_pull(entry: Pull, settings: Settings, options: Options) -> Prepared:

@@ -6,6 +6,7 @@ a file if the operator names one.
 
 import logging
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -120,6 +121,8 @@ class RecordReader:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             with open(os.open(self.rejects, flags, 0o600), "wb") as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    os.fchmod(file.fileno(), 0o600)
                 file.write(lines)
         except OSError as error:
             message = "refused records could not be kept"

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +141,15 @@ def test_a_table_decides_organizations(sqlite_flask: Runner, tmp_path: Path, pac
     assert (totals(stored)["accepted"], totals(stored)["duplicates"]) == (2, 1)
 
 
+def test_a_table_does_not_apply_to_own_events(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Events of this service name your organizations already; a line says so."""
+    table = written(tmp_path, "table.toml", 'default = "other"\norg-a = "org-1"\n')
+    done = sqlite_flask("events", "import", "-", "--organizations", table, "--dry-run", "--json",
+                        stdin=line())  # fmt: skip
+    assert totals(done)["organizations"] == {"org-a": 1}
+    assert done.stderr.count("--organizations does not apply") == 1
+
+
 def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
     """A trial needs no database: records by outcome, days, organizations, agents, refusals."""
     run = Runner(child_environ("sqlite:////nowhere/at/all.db"))
@@ -152,7 +164,7 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
     done = run("events", "import", path, "--dry-run")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "5 records: 3 would be imported, 1 refused, 1 skipped (1 no issuance)",
+        "5 records: 3 would be imported, less duplicates, 1 refused, 1 skipped (1 no issuance)",
         "days (UTC):",
         "  2024-02-29: 1",
         "  2024-03-01: 2",
@@ -181,6 +193,17 @@ def test_a_trial_prints_what_would_be_imported(tmp_path: Path) -> None:
         ],
         "refusals": [{"file": path, "line": 5, "reason": reason}],
     }
+
+
+def test_a_trial_of_a_damaged_file_stores_nothing(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Its message does not say that events are stored."""
+    log = tmp_path / "log.gz"
+    log.write_bytes(gzip.compress(line("e1") + line("e2"))[:-9])
+    done = sqlite_flask("events", "import", str(log), "--dry-run")
+    assert done.returncode == 1
+    assert "would be imported" in done.stderr
+    assert "stored" not in done.stderr
+    assert "are stored" in sqlite_flask("events", "import", str(log)).stderr
 
 
 BAD_LINES = {
@@ -255,6 +278,66 @@ def test_rejects_never_replace_an_input(sqlite_flask: Runner, tmp_path: Path) ->
         )
         assert "name another file" in error
     assert log.read_bytes() == line()
+
+
+def test_rejects_never_replace_standard_input(sqlite_url: str, tmp_path: Path) -> None:
+    """``flask events import - --rejects log < log`` would empty the log before it is read."""
+    log = tmp_path / "log"
+    log.write_bytes(line())
+    with log.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "events", "import", "-", "--rejects", str(log)],
+            stdin=file,
+            env=child_environ(sqlite_url),
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, log.read_bytes()) == (1, line())
+    assert b"name another file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        (["--zone", "Europe/Nowhere"], None),
+        (["--organizations", "{tmp}/nowhere.toml"], None),
+        (["--mapping", "{tmp}/rejects"], None),
+        ([], "sqlite:////nowhere/at/all.db"),
+        ([], "sqlite:///{tmp}/empty.db"),
+    ],
+)
+def test_rejects_are_kept_if_nothing_is_read(
+    sqlite_url: str, tmp_path: Path, options: list[str], url: str | None
+) -> None:
+    """The file of an earlier import is replaced only once options and database are usable."""
+    rejects = tmp_path / "rejects"
+    rejects.write_bytes(line("mended"))
+    run = Runner(child_environ((url or sqlite_url).format(tmp=tmp_path)))
+    given = [option.format(tmp=tmp_path) for option in options]
+    done = run("events", "import", "-", "--rejects", str(rejects), *given, stdin=line())
+    assert_one_clear_error(done)
+    assert rejects.read_bytes() == line("mended")
+
+
+def test_rejects_of_a_file_that_all_can_read(sqlite_flask: Runner, tmp_path: Path) -> None:
+    """Only the owner can read the file, also if it was there before."""
+    rejects = tmp_path / "rejects"
+    rejects.touch(0o644)
+    sqlite_flask("events", "import", "-", "--rejects", str(rejects), stdin=line(agentId=""))
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    assert rejects.read_bytes() == line(agentId="")
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_rejects_on_a_full_disk_are_named(sqlite_flask: Runner, count: int) -> None:
+    """The import goes on and prints its summary; the error names the file of rejects, once."""
+    data = line("e1") + b"".join(line(str(one), agentId="") for one in range(count)) + line("e2")
+    mode = os.stat("/dev/full").st_mode
+    done = sqlite_flask("events", "import", "-", "--rejects", "/dev/full", "--json", stdin=data)
+    assert done.returncode == 1
+    assert (totals(done)["accepted"], totals(done)["refused"]) == (2, count)
+    assert done.stderr.count("/dev/full: lacks refused records: No space left on device") == 1
+    assert os.stat("/dev/full").st_mode == mode
 
 
 def test_a_record_above_the_limit_is_not_in_the_rejects(

@@ -74,6 +74,8 @@ def test_the_list_shows_what_a_key_is_for(flask):
         ("--scope", "events:write"),
         ("--organization", "org-a"),
         ("--organization", "org-a", "--any", "--scope", "events:write:any"),
+        ("--organization", "org-a", "--scope", "events:write:any"),
+        ("--organization", "org-a", "--scope", "analytics:read", "--scope", "events:write:any"),
         ("--organization", "", "--scope", "events:write"),
         ("--organization", "a\nb", "--scope", "events:write"),
         ("--organization", "org-a", "--scope", "everything"),

@@ -53,9 +53,15 @@ def test_files_are_followed_until_the_end_by_a_signal(database, database_url, tm
         (["x.log"], "--format must be one of"),
         (["--format", "ndjson", "--zone", "Nowhere", "x.log"], "--zone must be"),
         (["--format", "ndjson", "--organization", "", "x.log"], "--organization must have"),
+        (
+            ["--format", "native", "--organizations", "{folder}/table.toml", "x.log"],
+            "--organizations does not apply",
+        ),
+        (["--format", "ndjson", "--rejects", "x.log", "x.log"], "--rejects is the followed file"),
     ],
 )
 def test_wrong_arguments_of_follow_are_named(flask, tmp_path, arguments, error):
+    (tmp_path / "table.toml").write_text('acme = "org-a"\n')
     done = flask("events", "follow", *(one.format(folder=tmp_path) for one in arguments))
     assert done.returncode == 2
     assert error in done.stderr

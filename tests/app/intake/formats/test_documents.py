@@ -3,6 +3,8 @@
 import io
 import json
 import random
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +12,21 @@ import pytest
 from app.intake.events import InvalidEvent
 from app.intake.files import bounded_lines
 from app.intake.formats.base import Options
-from app.intake.formats.documents import read_texts
+from app.intake.formats.documents import Batch, read_texts
 from app.intake.formats.paths import parse_path
 
 LIMIT = 1024
-BATCHES = [parse_path("records"), parse_path("data.items"), parse_path("a[].b[].c")]
+BATCHES: list[Batch] = [parse_path("records"), parse_path("data.items"), parse_path("a[].b[].c")]
 
 
-def read(text: str | bytes, limit: int = LIMIT, most: int = 10**9) -> list[tuple[int, Any]]:
+def read(
+    text: str | bytes, limit: int = LIMIT, most: int = 10**9, batches: list[Batch] = BATCHES
+) -> list[tuple[int, Any]]:
     """The line and the value of each record; `text` for what is none, `error` for a refusal."""
     data = text.encode() if isinstance(text, str) else text
     lines = bounded_lines(io.BytesIO(data), limit)
     found = []
-    for number, raw, value in read_texts(lines, Options(None, limit, most), BATCHES):
+    for number, raw, value in read_texts(lines, Options(None, limit, most), batches):
         if isinstance(value, dict) and raw is not None:
             assert json.loads(raw) == value or "\\ud8" in raw.decode()
         found.append(
@@ -34,8 +38,8 @@ def read(text: str | bytes, limit: int = LIMIT, most: int = 10**9) -> list[tuple
     return found
 
 
-def values(text: str | bytes, **limits: int) -> list[Any]:
-    return [value for _, value in read(text, **limits)]
+def values(text: str | bytes, **options: Any) -> list[Any]:
+    return [value for _, value in read(text, **options)]
 
 
 ONE, TWO, THREE = {"n": 1}, {"n": 2, "s": 'a"]}{[,\\'}, {"n": 3, "in": {"x": [1, {"y": None}]}}
@@ -178,6 +182,24 @@ def test_wrapped_batches_have_a_limited_depth() -> None:
     assert values('{"records":[' * 3 + '{"n":1}' + "]}" * 3) == [ONE]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_batches_share_the_arrays_on_their_way(indent: int | None) -> None:
+    """Records of both batches are found in any layout, and in a document of any size."""
+    batches = [parse_path("a[].x"), parse_path("a[].y.z"), parse_path("b")]
+    for size in (0, 3 * LIMIT):
+        many = [{"x": [ONE], "y": {"z": [TWO]}, "note": "n" * size}, {"y": {"z": [THREE]}}, 5]
+        text = json.dumps({"b": [{"n": 0}], "a": many}, indent=indent)
+        found = values(text, batches=batches)
+        assert sorted(found, key=lambda one: one["n"]) == [{"n": 0}, ONE, TWO, THREE]
+
+
+def test_a_batch_names_arrays_exactly() -> None:
+    """An array in the place of an object on the way is no batch, in a document of any size."""
+    for size in (0, 3 * LIMIT):
+        found = values(json.dumps({"data": [ONE], "note": "n" * size, "records": [TWO]}))
+        assert found == [TWO]
+
+
 def test_a_record_above_the_limit_is_refused_alone() -> None:
     """In lines, arrays and objects, the next record is read."""
     large = json.dumps({"x": "y" * 3 * LIMIT})
@@ -207,3 +229,26 @@ def test_a_document_above_its_limit_ends_there() -> None:
     assert found[0] == {"n": 0}
     assert found[-2:] == ["error", {"n": -1}]
     assert 5_000 < len(found) < 10_002
+
+
+def test_a_large_object_of_small_members_is_not_kept() -> None:
+    """Its text moves through a small window. To keep all of it would take quadratic time."""
+
+    def lines() -> Iterator[bytes]:
+        yield b'{"k":1\n'
+        for number in range(10_000):
+            yield f',"k{number}":"{"x" * 100}"\n'.encode()
+        yield from (b"}\n", b'{"n":1}\n')
+
+    tracemalloc.start()
+    found = [value for *_, value in read_texts(lines(), Options(None, LIMIT), BATCHES)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [isinstance(value, InvalidEvent) for value in found] == [True, False]
+    assert peak < 600_000  # the text has 1,100,000 bytes
+
+
+def test_a_large_object_without_records_is_one_error() -> None:
+    """In an array, the elements behind it are read, and its line is not refused again."""
+    large = json.dumps({"x": "y" * LIMIT})
+    assert values(f'[{large},5,{{"n":1}}]\n{{"n":1}}\n') == ["error", "error", ONE, ONE]

@@ -107,10 +107,12 @@ def test_the_id_of_an_old_version_is_the_token_or_event() -> None:
     assert reasons(outcomes) == {"no id": 1}
 
 
-def table(*records: dict[str, Any], long: bool = False) -> str:
+def table(
+    *records: dict[str, Any], long: bool = False, separator: str = ",", nothing: str = ""
+) -> str:
     """``EVENT_ENTITY`` as PostgreSQL's ``COPY … CSV HEADER`` writes it."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, delimiter=separator, lineterminator="\n")
     writer.writerow(
         [
             "id",
@@ -130,7 +132,7 @@ def table(*records: dict[str, Any], long: bool = False) -> str:
         details = json.dumps(one["details"])
         row = [one["id"], one["clientId"], "" if long else details, one.get("error"), "192.0.2.1"]
         row += [one["realmId"], "", one["time"], one["type"], "", details if long else ""]
-        writer.writerow(row)
+        writer.writerow([cell or nothing for cell in row])
     return file.getvalue()
 
 
@@ -140,10 +142,24 @@ def test_the_table_counts_as_rest_does() -> None:
     records = [rest(1), rest(2, "LOGIN"), rest(4, "CODE_TO_TOKEN_ERROR", error="x"), password]
     expected = events(read("keycloak", json.dumps(records)))
     assert [event.event_id for event in expected] == ["trrtcc:1", "t3"]
-    for text in (table(*records), table(*records, long=True), table(*records).replace(",", ";")):
-        assert events(read("keycloak", text.replace(";", ",") if '"' in text else text)) == expected
+    for text in (
+        table(*records),
+        table(*records, long=True),
+        table(*records, separator=";"),
+        table(*records, separator="\t"),
+    ):
+        assert events(read("keycloak", text)) == expected
     head, _, rest_of_it = table(*records).partition("\n")
     assert events(read("keycloak", f"{head.upper()}\n{rest_of_it}")) == expected
+
+
+@pytest.mark.parametrize("nothing", ["NULL", r"\N"])
+def test_a_null_of_the_table_is_no_value(nothing: str) -> None:
+    """Databases write a word for a cell without a value; it is no error of the event."""
+    failed = rest(2, "CLIENT_LOGIN_ERROR", error="x")
+    outcomes = read("keycloak", table(rest(1), failed, nothing=nothing))
+    assert [event.event_id for event in events(outcomes)] == ["trrtcc:1"]
+    assert reasons(outcomes) == {"failed": 1}
 
 
 def test_details_that_are_cut_are_refused() -> None:
@@ -175,7 +191,8 @@ def test_all_sources_have_one_id_and_organization() -> None:
         for event in events(read("keycloak", source, "UTC", organization="acme"))
     }
     assert found == {("acme", "trrtcc:0", "invoice-agent", "2024-03-01 00:00:00.012")}
-    assert all(read("keycloak", source, "UTC", organization="acme") for source in sources)
+    for source in sources:
+        assert len(events(read("keycloak", source, "UTC", organization="acme"))) == 1
 
 
 def test_lines_of_other_loggers_are_skipped() -> None:
@@ -190,6 +207,31 @@ def test_lines_of_other_loggers_are_skipped() -> None:
         + quarkus("KC-SERVICES0015: Failed admin=x", loggerName="org.keycloak.services")
     )
     assert reasons(read("keycloak", text, "UTC")) == {"not an event of this format": 7}
+
+
+SYSLOG = "<15>1 2024-03-01T05:30:00.014+05:30 host keycloak 81 org.keycloak.events - "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(rest(1))[:-30] + "\n",
+        "  " + lines(rest(1))[:-30] + "\n",
+        lines(rest(1)).replace("invoice-agent", "\\x").rstrip(),
+        lines(rest(1)).encode().replace(b"invoice-agent", b"\xff"),
+        json.dumps([rest(1)]).replace('"time": 1', '"time": x') + "\n",
+        json.dumps([rest(1)], indent=1).replace('"time": 1', '"time": x') + "\n",
+        SYSLOG + quarkus(message(1))[:-30] + "\n",
+        SYSLOG.encode() + quarkus(message(1)).encode().replace(b"invoice-agent", b"\xff"),
+    ],
+    ids=range(8),
+)
+def test_broken_json_is_not_a_line_of_others(text: str | bytes) -> None:
+    """A cut or malformed record is refused and named, because its token is lost otherwise."""
+    data = (text if isinstance(text, bytes) else text.encode()) + b"\n" + lines(rest(2)).encode()
+    outcomes = read("keycloak", data, "UTC")
+    assert outcomes[0] == "unreadable"
+    assert [event.event_id for event in events(outcomes)] == ["trrtcc:2"]
 
 
 def unquoted(number: int, kind: str, client_id: str) -> str:

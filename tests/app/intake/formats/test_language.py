@@ -68,6 +68,9 @@ WRONG = {
     "too many groups": (f"text = '{'(?P<g%d>x)' * 40}'" % (*range(40),), 8, "text: has 40 groups"),
     "endless regex": ("text = '(?P<a>(?:x+)+)'", 8, "text: repeats a group"),
     "bad batch": ('batches = ["a[0].b"]', 8, "batches: "),
+    "batch of arrays in arrays": ('batches = ["a[][].b"]', 8, "batches: .* before each"),
+    "batch that ends in arrays": ('batches = ["a[][]"]', 8, "batches: .* before each"),
+    "batch in a batch": ('batches = ["a[].b", "a"]', 8, "batches: a batch is within"),
     "bad organizations": ('[my-idp.organizations]\nc1 = ""', 8, "organizations: c1 must be"),
     "no organization": ("organizations = { c1 = 5 }", 8, "organizations: expected"),
     "bad unwrap": ('unwrap = ["a."]', 8, "unwrap: 'a.' is not a path"),
@@ -266,6 +269,8 @@ def test_a_group_of_a_text_may_be_the_record(tmp_path: Path) -> None:
     found = read(mapping(tmp_path, SMALL + text), data, organization="o")
     assert found[1:3] == ["no issuance"] * 2
     assert found[0] == found[3] != "no issuance"
+    cut = f"INFO {lines(RECORD)[:-9]}\n"
+    assert read(mapping(tmp_path, SMALL + text), cut, organization="o") == ["unreadable"]
 
 
 def test_cells_of_csv_are_text(tmp_path: Path) -> None:

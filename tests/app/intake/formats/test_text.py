@@ -63,6 +63,10 @@ def test_the_first_expression_that_matches_all_decides() -> None:
         (r"(?P<a>(?:\w+\s?)*)$", "take for ever"),
         ("(?P<a>(?:(?:x|y*)z?){2,})", "take for ever"),
         ("(?P<a>x+)*", "take for ever"),
+        (r"(?P<a>(?:\w\w?)*)!", "take for ever"),
+        (r"(?P<a>(?:\w\w??)+)!", "take for ever"),
+        (r"(?P<a>(?:\w\w{0,1})*)!", "take for ever"),
+        (r"(?P<a>(?:\w(?:\w)?)*)!", "take for ever"),
     ],
 )
 def test_a_wrong_expression_is_an_error(pattern: str, reason: str) -> None:
@@ -73,7 +77,8 @@ def test_a_wrong_expression_is_an_error(pattern: str, reason: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        r"(?P<a>(?:\w++\s?)*)",
+        r"(?P<a>(?:\w++\s?+)*)",
+        r"(?P<a>(?:a+)?b??)(?:c?)?",
         r"(?P<a>(?>\w+)*+)",
         r"(?P<a>[(*+]+)(?:\(x+\))?",
         r"(?P<a>\d{4}(?:-\d\d){2})(?P<rest>.*)",

@@ -66,6 +66,7 @@ def test_an_empty_file_names_nothing(load):
         (FOLLOW + 'zone = "Nowhere/Land"\n', 5, "zone: must be"),
         (FOLLOW + 'organization = ""\n', 5, "organization: must have"),
         (FOLLOW + 'mapping = "missing.toml"\n', 5, "mapping: "),
+        (FOLLOW + 'rejects = "a.log"\n', 5, "rejects: is the followed file"),
         (FOLLOW + FOLLOW, 5, "name: "),
         ('[[source]]\nkind = "follow"\nformat = "native"\n', 1, "path: is required"),
         (PULL.replace("okta.toml", "missing.toml"), 5, "secret_file: "),

@@ -211,6 +211,7 @@ def test_a_very_long_line_is_refused_and_the_rest_is_read(follow, path):
 def test_a_bad_line_stops_nothing(follow, path, tmp_path, caplog):
     """It is counted, logged without its content, and kept."""
     follow.rejects = tmp_path / "rejects"
+    follow.rejects.touch(0o644)
     follow.start()
     bad = [b"{secret\n", b'{"id": "no organization"}\n', b"\xff\xfe\n", b'{"id":"\\ud800"}\n']
     path.write_bytes(event_line("a") + b"".join(bad) + event_line("b"))

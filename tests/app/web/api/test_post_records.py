@@ -119,6 +119,42 @@ def test_a_bad_record_refuses_the_batch_unless_it_may_be_skipped(post, stored):
     assert len(stored()) == 1
 
 
+GOOD, NEXT = json.dumps(CLOUDEVENT), json.dumps(CLOUDEVENT | {"id": "2"})
+
+
+@pytest.mark.parametrize("query", ["", "&invalid=skip"])
+@pytest.mark.parametrize(
+    ("format", "body"),
+    [
+        ("cloudevents", f"[{GOOD}"),
+        ("cloudevents", f'[{GOOD},{{"id":'),
+        ("cloudevents", f"[{GOOD} {NEXT}]"),
+        ("cloudevents", f"\n[{GOOD} {NEXT}]\n\n"),
+        ("cloudevents", f"[\n{GOOD},\n{NEXT}\n"),
+        ("cloudevents", f"[{GOOD},\n{NEXT}\n{NEXT}]"),
+        ("cloudevents", f"{GOOD}\n[\n{GOOD}\n{NEXT}]"),
+        ("cloudevents", f"[{','.join([GOOD] * 500)} {NEXT}]"),
+        ("okta", '{"data":{"events":[{"uuid":"1"},{"uuid":'),
+        ("csv", f"id,agentId\ne1,a,{TIME}\ne2,a,{TIME}\n"),
+        ("csv", f'"id,agentId,issuedAt\ne1,a,{TIME}\n'),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_refused(post, stored, format, query, body):
+    """Records that were not read are not lost: the sender is told, also with invalid=skip."""
+    refused = post(body, f"?format={format}{query}")
+    assert (refused.status_code, stored()) == (400, [])
+    assert refused.json["details"]["errors"][-1]["message"]
+
+
+@pytest.mark.parametrize("bad", [f"[{GOOD} {GOOD}]", '[{"id":', '{"id":'])
+def test_a_broken_line_does_not_stop_the_others(post, stored, bad):
+    """A line of several is read alone, so that a log shipper is not blocked by it."""
+    for body in (f"{NEXT}\n{bad}\n", f"{bad}\n{NEXT}\n"):
+        answer = post(body, "?format=cloudevents&invalid=skip", type="application/x-ndjson")
+        assert (answer.status_code, len(answer.json["rejected"])) == (202, 1)
+    assert "2" in str(stored())
+
+
 def test_a_batch_of_noise_alone_is_taken(post, stored):
     """A log stream sends what it has; an error would make it send that again."""
     answer = post([CLOUDEVENT | {"type": "login"}] * 3, "?format=cloudevents")
