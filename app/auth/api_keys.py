@@ -94,6 +94,7 @@ def new_key(
         tenant_id: the organization of the key, or ``None`` for every organization.
 
     Raises:
+        ForbiddenError: a scope is for every organization, and the key is of one.
         ValidationError: a scope, the note or the expiry is invalid.
     """
     _check_scopes(tenant_id, scopes)
@@ -139,7 +140,7 @@ def refuse_more_keys(connection: Connection, tenant_id: str, now: datetime) -> N
 
 
 def refuse_wider_scopes(scopes: Collection[str], own: Collection[str]) -> None:
-    """Refuse scopes that the creator of a key lacks, and those that only the shell may give.
+    """Refuse scopes that the creator of a key lacks.
 
     Args:
         own: the scopes of the creator.
@@ -149,11 +150,6 @@ def refuse_wider_scopes(scopes: Collection[str], own: Collection[str]) -> None:
     """
     wider = {EVENTS_WRITE} if EVENTS_WRITE_ANY in own else set()
     for scope in scopes:
-        if scope.endswith(ANY):
-            raise ForbiddenError(
-                f"keys with the scope {scope} are created with `flask keys create --any` only",
-                cause="scope",
-            )
         if scope not in own and scope not in wider:
             raise ForbiddenError(
                 f"the key would have the scope {scope}, which your own token or key lacks;"
@@ -217,9 +213,10 @@ def _check_scopes(tenant_id: str | None, scopes: Collection[str]) -> None:
                 f" that end in {ANY}, as {EVENTS_WRITE_ANY}"
             )
         if tenant_id is not None and scope.endswith(ANY):
-            raise ValidationError(
-                f"the scope {scope} is for every organization, and the key is of one; leave out"
-                " the organization (with the command, use --any), or use another scope"
+            raise ForbiddenError(
+                f"the scope {scope} is for every organization, and the key is of one; a key with"
+                " this scope is created with `flask keys create --any` only",
+                cause="scope",
             )
 
 
