@@ -75,11 +75,9 @@ def test_every_command_ends_with_a_line_on_the_state(
     words = name.removeprefix("python -m ").split() + ARGUMENTS[name].split()
     (secret := tmp_path / "secret.toml").write_text('token = "t"')
     given = {"URL": url, "FILE": str(tmp_path / "backup"), "SECRET": str(secret)}
-    with started(environ, *(given.get(word, word) for word in words)) as child:
-        child.stdin.write(line() * CHUNK_EVENTS if "import" in words else b"")
-        child.stdin.flush()
-        with silent_server.accept()[0]:
-            ended = interrupt(child)
+    arguments = (given.get(word, word) for word in words)
+    with started(environ, *arguments) as child, silent_server.accept()[0]:
+        ended = interrupt(child)
     state = commands(service)[name].interrupted
     assert ended == (130, "", f"Interrupted: {state}\n")
 
