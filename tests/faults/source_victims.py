@@ -25,7 +25,6 @@ from app.intake.sources.entries import Follow, Prepared, Pull, prepare
 from app.intake.sources.pages import PullError
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
-from tests.faults.processes import PATIENCE_SECONDS
 from tests.support.settings import make_settings
 
 
@@ -56,13 +55,13 @@ def main() -> None:
 def has_ended(dice: random.Random, pause: float, heard: int) -> bool:
     """Let the readers live for a while. Returns whether standard input has ended meanwhile.
 
-    Every fifth time a reader lives until it has read all that there is: on a slow machine the
-    others may end before they store anything.
+    Every fifth time a reader lives until it has read all that there is, or for twenty times as
+    long: on a slow machine the others may end before they store anything.
     """
     if dice.random() < 0.2:
         with suppress(BlockingIOError):
             os.read(heard, select.PIPE_BUF * 16)
-        select.select([sys.stdin, heard], [], [], PATIENCE_SECONDS)
+        select.select([sys.stdin, heard], [], [], dice.uniform(0, 40 * pause))
     return bool(select.select([sys.stdin], [], [], dice.uniform(0, 2 * pause))[0])
 
 
