@@ -4,8 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
-# Many tests wait, so three processes use two cores better than two do.
-PYTEST := $(BIN)/pytest -n 3 --dist worksteal
+# Many tests wait, so three processes use two cores better than two do. The slow ones start servers
+# and watch what they do in time.
+PYTEST := $(BIN)/pytest --dist worksteal -n
 MEASURED := --cov --cov-append --cov-report=
 
 .PHONY: help run test test-all test-slow lint soak load fuzz bench screenshots settings-docs \
@@ -27,17 +28,17 @@ run: .venv/run
 
 ## test: lint, types and the tests of every rule; under six minutes on two cores
 test: .venv/test lint
-	$(PYTEST) -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
+	$(PYTEST) 3 -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
 
 ## test-all: lint, types and every test, also the slow ones, with a coverage report
 test-all: .venv/test lint
 	$(BIN)/coverage erase
-	$(PYTEST) $(MEASURED)
+	$(PYTEST) 2 $(MEASURED)
 	$(BIN)/coverage report
 
 ## test-slow: the tests that `make test` leaves out; adds to the coverage of `make test COVERAGE=1`
 test-slow: .venv/test
-	$(PYTEST) -m "slow and not quick" $(MEASURED)
+	$(PYTEST) 2 -m "slow and not quick" $(MEASURED)
 	$(BIN)/coverage report
 
 ## lint: style, types, import layers, unsafe code
