@@ -171,7 +171,10 @@ def _usable_database(settings: Settings) -> Database:
     with database.reading() as connection:
         # Not by a SELECT: the role may insert events and not read them.
         if not sa.inspect(connection).has_table(str(issuance_events.name)):
-            raise RefusedError("the database has no schema: run `flask db upgrade` first")
+            raise RefusedError(
+                "the database has no table of events (the schema is missing or out of date;"
+                " run `flask db upgrade`)"
+            )
     return database
 
 
