@@ -52,9 +52,10 @@ def build(
 
 
 def _log(entry: Pull) -> str:
-    """What identifies a log: its API. Microsoft has one API; there the token's URL differs."""
+    """What identifies a log: its API. If all customers share an API, the token's URL as well."""
     api = LOG_APIS[entry.provider](entry.url)
-    token_url = read_secret(entry.secret_file).token_url or ""
+    is_shared = api.endpoint().url is None
+    token_url = read_secret(entry.secret_file).token_url if is_shared else ""
     parts = f"{entry.provider} {api.origin}{api.base} {token_url}"
     return hashlib.sha256(parts.encode()).hexdigest()
 

@@ -1,6 +1,7 @@
 """Pulling: every record of a provider's log once, whatever happens to its pages."""
 
 import threading
+from contextlib import nullcontext
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -360,6 +361,25 @@ def test_another_log_under_the_same_name_is_refused(log_of, sqlite):
     with pytest.raises(PullError, match="of another log"):
         other.pull()
     assert other.fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ("entra-graph", pytest.raises(PullError, match="of another log")),
+        ("keycloak", nullcontext()),
+    ],
+)
+def test_a_directory_is_told_by_its_token_url(log_of, sqlite, provider, expected):
+    """All customers of Microsoft share one API. Elsewhere the token's URL may change."""
+    log = log_of(provider, sqlite)
+    log.fake.add(3)
+    log.pull()
+    client = f'client_id = "us"\nclient_secret = "{SECRET}"\n'
+    log.secret.write_text(f'{client}token_url = "{log.fake.base}/other/token"\n')
+    log.start()
+    with expected:
+        log.pull()
 
 
 def test_a_redirect_is_not_followed(log):
