@@ -329,8 +329,8 @@ def test_another_host_has_a_position_of_its_own(follow, path, tmp_path):
     elsewhere.follower.close()
 
 
-def test_a_container_with_another_name_goes_on(follow, written):
-    """A position belongs to the files, whatever the host is called."""
+def move(follow, written):
+    """Restart a container under another name, after a rotation and with unread lines."""
     written.write(5)
     follow.catch_up()
     written.write(5)
@@ -338,6 +338,11 @@ def test_a_container_with_another_name_goes_on(follow, written):
     written.write(5)
     follow.host = "host-2"
     follow.start()
+
+
+def test_a_container_with_another_name_goes_on(follow, written):
+    """A position belongs to the files, whatever the host is called."""
+    move(follow, written)
     follow.catch_up()
     assert follow.ids() == written.written
     row = follow.row()
@@ -346,13 +351,7 @@ def test_a_container_with_another_name_goes_on(follow, written):
 
 def test_a_container_that_fails_at_first_goes_on_as_well(follow, written, monkeypatch):
     """A failure before the first line is no position, and is over with the first line."""
-    written.write(5)
-    follow.catch_up()
-    written.write(5)
-    written.rename()
-    written.write(5)
-    follow.host = "host-2"
-    follow.start()
+    move(follow, written)
     with monkeypatch.context() as patch:
         patch.setattr(following, "has_read", refused)
         with pytest.raises(PermissionError):

@@ -140,7 +140,7 @@ GOOD, NEXT = json.dumps(CLOUDEVENT), json.dumps(CLOUDEVENT | {"id": "2"})
     ],
 )
 def test_a_batch_that_cannot_be_read_is_refused(post, stored, format, query, body):
-    """Records that were not read are not lost: the sender is told, also with invalid=skip."""
+    """A body with an unreadable rest is refused as a whole, also with invalid=skip."""
     refused = post(body, f"?format={format}{query}")
     assert (refused.status_code, stored()) == (400, [])
     assert refused.json["details"]["errors"][-1]["message"]
