@@ -2,25 +2,28 @@
 
 import sys
 
-from app.cli.base import version
-from app.cli.database import db
-from app.cli.demo import demo
-from app.cli.events import events
-from app.cli.keys import keys
-from app.cli.sources import follow, pull, sources
-from app.cli.tokens import tokens
+from app.cli.base import ImportedCommands
 from app.errors import SettingsError
 from app.factory import create_app
-from jobs.commands import copy, purge, rollup
+
+COMMANDS = {
+    "db": "app.cli.database:db",
+    "db copy": "jobs.commands:copy",
+    "demo": "app.cli.demo:demo",
+    "events": "app.cli.events:events",
+    "events follow": "app.cli.sources:follow",
+    "events pull": "app.cli.sources:pull",
+    "events purge": "jobs.commands:purge",
+    "keys": "app.cli.keys:keys",
+    "rollup": "jobs.commands:rollup",
+    "sources": "app.cli.sources:sources",
+    "tokens": "app.cli.tokens:tokens",
+    "version": "app.cli.base:version",
+}
 
 try:
     app = create_app()
 except SettingsError as error:
     sys.exit(f"error: {error}")
 
-db.add_command(copy)
-events.add_command(follow)
-events.add_command(pull)
-events.add_command(purge)
-for command in (db, events, rollup, sources, tokens, keys, demo, version):
-    app.cli.add_command(command)
+app.cli = ImportedCommands(COMMANDS)

@@ -6,9 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -51,6 +48,9 @@ _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", s
 @cache
 def expected_revision() -> str | None:
     """The newest migration of this code."""
+    # Few commands need Alembic, and its import takes a fifth of a start.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     return ScriptDirectory(MIGRATIONS).get_current_head()
 
 
@@ -67,6 +67,11 @@ def lost_by_downgrade(connection: Connection, target: str) -> dict[str, int]:
     Raises:
         RefusedError: there is no such revision.
     """
+    # As above.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.script.revision import RevisionError  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
     script = ScriptDirectory(MIGRATIONS)
     current = current_revision(connection)
     if current is None:

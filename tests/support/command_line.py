@@ -139,7 +139,10 @@ def commands(service: Flask) -> dict[str, click.Command]:
     found = {"python -m jobs": main}
 
     def collect(group: click.Group, path: str) -> None:
-        for name, command in group.commands.items():
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None, name
             if isinstance(command, click.Group):
                 collect(command, f"{path} {name}")
             else:
