@@ -527,7 +527,9 @@ def _simple(
 
 def _has_array(value: Any, batch: Batch) -> bool:
     for step in batch:
-        if isinstance(step, Every):
+        if not isinstance(step, Member):
             break
-        value = value.get(step.name) if type(value) is dict and isinstance(step, Member) else None
+        if type(value) is not dict:
+            return False
+        value = value.get(step.name)
     return type(value) is list

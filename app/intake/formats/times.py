@@ -40,7 +40,7 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     if value[-1:] in ("Z", "0") and USUAL.fullmatch(value):
         return datetime.fromisoformat(value)
     if _LOCAL.fullmatch(value):
-        return _in_zone(datetime.fromisoformat(value), value[:16], zone)
+        return _in_zone(value, zone)
     match = _TIME.fullmatch(value)
     if match is None:
         raise ValueError("it is not a date and time, as 2026-04-01T09:00:00Z")
@@ -49,13 +49,14 @@ def instant_of_text(value: Any, zone: ZoneInfo | None) -> datetime:
     return parse_instant(f"{day}T{time}.{fraction or 0}{offset}")
 
 
-def _in_zone(local: datetime, minute: str, zone: ZoneInfo | None) -> datetime:
+def _in_zone(text: str, zone: ZoneInfo | None) -> datetime:
     if zone is None:
         raise ValueError("it has no offset; name the zone of the log with --zone")
-    offset = _offset_of_minute(minute, zone)
+    offset = _offset_of_minute(text[:16], zone)
     if offset is not None:
-        instant = local.replace(tzinfo=UTC)
+        instant = datetime.fromisoformat(f"{text}Z")  # a quarter of the time of replace(tzinfo=UTC)
         return instant - offset if offset else instant
+    local = datetime.fromisoformat(text)
     try:
         instant = local.replace(tzinfo=zone).astimezone(UTC)
         again = instant.astimezone(zone)
@@ -89,6 +90,8 @@ def instant_of_number(unit: str) -> ToInstant:
     up, down = 10 ** max(6 - power, 0), 10 ** max(power - 6, 0)
 
     def instant(value: Any, _zone: ZoneInfo | None) -> datetime:
+        if type(value) is str and len(value) <= 30 and value.isascii() and value.isdigit():
+            value = int(value)  # no Decimal, whose way takes three times as long
         if type(value) is int:
             microseconds = value * up // down
         elif type(value) is float or (type(value) is str and _NUMBER.fullmatch(value)):
