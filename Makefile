@@ -23,6 +23,7 @@ run: .venv/run
 	@$(FLASK) db upgrade
 	@$(FLASK) demo load || { [ $$? -eq 73 ] && echo "serving the database as it is"; }
 	@$(FLASK) rollup run || [ $$? -eq 75 ]
+	@$(FLASK) rollup backfill >/dev/null
 	@$(FLASK) demo calls || true  # with a provider's keys no token can be minted
 	@exec $(BIN)/python -m jobs.dev
 

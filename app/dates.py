@@ -3,6 +3,7 @@
 import math
 import re
 from calendar import monthrange
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -120,6 +121,25 @@ def months_without(first: date, last: date, left_out: set[date]) -> list[MonthRa
             return ranges
         start = months_back(month, -1)
     return [*ranges, (start, last)] if start <= last else ranges
+
+
+def months_from(first: date | None, ranges: Iterable[MonthRange]) -> list[MonthRange]:
+    """The parts of some months from the month ``first`` on; all of them with ``None``."""
+    if first is None:
+        return list(ranges)
+    return [(max(start, first), last) for start, last in ranges if last >= first]
+
+
+def kept_from(today: date, days: int) -> date | None:
+    """The first day of what is kept for ``days`` days, by whole months; ``None``: every day.
+
+    Args:
+        days: 0 keeps all.
+    """
+    oldest = today.toordinal() - days
+    if days == 0 or oldest < EPOCH.toordinal():
+        return None
+    return month_of(date.fromordinal(oldest))
 
 
 def days_until(last: date, days: int) -> list[date]:

@@ -122,7 +122,7 @@ def _loaded(bench: Bench, ingest: Ingest) -> Load:
     # used here.
     with bench.cluster.connect(make_url(url).database or "") as connection:
         connection.execute(f"""
-            UPDATE rollup_state SET candidate = NULL, writers = NULL, watermark =
+            UPDATE rollup_state SET candidate = NULL, writers = NULL, counted_upto =
             (SELECT max(id) FROM issuance_events) - {bench.scaled(HISTORY)}
         """)
         connection.execute("CHECKPOINT")

@@ -125,7 +125,10 @@ def add_readers(connection: Connection, today: date) -> None:
                    1 + (n * 89 + ago * 97 + dow * 31 + hour * 7) % 50
             FROM generate_series(1, {readers}) AS n, generate_series(0, {months - 1}) AS ago,
                  generate_series(0, 6) AS dow, generate_series(0, 23) AS hour
-            ORDER BY ago DESC, dow, hour, n
+            ORDER BY ago DESC, dow, hour, n;
+            INSERT INTO dow_hour_total
+            SELECT tenant_id, dow, hour, sum(issued) FROM dow_hour_activity
+            WHERE starts_with(tenant_id, '{who}-') GROUP BY tenant_id, dow, hour
         """)
     settle(connection)
 

@@ -31,13 +31,14 @@ from app.dates import parse_month
 from app.errors import RefusedError
 from app.storage.database import Database
 from jobs.copy import Copied, copy_database
+from jobs.counting.backfill import backfill as backfill_tables
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.status import Status, behind, rollup_status
 from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.resume import resume as resume_counting
 from jobs.recount.verify import Verification, verification
-from jobs.retention import purge_events
+from jobs.retention import delete_old_months, purge_events
 
 # The colours of the outcomes that need attention.
 COLOURS = {"failed": "red", "held_up": "yellow", "running": "yellow"}
@@ -84,6 +85,7 @@ def run(as_json: bool) -> None:
             open_database(settings),
             window_ids=settings.rollup_window_ids,
             wait_seconds=settings.rollup_wait_seconds,
+            retention=settings.table_retention_days,
             on_ids=partial(on_progress, "counting"),
         )
     show(_run_result(done), _run_text(done), as_json=as_json)
@@ -133,10 +135,16 @@ def verify(first: date | None, last: date | None, as_json: bool) -> None:
     they are listed.
     """
     _in_order(first, last)
-    database = open_database(Settings.from_environ())
+    settings = Settings.from_environ()
     with (
         progress() as on_progress,
-        verification(database, first, last, on_table=partial(on_progress, "verifying")) as found,
+        verification(
+            open_database(settings),
+            first,
+            last,
+            retention=settings.table_retention_days,
+            on_table=partial(on_progress, "verifying"),
+        ) as found,
     ):
         drifts = _verify_json(found) if as_json else _verify_text(found)
     sys.exit(1 if drifts else 0)
@@ -158,12 +166,39 @@ def rebuild(first: date, last: date, force: bool, as_json: bool) -> None:
     because raw events are lost there.
     """
     _in_order(first, last)
-    database = open_database(Settings.from_environ())
+    settings = Settings.from_environ()
     with progress() as on_progress:
         done = rebuild_months(
-            database, first, last, force=force, on_step=partial(on_progress, "rebuilding")
+            open_database(settings),
+            first,
+            last,
+            force=force,
+            retention=settings.table_retention_days,
+            on_step=partial(on_progress, "rebuilding"),
         )
     show(asdict(done), _corrected(done.buckets, done.correction), as_json=as_json)
+
+
+@rollup.command(
+    examples=["flask rollup backfill", "flask rollup backfill --json"],
+    interrupted="the events counted so far stay counted; run it again for the rest",
+)
+@json_option
+def backfill(as_json: bool) -> None:
+    """Count older events into the tables that an upgrade added, while the service runs.
+
+    Run it once after such an upgrade. Until it has ended, raw events are not purged, and reports of
+    hours and of agents' days begin later or are unavailable.
+    """
+    settings = Settings.from_environ()
+    with progress() as on_progress:
+        done = backfill_tables(
+            open_database(settings),
+            retention=settings.table_retention_days,
+            on_ids=partial(on_progress, "counting"),
+        )
+    text = f"done: {done.events} events into {done.buckets} buckets"
+    show(asdict(done), text, as_json=as_json)
 
 
 @rollup.command(
@@ -183,10 +218,13 @@ def resume(accept_loss: bool, as_json: bool) -> None:
     It moves a sequence that was left behind, counts the events that were never counted, and
     verifies the rest. Events are stored and read meanwhile. Run it as the owner of the tables.
     """
-    database = open_database(Settings.from_environ())
+    settings = Settings.from_environ()
     with progress() as on_progress:
         done = resume_counting(
-            database, accept_loss=accept_loss, on_step=partial(on_progress, "recounting")
+            open_database(settings),
+            accept_loss=accept_loss,
+            retention=settings.table_retention_days,
+            on_step=partial(on_progress, "recounting"),
         )
     ended = "counting was not refused" if done.refusal is None else "counting goes on"
     text = f"{ended}: {_corrected(done.buckets, done.correction)}"
@@ -209,15 +247,22 @@ def _corrected(buckets: int, correction: int | None) -> str:
 )
 @json_option
 def purge(as_json: bool) -> None:
-    """Delete counted raw events received more than EVENT_RETENTION_DAYS ago, in batches."""
+    """Delete counted raw events received more than EVENT_RETENTION_DAYS ago, in batches.
+
+    It also deletes the months that HOURLY_RETENTION_DAYS and AGENT_DAILY_RETENTION_DAYS do not
+    keep.
+    """
     settings = Settings.from_environ()
+    database = open_database(settings)
+    buckets = delete_old_months(database, retention=settings.table_retention_days)
     with progress() as on_progress:
         done = purge_events(
-            open_database(settings),
+            database,
             retention_days=settings.event_retention_days,
             on_events=lambda deleted: on_progress("purging", deleted, None),
         )
-    show(asdict(done), f"{done.events} events deleted", as_json=as_json)
+    text = f"{done.events} events deleted, {buckets} buckets of old months"
+    show(asdict(done) | {"buckets": buckets}, text, as_json=as_json)
 
 
 def _in_order(first: date | None, last: date | None) -> None:
@@ -244,6 +289,9 @@ def _status_lines(found: Status) -> Iterable[str]:
     yield f"lag            {found.lag_seconds:.1f} s"
     yield f"last tick      {found.last_started or 'never'}"
     yield f"last finished  {found.last_finished or 'never'}"
+    if found.backfill_ids:
+        text = f"{found.backfill_ids} event ids to count; see `flask rollup backfill`"
+        yield f"backfill       {coloured(text, 'yellow')}"
     if found.refusal is not None:
         text = f"{found.refusal}; see `flask rollup resume`"
         yield f"refused        {coloured(text, 'red')}"
@@ -275,6 +323,8 @@ def _verify_text(found: Verification) -> int:
         drifts += 1
         key = " ".join(f"{name}={value}" for name, value in drift.key.items())
         text = f"{drift.table} {key}: stored {drift.stored}, recounted {drift.recounted}"
+        if drift.stored_hours != drift.recounted_hours:
+            text += f"; hours stored {drift.stored_hours}, recounted {drift.recounted_hours}"
         say(coloured(text, "red"))
     for month in found.scope.purged:
         say(f"{month:%Y-%m} cannot be verified: raw events were purged")
@@ -283,7 +333,10 @@ def _verify_text(found: Verification) -> int:
 
 
 def _verify_json(found: Verification) -> int:
-    drift = [asdict(one) for one in found.drift]
+    drift = [
+        {name: value for name, value in asdict(one).items() if value is not None}
+        for one in found.drift
+    ]
     purged = [f"{month:%Y-%m}" for month in found.scope.purged]
     result = {"watermark": found.watermark, "not_verifiable": purged, "drift": drift}
     click.echo(msgspec.json.encode(result).decode())

@@ -11,7 +11,8 @@ The source is checked once more before the commit. Nothing is committed if it ha
   or a lower one has ended (see ``jobs.counting.watermark``), so the snapshot holds every event up
   to it. If it is still the newest id at the end, no event was added, because each insert draws an
   id. A writer that is still open may yet insert an event, so it counts as a change.
-- Summary tables change only together with the watermark, the journal of corrections or both.
+- Summary tables change only together with the state row: its watermark, its number of corrections
+  or the progress of a backfill. Months that retention deletes meanwhile may still be in the copy.
 - Every other table is compared with the snapshot. A purge also changes ``purged_months``.
 
 Changes that commit after this check are not in the copy, and nothing reports them. No check could:
@@ -66,7 +67,7 @@ DRAWN = [column for table in TABLES for column in table.c if column.identity is 
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}
 # A run changes these columns even if it counts nothing, and a read that uses a key.
 _TIMES: set[Column[Any]] = {
-    rollup_state.c.last_started,
+    rollup_state.c.last_tick,
     rollup_state.c.last_finished,
     api_keys.c.last_used,
 }
@@ -162,7 +163,7 @@ def _fill(
     # Last, because PostgreSQL does not roll a sequence back. Skipped ids do no harm.
     for column in DRAWN:
         advance(target, column, newest_id(origin, column))
-    return Copied(counts[issuance_events], read_state(origin).watermark)
+    return Copied(counts[issuance_events], read_state(origin).counted_upto)
 
 
 def _require_schema(database: Database, name: str) -> None:
@@ -276,7 +277,8 @@ def _first_difference(mine: Rows, theirs: Rows) -> Row | None:
 def _key(table: Table[Any]) -> list[Column[Any]]:
     # Two events may have one id, after a resume of counting; then their keys give the order.
     names = ["id"] if "id" in table.c else []
-    return [table.c[name] for name in dict.fromkeys([*names, *table.primary_key.columns.keys()])]
+    key = table.primary_key.columns.keys() or table.c.keys()
+    return [table.c[name] for name in dict.fromkeys([*names, *key])]
 
 
 def _rows(

@@ -157,6 +157,9 @@ def _gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield _gauge("rollup_lag_seconds", "Age of the oldest event not counted", found.lag_seconds)
     yield _gauge("rollup_refused", "1 while counting is refused, until a resume", found.refused)
     yield _gauge(
+        "rollup_backfill_ids", "Event ids that a backfill has yet to count", found.backfill_ids
+    )
+    yield _gauge(
         "rollup_oldest_writer_seconds",
         "Age of the oldest open transaction that has inserted events",
         found.oldest_writer_seconds,

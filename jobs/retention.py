@@ -1,15 +1,18 @@
-"""Retention: delete counted raw events that were received before the retention period.
+"""Retention: delete counted raw events, and old months of the finer summary tables.
 
-It deletes in short batches, because a DELETE takes the same lock as a writer, and a run waits for
-that lock. The transaction of each batch also records how many events of each month it deletes, so
-that verify and rebuild leave these months out.
+Events that were received before the retention period are deleted in short batches, because a DELETE
+takes the same lock as a writer, and a run waits for that lock. The transaction of each batch also
+records how many events of each month it deletes, so that verify and rebuild leave these months out.
 
 A plain INSERT may set ``received_at`` to any time. A receipt in the future would never be due, and
 one in 1970 would spoil a recent month for every tenant. So neither is believed. Then ``issued_at``
 decides.
+
+Months that a summary table no longer keeps are deleted as a whole, some organizations at a time.
+Runs do not write them, and verify and rebuild leave them out, so no lock is needed for exactness.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,16 +24,19 @@ from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.database import Database
-from app.storage.tables import issuance_events, purged_months, rollup_state
+from app.storage.tables import dow_hour_total, issuance_events, purged_months, rollup_state
 from app.storage.types import database_now
+from jobs.counting.adding import Window, in_window
+from jobs.counting.backfill import refuse_before_backfill
 from jobs.counting.buckets import issued_month
 from jobs.counting.history import forget_old_runs
 from jobs.counting.refusals import note_newest, refuse_refused
-from jobs.counting.state import read_state
-from jobs.counting.tables import Window, in_window
+from jobs.counting.state import note_first_kept, read_state
+from jobs.counting.tables import FINER_TABLES, Kept, Retention, kept_days
 from jobs.counting.watermark import candidate_or_refusal
 
 BATCH_EVENTS = 10_000
+BATCH_TENANTS = 50
 # Ids ascend nearly in the order of receipt. So after this many batches in a row with recent events
 # and nothing to delete, a purge ends. To find a few more, it would have to read all events that are
 # kept.
@@ -67,11 +73,13 @@ def purge_events(
         on_events: called between two transactions with the number of deleted events.
 
     Raises:
-        RefusedError: counting is refused, so events up to the watermark may be uncounted.
+        RefusedError: counting is refused, so events up to the watermark may be uncounted. Or a
+            backfill has yet to count some events.
     """
     with database.reading() as connection:
         state = read_state(connection, rollup_state, database_now().label("now"))
     candidate_or_refusal(database, state)
+    refuse_before_backfill(state)
     now = state.now
     receipt = _Receipt(now, now - timedelta(days=retention_days))
     database.write(lambda connection: forget_old_runs(connection, now))
@@ -90,6 +98,37 @@ def purge_events(
         purged, after = purged + deleted, upto
         on_events(purged)
     return Purged(purged, finished=True)
+
+
+def delete_old_months(
+    database: Database, *, retention: Retention, stop: Signal | None = None
+) -> int:
+    """Delete the months that summary tables do not keep; returns the number of buckets.
+
+    Organizations are taken from a small table that has all of them, and some at a time. So each
+    transaction is short, and finds its rows by the key.
+    """
+    with database.reading() as connection:
+        kept = kept_days(retention, connection.execute(sa.select(database_now())).scalar_one())
+    tenant, deleted, after = dow_hour_total.c.tenant_id, 0, ""
+    while kept and not (stop is not None and stop.is_set()):
+        batch = sa.select(tenant).distinct().where(tenant > after).order_by(tenant)
+        with database.reading() as connection:
+            tenants = connection.scalars(batch.limit(BATCH_TENANTS)).all()
+        if not tenants:
+            break
+        deleted += database.write(partial(_delete_months_of, tenants=tenants, kept=kept))
+        after = tenants[-1]
+    return deleted
+
+
+def _delete_months_of(connection: Connection, *, tenants: Sequence[str], kept: Kept) -> int:
+    note_first_kept(connection, read_state(connection, lock=True), kept)
+    deleted = 0
+    for table in (one.table for one in FINER_TABLES if one.name in kept):
+        old = sa.and_(table.c.tenant_id.in_(tenants), table.c.date < kept[str(table.name)])
+        deleted += connection.execute(sa.delete(table).where(old)).rowcount
+    return deleted
 
 
 class _Receipt(NamedTuple):
@@ -119,7 +158,7 @@ def _next_batch(
     ``None`` if there are no more counted events.
     """
     event = issuance_events.c
-    watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
+    watermark = sa.select(rollup_state.c.counted_upto).scalar_subquery()
     recent = sa.case((receipt.recent(), 1), else_=0).label("recent")
     batch = (
         sa.select(event.id, recent)
@@ -139,6 +178,7 @@ def _purge_batch(connection: Connection, *, window: Window, due: ColumnElement[b
     # rebuild from computing without events whose purge it does not see yet.
     state = read_state(connection, lock=True)
     refuse_refused(state)
+    refuse_before_backfill(state)
     due = sa.and_(in_window(window), due)
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     lost = sa.func.count().label("events")

@@ -36,7 +36,7 @@ from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
-from jobs.retention import purge_events
+from jobs.retention import delete_old_months, purge_events
 
 log = logging.getLogger("jobs")
 
@@ -61,7 +61,7 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
     """
     now = database_now().label("now")
     row = connection.execute(
-        sa.select(rollup_state.c.last_started, now).with_for_update(skip_locked=True)
+        sa.select(rollup_state.c.last_tick, now).with_for_update(skip_locked=True)
     ).one_or_none()
     if row is None:
         if connection.execute(sa.select(rollup_state.c.id)).first() is None:
@@ -69,18 +69,18 @@ def claim_tick(connection: Connection, interval_seconds: float) -> bool:
         return False
     # A start in the future means that the clock was set back: a run is due.
     recent = timedelta(seconds=interval_seconds * (1 - EARLY))
-    if row.last_started is not None and timedelta(0) <= row.now - row.last_started < recent:
+    if row.last_tick is not None and timedelta(0) <= row.now - row.last_tick < recent:
         return False
-    connection.execute(sa.update(rollup_state).values(last_started=row.now))
+    connection.execute(sa.update(rollup_state).values(last_tick=row.now))
     return True
 
 
 def is_overdue(connection: Connection, interval_seconds: float) -> bool:
     """Whether no run has started for ``OVERDUE`` intervals, although schedulers tick."""
-    state = sa.select(rollup_state.c.last_started, database_now().label("now"))
+    state = sa.select(rollup_state.c.last_tick, database_now().label("now"))
     row = connection.execute(state).one()
     overdue = timedelta(seconds=interval_seconds * OVERDUE)
-    return row.last_started is None or row.now - row.last_started > overdue
+    return row.last_tick is None or row.now - row.last_tick > overdue
 
 
 def tick(database: Database, settings: Settings, stop: threading.Event) -> Run | None:
@@ -100,6 +100,7 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
                 database,
                 window_ids=settings.rollup_window_ids,
                 wait_seconds=settings.rollup_wait_seconds,
+                retention=settings.table_retention_days,
                 stop=stop,
             )
     except LockedError as error:
@@ -121,9 +122,12 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
 
 
 def purge_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
-    """Delete raw events past retention. Several processes take turns, batch by batch."""
+    """Delete what is past retention. Several processes take turns, batch by batch."""
     try:
         with tracing.span("purge"):
+            buckets = delete_old_months(
+                database, retention=settings.table_retention_days, stop=stop
+            )
             purged = purge_events(database, retention_days=settings.event_retention_days, stop=stop)
     except ServiceError as error:
         job_metrics.count_purge("failed")
@@ -135,7 +139,7 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
         return
     outcome = "done" if purged.finished else "stopped"
     job_metrics.count_purge(outcome, purged.events)
-    logs.write(log, logging.INFO, "purge", outcome=outcome, events=purged.events)
+    logs.write(log, logging.INFO, "purge", outcome=outcome, events=purged.events, buckets=buckets)
 
 
 class Task(NamedTuple):

@@ -16,6 +16,7 @@ from app.storage.citus import distribute
 from app.storage.database import Database
 from jobs.copy import copy_database
 from jobs.counting.run import run_rollup
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
@@ -110,6 +111,9 @@ def test_tables_are_distributed_and_the_state_is_replicated(database):
         "daily_issuance": ("distributed", SHARDS),
         "dow_hour_activity": ("distributed", SHARDS),
         "monthly_agent_issuance": ("distributed", SHARDS),
+        "hourly_issuance": ("distributed", SHARDS),
+        "daily_agent_issuance": ("distributed", SHARDS),
+        "dow_hour_total": ("distributed", SHARDS),
         "rollup_corrections": ("distributed", SHARDS),
         "agents": ("distributed", SHARDS),
         "rollup_state": ("reference", 1),
@@ -153,9 +157,7 @@ def test_a_run_counts_inside_the_shards(database):
     with plans(database) as found:
         assert roll_up(database).outcome == "done"
     counted = of_events(found)
-    assert set(counted) == {
-        "SELECT", "daily_issuance", "dow_hour_activity", "monthly_agent_issuance"
-    }  # fmt: skip
+    assert set(counted) == {"SELECT", *(summary.name for summary in SUMMARY_TABLES)}
     for plan in counted.values():
         assert tasks(plan) == SHARDS
         assert "pull to coordinator" not in plan
@@ -193,7 +195,8 @@ def test_verify_recounts_in_every_shard_and_rebuild_repairs(database):
     with plans(database) as found:
         assert drifts(database)
     recounts = [plan for text, plan in found if "FROM issuance_events" in text]
-    assert [tasks(plan) for plan in recounts] == [SHARDS] * 3
+    independent = [summary for summary in SUMMARY_TABLES if summary.source is None]
+    assert [tasks(plan) for plan in recounts] == [SHARDS] * len(independent)
     assert rebuild(database, DAY, DAY).buckets
     assert drifts(database) == []
     assert rebuild(database, DAY, DAY).buckets == 0

@@ -12,7 +12,8 @@ from app.reports import activity, trend, usage
 from app.reports import agents as directory
 from app.storage.database import Database
 from app.storage.tables import metadata
-from jobs.counting.tables import SUMMARY_TABLES, Window, add_window, add_window_to_all
+from jobs.counting.adding import Window, add_to_all, add_to_one
+from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
 from tests.support.tokens import bearer
@@ -222,8 +223,8 @@ def test_a_run_reads_only_the_new_events(postgresql_url, history):
     run(database, events.format(TENANT, history + 300))
     run(database, "ANALYZE")
     window = Window(history, history + 300)
-    one_by_one = [add_window(summary, pg.Insert, window) for summary in SUMMARY_TABLES]
-    for statement in (add_window_to_all(window), *one_by_one):
+    one_by_one = [add_to_one(summary, pg.Insert, window, {}) for summary in SUMMARY_TABLES]
+    for statement in (add_to_all(SUMMARY_TABLES, window, {}), *one_by_one):
         assert rows_read(explained(database, statement, {})) == 300
     database.dispose()
 
@@ -235,7 +236,7 @@ def test_on_sqlite_nothing_scans_a_whole_table(sqlite_url):
     reads += [usage._USAGE, usage._COUNT, usage._BY_COUNT]
     reads += [*usage._RANKED.values(), *usage._UNRANKED.values()]
     pages = [usage._TOP_USAGE, usage._NAMED_USAGE, directory._PAGE, directory._SEARCH]
-    runs = [add_window(summary, sqlite.Insert, Window(5, 9)) for summary in SUMMARY_TABLES]
+    runs = [add_to_one(summary, sqlite.Insert, Window(5, 9), {}) for summary in SUMMARY_TABLES]
     # A subquery may be scanned: it has the rows of one tenant only.
     tables = "|".join(metadata.tables.keys() - {"rollup_state"})
     with database.reading() as connection:

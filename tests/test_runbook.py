@@ -288,7 +288,9 @@ def test_logical_replication_by_the_words_of_the_page(by_the_page):
         there.execute(replicate[1].replace("…", servers[0].conninfo("postgres")))
         store(old, "old-8", "old-9")
         assert Runner(child_environ(old))("rollup", "run").returncode == 0
-        last = "SELECT (SELECT count(*) FROM issuance_events), (SELECT watermark FROM rollup_state)"
+        last = (
+            "SELECT (SELECT count(*) FROM issuance_events), (SELECT counted_upto FROM rollup_state)"
+        )
         wait_until(lambda: there.execute(last).fetchone() == (10, 10))
         there.execute(switch[0])
         flask = Runner(child_environ(new))

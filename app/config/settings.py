@@ -278,8 +278,20 @@ class Settings:
         "EVENT_RETENTION_DAYS",
         integer(1, 36_500),
         "90",
-        "how many days after receipt a raw event is kept and its redelivery is recognised; summary"
-        " tables are kept permanently",
+        "how many days after receipt a raw event is kept and its redelivery is recognised",
+    )
+    hourly_retention_days: int = setting(
+        "HOURLY_RETENTION_DAYS",
+        integer(0, 36_500),
+        "800",
+        "how many days the numbers of hours (`hourly_issuance`) are kept, by whole months; `0`"
+        " keeps them for good, as all other numbers",
+    )
+    agent_daily_retention_days: int = setting(
+        "AGENT_DAILY_RETENTION_DAYS",
+        integer(0, 36_500),
+        "800",
+        "the same for the days of agents (`daily_agent_issuance`)",
     )
     log_level: str = setting(
         "LOG_LEVEL",
@@ -326,6 +338,14 @@ class Settings:
         "Flask's own debug mode; production refuses it",
         in_production=parsing.no_flask_flag,
     )
+
+    @property
+    def table_retention_days(self) -> dict[str, int]:
+        """For how many days each of these summary tables keeps its rows; 0 for good."""
+        return {
+            "hourly_issuance": self.hourly_retention_days,
+            "daily_agent_issuance": self.agent_daily_retention_days,
+        }
 
     @property
     def address(self) -> str:

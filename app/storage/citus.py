@@ -31,7 +31,11 @@ def is_citus(connection: Connection) -> bool:
 TENANT = "tenant_id"
 
 # A table whose rows may have no tenant, as api_keys, stays at the coordinator.
-_BY_TENANT = [table.name for table in metadata.sorted_tables if TENANT in table.primary_key.c]
+_BY_TENANT = [
+    table.name
+    for table in metadata.sorted_tables
+    if TENANT in table.c and not table.c[TENANT].nullable
+]
 # An advisory lock, so that two hosts that upgrade at the same time take turns.
 _LOCK = 6_021_977_140_052
 _DISTRIBUTED = sa.text("SELECT CAST(logicalrelid AS text) FROM pg_dist_partition")

@@ -117,8 +117,22 @@ def sqlite_engine(url: URL, pool: dict[str, Any], *, lock_seconds: float) -> sa.
         connection.execute("PRAGMA journal_mode = WAL")
         # An acknowledged event must survive a power cut.
         connection.execute("PRAGMA synchronous = FULL")
+        connection.create_aggregate("bit_or", 1, _BitOr)
 
     return engine
+
+
+class _BitOr:
+    """The aggregate that PostgreSQL has, for SQLite."""
+
+    def __init__(self) -> None:
+        self._bits = 0
+
+    def step(self, bits: int) -> None:
+        self._bits |= bits
+
+    def finalize(self) -> int:
+        return self._bits
 
 
 IDLE_SECONDS = 1.0

@@ -38,6 +38,11 @@ _DELETED: dict[str, tuple[sa.TableClause, ...]] = {
     "0003": (sa.table("agents"),),
     "0005": (sa.table("api_keys"),),
     "0006": (sa.table("source_positions"),),
+    "0007": (
+        sa.table("hourly_issuance"),
+        sa.table("daily_agent_issuance"),
+        sa.table("dow_hour_total"),
+    ),
 }
 # Columns that such a downgrade deletes. The values that the next upgrade writes again are not here.
 _DELETED_VALUES = {"0004": (sa.table("rollup_state", sa.column("refusal")),)}

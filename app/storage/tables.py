@@ -59,23 +59,59 @@ class MonthlyAgentIssuanceColumns(TypedColumns):
     issued: Named[int] = Column(sa.BigInteger)
 
 
+class HourlyIssuanceColumns(TypedColumns):
+    """Tokens issued per tenant and UTC hour of a day."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    date = Column(sa.Date, primary_key=True)
+    hour: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    issued: Named[int] = Column(sa.BigInteger)
+
+
+class DailyAgentIssuanceColumns(TypedColumns):
+    """Tokens issued per tenant, UTC day and agent.
+
+    ``hours``: a mask; bit h is set if the agent was issued a token in the UTC hour h.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    date = Column(sa.Date, primary_key=True)
+    agent_id: Named[str] = Column(Id, primary_key=True)
+    issued: Named[int] = Column(sa.BigInteger)
+    hours: Named[int] = Column(sa.Integer)
+
+
+class DowHourTotalColumns(TypedColumns):
+    """Tokens issued per tenant, day of week (0 is Sunday) and hour: all months together."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    dow: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    hour: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    issued: Named[int] = Column(sa.BigInteger)
+
+
 class RollupStateColumns(TypedColumns):
     """One row, the state row: the jobs' lock, the watermark, and state for the next run.
 
-    ``watermark``: events with ``id <= watermark`` are counted, no others.
+    ``counted_upto``: the watermark: events with ids up to it are counted, no others.
     ``candidate``: a higher id. It becomes safe when every transaction in ``writers`` has ended.
     ``writers``: names as in ``jobs.counting.watermark``, separated by spaces.
     ``corrections``: the number of rebuilds that have changed numbers.
     ``newest``, ``newest_tenant_id``, ``newest_event_id``: id and key of the newest event with an id
     up to ``newest_upto``, a watermark; null if there is none. See ``jobs.counting.refusals``.
     ``refusal``: why counting is refused until ``flask rollup resume``.
+    ``last_tick``: when a scheduler last began a run.
+    ``backfilled``, ``backfill_end``: ids. The tables that an upgrade added do not count the events
+    above the first up to the second yet. See ``jobs.counting.backfill``.
+    ``finer_from``: these tables may lack events of days before it for good, because the events were
+    purged before the upgrade, or the days are no longer kept; null: they lack none.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
-    watermark: Named[int] = Column(sa.BigInteger)
+    counted_upto: Named[int] = Column(sa.BigInteger)
     candidate: Named[int | None] = Column(sa.BigInteger)
     writers: Named[str | None] = Column(sa.Text)
-    last_started = Column(UTCDateTime)
+    last_tick = Column(UTCDateTime)
     last_finished = Column(UTCDateTime)
     corrections: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
     newest: Named[int | None] = Column(sa.BigInteger)
@@ -83,6 +119,9 @@ class RollupStateColumns(TypedColumns):
     newest_event_id: Named[str | None] = Column(Id)
     newest_upto: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
     refusal: Named[str | None] = Column(sa.Text)
+    backfilled: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    backfill_end: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    finer_from = Column(sa.Date)
 
 
 class RollupRunColumns(TypedColumns):
@@ -102,12 +141,15 @@ class RollupRunColumns(TypedColumns):
 
 
 class RollupCorrectionColumns(TypedColumns):
-    """A change by rebuild number ``correction``: a tenant's total of a month in a table."""
+    """A change by rebuild number ``correction``: a tenant's total of a month in a table.
 
-    tenant_id: Named[str] = Column(Id, primary_key=True)
-    correction: Named[int] = Column(sa.BigInteger, primary_key=True, autoincrement=False)
-    table_name: Named[str] = Column(sa.Text, primary_key=True)
-    month = Column(sa.Date, primary_key=True)
+    ``month`` is null for a table of all months together.
+    """
+
+    tenant_id: Named[str] = Column(Id)
+    correction: Named[int] = Column(sa.BigInteger)
+    table_name: Named[str] = Column(sa.Text)
+    month = Column(sa.Date)
     old_total: Named[int] = Column(sa.BigInteger)
     new_total: Named[int] = Column(sa.BigInteger)
     corrected_at = Column(UTCDateTime, nullable=False)
@@ -183,9 +225,17 @@ issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
 monthly_agent_issuance = Table("monthly_agent_issuance", metadata, MonthlyAgentIssuanceColumns)
+hourly_issuance = Table("hourly_issuance", metadata, HourlyIssuanceColumns)
+daily_agent_issuance = Table("daily_agent_issuance", metadata, DailyAgentIssuanceColumns)
+dow_hour_total = Table("dow_hour_total", metadata, DowHourTotalColumns)
 rollup_state = Table("rollup_state", metadata, RollupStateColumns)
 rollup_runs = Table("rollup_runs", metadata, RollupRunColumns)
 rollup_corrections = Table("rollup_corrections", metadata, RollupCorrectionColumns)
+sa.Index(
+    "ix_rollup_corrections_tenant_id",
+    *rollup_corrections.c["tenant_id", "correction", "table_name", "month"],
+    unique=True,
+)
 purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
 api_keys = Table("api_keys", metadata, ApiKeyColumns)

@@ -66,10 +66,10 @@ def checked_newest_id(connection: Connection, state: Row[Any]) -> int:
     newest, counted = _newest_events(connection, state.newest_upto)
     # Read after the events: every event that is visible above has drawn its id by now.
     drawn = newest_id(connection, issuance_events.c.id)
-    if drawn < state.watermark:
+    if drawn < state.counted_upto:
         raise MismatchError(
-            f"the newest event id drawn, {drawn}, is below the watermark, {state.watermark}: events"
-            " and tables come from different backups, or the id sequence was left behind"
+            f"the newest event id drawn, {drawn}, is below the watermark, {state.counted_upto}:"
+            " events and tables come from different backups, or the id sequence was left behind"
         )
     if newest > drawn:
         raise MismatchError(

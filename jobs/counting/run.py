@@ -12,8 +12,12 @@
 5. A window misses no event, because ``upto`` is safe (see ``jobs.counting.watermark``). Every id up
    to it is committed and visible to the fresh snapshot of the statement, or will never exist.
 6. No event is counted twice: ``(tenant_id, event_id)`` is unique, and a row keeps its id.
-7. Late and out-of-order events have new ids. They are added to their buckets like all others.
-8. Points 4 to 6 need new ids above the watermark, and the counted events below it. The state row
+7. Late and out-of-order events have new ids. They are added to their buckets like all others. A
+   mask of hours is merged by OR, which gives the same mask in any order.
+8. An upgrade that adds tables notes, while no run can move on, that they lack the events with
+   *backfilled < id <= backfill_end*; runs count later ones. ``flask rollup backfill`` adds windows
+   from ``backfilled`` on, and moves it, as in points 1 to 4. So each id is counted once.
+9. Points 4 to 6 need new ids above the watermark, and the counted events below it. The state row
    holds the newest counted event, so that each run checks both. If a run finds a mismatch, counting
    is refused until a recount has proven the numbers (see ``jobs.counting.refusals``).
 """
@@ -28,24 +32,16 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
-from sqlalchemy.dialects import postgresql, sqlite
 
-from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.locks import LockedError
-from app.storage.tables import issuance_events, rollup_state
+from app.storage.tables import rollup_state
 from app.storage.types import database_now
+from jobs.counting.adding import Window, add_window
 from jobs.counting.history import Run, record_run
 from jobs.counting.refusals import note_newest, refuse_refused
-from jobs.counting.state import read_state
-from jobs.counting.tables import (
-    SUMMARY_TABLES,
-    Window,
-    add_window,
-    add_window_to_all,
-    in_window,
-    prepare_adding,
-)
+from jobs.counting.state import note_first_kept, read_state
+from jobs.counting.tables import FOR_GOOD, SUMMARY_TABLES, Kept, Retention, kept_days
 from jobs.counting.watermark import (
     Candidate,
     candidate_or_refusal,
@@ -69,11 +65,12 @@ class Counted(NamedTuple):
     buckets: int
 
 
-def run_rollup(
+def run_rollup(  # noqa: PLR0913 - settings, and ways to follow and to stop a run
     database: Database,
     *,
     window_ids: int,
     wait_seconds: float,
+    retention: Retention = FOR_GOOD,
     stop: Signal | None = None,
     on_ids: OnIds = lambda _counted, _all: None,
 ) -> Run:
@@ -83,6 +80,7 @@ def run_rollup(
         window_ids: the largest number of ids in one transaction.
         wait_seconds: how long to wait for writers that were open at the start, and for a lock that
             another session holds.
+        retention: for how many days summary tables keep their rows; older events are not added.
         stop: when set, the run ends early, between two transactions.
         on_ids: called between two transactions, and while the run waits.
 
@@ -93,9 +91,12 @@ def run_rollup(
     with database.reading() as connection:
         state = read_state(connection, rollup_state, database_now().label("now"))
     refuse_refused(state)
-    run = Run(state.now, state.watermark, state.watermark)
+    run = Run(state.now, state.counted_upto, state.counted_upto)
     give_up = began + wait_seconds
-    progress = _Progress(database, run, window_ids, max(wait_seconds, MIN_LOCK_SECONDS), on_ids)
+    lock_seconds = max(wait_seconds, MIN_LOCK_SECONDS)
+    kept = kept_days(retention, state.now)
+    add_next = partial(add_next_window, window_ids=window_ids, kept=kept)
+    progress = _Progress(database, run, add_next, lock_seconds, on_ids)
     try:
         progress.count(state, give_up, stop or Signal())
     except LockedError as error:
@@ -110,12 +111,17 @@ class _Progress:
     """A run in progress."""
 
     def __init__(
-        self, database: Database, run: Run, window_ids: int, lock_seconds: float, on_ids: OnIds
+        self,
+        database: Database,
+        run: Run,
+        add_next: Callable[[Connection, int], Counted],
+        lock_seconds: float,
+        on_ids: OnIds,
     ) -> None:
         self.run = run
         self._database = database
         self._write = partial(database.write, lock_seconds=lock_seconds)
-        self._window_ids = window_ids
+        self._add_next = add_next
         self._on_ids = on_ids
 
     def count(self, state: Row[Any], give_up: float, stop: Signal) -> None:
@@ -168,7 +174,7 @@ class _Progress:
             )
 
     def _count_next(self, connection: Connection, upto: int) -> Run:
-        counted = add_next_window(connection, upto, self._window_ids)
+        counted = self._add_next(connection, upto)
         run = replace(
             self.run,
             watermark=counted.watermark,
@@ -188,9 +194,11 @@ class _Progress:
         left = rollup_state.c.candidate
         kept = (
             sa.update(rollup_state)
-            .where(rollup_state.c.watermark < candidate.upto)
+            .where(rollup_state.c.counted_upto < candidate.upto)
             # A concurrent run may have stored an earlier candidate, which is safe sooner.
-            .where(sa.or_(left.is_(None), left <= rollup_state.c.watermark, left >= candidate.upto))
+            .where(
+                sa.or_(left.is_(None), left <= rollup_state.c.counted_upto, left >= candidate.upto)
+            )
             .values(candidate=candidate.upto, writers=" ".join(sorted(candidate.writers)))
         )
 
@@ -215,46 +223,29 @@ class _Progress:
         self.run = self._write(finish)
 
 
-def add_next_window(connection: Connection, upto: int, window_ids: int) -> Counted:
+def add_next_window(connection: Connection, upto: int, window_ids: int, kept: Kept) -> Counted:
     """Count the next window, at most up to ``upto``, in the caller's transaction.
 
     If every event up to ``upto`` is counted already, it only returns the watermark.
     """
     state = read_state(connection, lock=True)
     refuse_refused(state)  # another run may have stored it since this run began
-    watermark: int = state.watermark
+    watermark: int = state.counted_upto
     if upto <= watermark:
         return Counted(watermark, 0, 0)
     window = Window(watermark, min(upto, watermark + window_ids))
-    events, buckets = _add(connection, window)
+    events, buckets = add_window(connection, SUMMARY_TABLES, window, kept)
+    note_first_kept(connection, state, kept)
     candidate = rollup_state.c.candidate
     connection.execute(
         sa.update(rollup_state).values(
-            watermark=window.upto,
+            counted_upto=window.upto,
             candidate=sa.case((candidate > window.upto, candidate)),
             writers=sa.case((candidate > window.upto, rollup_state.c.writers)),
         )
     )
     note_newest(connection, window.upto)
     return Counted(window.upto, events, buckets)
-
-
-def _add(connection: Connection, window: Window) -> tuple[int, int]:
-    """Add a window to every summary table; returns its events and the buckets touched."""
-    prepare_adding(connection)
-    if connection.dialect.name == "postgresql" and not is_citus(connection):
-        events, buckets = connection.execute(add_window_to_all(window)).one()
-        return events, buckets
-    counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
-    events = connection.execute(counted).scalar_one()
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
-    buckets = 0
-    for summary in SUMMARY_TABLES if events else ():
-        added = connection.execute(
-            add_window(summary, upsert, window), execution_options={"preserve_rowcount": True}
-        )
-        buckets += added.rowcount
-    return events, buckets
 
 
 def _left_behind(state: Row[Any]) -> Candidate:

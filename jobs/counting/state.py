@@ -1,7 +1,8 @@
 """The state row: reading it, locking it, and the error when it is missing."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,6 +51,16 @@ def read_state(connection: Connection, *columns: Any, lock: bool = False) -> Row
     if lock:
         await_parts(connection, LOCKED)
     return row
+
+
+def note_first_kept(connection: Connection, state: Row[Any], kept: Mapping[str, date]) -> None:
+    """Note in the locked state row that the finer tables may lack days which are not kept.
+
+    So a read of such a day knows it, even if another retention is set later.
+    """
+    first = max(kept.values(), default=None)
+    if first is not None and (state.finer_from is None or state.finer_from < first):
+        connection.execute(sa.update(rollup_state).values(finer_from=first))
 
 
 def await_parts(connection: Connection, tables: Iterable[Table[Any]]) -> None:

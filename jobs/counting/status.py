@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Table
 
 from app.storage.tables import issuance_events, rollup_corrections, rollup_runs, rollup_state
 from app.storage.types import database_now
+from jobs.counting.backfill import ids_left
 from jobs.counting.state import no_state
 from jobs.counting.watermark import Candidate, Writer, describe_writers, open_writers
 
@@ -26,7 +27,8 @@ class Status:
     ``flask rollup resume``. ``candidate``: the id that a run could not reach; ``writers``: the open
     transactions that delay it. ``last_started``: when a scheduler last began a run; runs by hand do
     not change it. ``finished_seconds``: the time since ``last_finished``. ``runs`` and
-    ``corrections``: the newest rows of the history and of the journal.
+    ``corrections``: the newest rows of the history and of the journal. ``backfill_ids``: the number
+    of event ids that ``flask rollup backfill`` has yet to count.
     """
 
     watermark: int
@@ -40,6 +42,7 @@ class Status:
     finished_seconds: float | None
     runs: list[dict[str, Any]]
     corrections: list[dict[str, Any]]
+    backfill_ids: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Standing:
     refused: bool
     last_finished: datetime | None
     oldest_writer_seconds: float
+    backfill_ids: int
 
 
 def standing(connection: Connection) -> Standing:
@@ -65,12 +69,13 @@ def standing(connection: Connection) -> Standing:
     writers = describe_writers(connection, Candidate(0, open_writers(connection)))
     since = min((writer.since for writer in writers if writer.since), default=row.now)
     return Standing(
-        watermark=row.watermark,
+        watermark=row.counted_upto,
         pending=row.events,
         lag_seconds=_lag(row),
         refused=row.refusal is not None,
         last_finished=row.last_finished,
         oldest_writer_seconds=max((row.now - since).total_seconds(), 0.0),
+        backfill_ids=ids_left(row),
     )
 
 
@@ -80,17 +85,18 @@ def rollup_status(connection: Connection) -> Status:
     waiting = Candidate(row.candidate or 0, frozenset((row.writers or "").split()))
     waiting = waiting.remaining(open_writers(connection)) if row.candidate else waiting
     return Status(
-        watermark=row.watermark,
+        watermark=row.counted_upto,
         pending=row.events,
         lag_seconds=_lag(row),
         refusal=row.refusal,
         candidate=row.candidate,
         writers=describe_writers(connection, waiting),
-        last_started=row.last_started,
+        last_started=row.last_tick,
         last_finished=row.last_finished,
         finished_seconds=_age(row, row.last_finished) if row.last_finished else None,
         runs=_newest(connection, rollup_runs, "id"),
         corrections=_newest(connection, rollup_corrections, "correction"),
+        backfill_ids=ids_left(row),
     )
 
 
@@ -130,7 +136,7 @@ def _state(connection: Connection) -> Row[Any]:
     event = issuance_events.c
     pending = (
         sa.select(sa.func.count().label("events"), sa.func.min(event.received_at).label("oldest"))
-        .where(event.id > sa.select(rollup_state.c.watermark).scalar_subquery())
+        .where(event.id > sa.select(rollup_state.c.counted_upto).scalar_subquery())
         .subquery()
     )
     row = connection.execute(

@@ -1,24 +1,25 @@
-"""The summary tables, described, and the statements that add events to them.
+"""The summary tables, described.
 
-Counting, verify, rebuild and the documentation follow from these descriptions. To add a table:
-declare its columns in ``app.storage.tables``, write a migration, and add a line to
+Counting, verify, rebuild, backfill, retention and the documentation follow from these descriptions.
+To add a table: declare its columns in ``app.storage.tables``, write a migration, and add a line to
 ``SUMMARY_TABLES``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Union
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select, Table
-from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
-from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
+from sqlalchemy import ColumnElement, FromClause, Select, Table
 
-from app.dates import MonthRange, last_day
+from app.dates import MonthRange, kept_from, last_day, months_from
 from app.storage.tables import (
+    daily_agent_issuance,
     daily_issuance,
     dow_hour_activity,
+    dow_hour_total,
+    hourly_issuance,
     issuance_events,
     monthly_agent_issuance,
 )
@@ -35,22 +36,11 @@ from jobs.counting.buckets import (
     MonthOf,
 )
 
-_HASHING = sa.select(
-    *(
-        sa.func.set_config(name, value, True)
-        for name, value in (("enable_sort", "off"), ("hash_mem_multiplier", "8"), ("jit", "off"))
-    )
-)
-
-Upsert = type[PostgreSQLInsert] | type[SQLiteInsert]
-
-
-@dataclass(frozen=True)
-class Window:
-    """The events with ``after < id <= upto``."""
-
-    after: int
-    upto: int
+# For how many days each table keeps its rows, by its name; 0 or no entry: for good.
+Retention = Mapping[str, int]
+# The first day that each table keeps, by its name; no entry: every day.
+Kept = Mapping[str, date]
+FOR_GOOD: Retention = {}
 
 
 @dataclass(frozen=True)
@@ -84,16 +74,22 @@ class SummaryTable:
         period: places a bucket in a month. ``None``: a bucket spans all months.
         source: the table it is recounted from, by sums over fewer key columns. ``None``: the raw
             events. A table without a period needs a source: raw events of old months are purged.
+        mask: a column whose bit h is set if the bucket has an event of the UTC hour h. A run merges
+            it by OR.
+        finer: retention may delete its old months, and an upgrade that adds it leaves its days to
+            ``flask rollup backfill``. So it may count fewer events than the others.
         parts: the part, for each key column that is a part of ``issued_at``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of one description
         self,
         table: Table[Any],
         grain: type[Beginning],
         *,
         period: Period | None,
         source: Union["SummaryTable", None] = None,
+        mask: str | None = None,
+        finer: bool = False,
         **parts: type[Bucket[Any]],
     ) -> None:
         if period is None and source is None:
@@ -101,11 +97,18 @@ class SummaryTable:
         self.table = table
         self.name = str(table.name)
         self.keys = [column.name for column in table.primary_key]
+        self.masks = [] if mask is None else [mask]
         self.grain = grain
         self.period = period
         self.source = source
+        self.finer = finer
         self._parts = parts
         self.event_keys = [name for name in self.keys if name not in parts]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the statements that follow: key, ``issued`` and mask."""
+        return [*self.keys, "issued", *self.masks]
 
     def key(self, events: FromClause) -> list[ColumnElement[Any]]:
         """The key columns over ``events``, or over anything with the columns of events."""
@@ -125,151 +128,80 @@ class SummaryTable:
         column, end = self.table.c[self.period.column], self.period.end
         return sa.or_(sa.false(), *(column.between(first, end(last)) for first, last in ranges))
 
-    def count(self, window: Window) -> Select[Any]:
-        """The window's events by bucket: the key columns and ``issued``."""
+    def kept_ranges(self, ranges: Sequence[MonthRange], kept: Kept) -> list[MonthRange]:
+        """The part of some months that the table keeps."""
+        return months_from(kept.get(self.name), ranges)
+
+    def count(self, *conditions: ColumnElement[bool], kept: Kept) -> Select[Any]:
+        """The events that meet the conditions, by bucket, as ``columns``."""
         event = issuance_events.c
         others = [event[name] for name in self.event_keys]
         beginning = self.grain(event.issued_at)
+        issued = [sa.func.count().label("issued")]
+        masks = [sa.func.bit_or(hour_bit(event.issued_at)).label(name) for name in self.masks]
         counted = (
-            sa.select(*others, beginning.label("issued_at"), sa.func.count().label("issued"))
-            .where(in_window(window))
+            sa.select(*others, beginning.label("issued_at"), *issued, *masks)
+            .where(*conditions)
             .group_by(*others, beginning)
         )
-        return self.sum(counted.subquery("counted"))
+        return self.sum(counted.subquery("counted"), kept=kept)
 
-    def sum(self, counted: FromClause) -> Select[Any]:
-        """Events that are already counted by a beginning, by bucket.
+    def sum(self, counted: FromClause, *, kept: Kept) -> Select[Any]:
+        """Events that are already counted by a beginning, by bucket, as ``columns``.
 
         Args:
-            counted: the beginning as ``issued_at``, the number of events as ``issued``.
+            counted: the beginning as ``issued_at``, the number of events as ``issued``, the masks.
         """
         key = self.key(counted)
         # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
         issued = sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger)
-        return sa.select(*key, issued.label("issued")).group_by(*key)
+        masks = [sa.func.bit_or(counted.c[name]).label(name) for name in self.masks]
+        named = (part.label(name) for name, part in zip(self.keys, key, strict=True))
+        summed = sa.select(*named, issued.label("issued"), *masks).group_by(*key)
+        first = kept.get(self.name)
+        if first is None or self.period is None:
+            return summed
+        return summed.where(self._parts[self.period.column](counted.c.issued_at) >= first)
 
 
+_ACTIVITY = SummaryTable(
+    dow_hour_activity,
+    HourBeginning,
+    period=MONTH,
+    month=IssuedMonth,
+    dow=IssuedDow,
+    hour=IssuedHour,
+)
 # A table comes after its source, because a rebuild repairs the tables in this order.
 SUMMARY_TABLES = (
     SummaryTable(daily_issuance, DayBeginning, period=DATE, date=IssuedOn),
+    _ACTIVITY,
+    SummaryTable(monthly_agent_issuance, MonthBeginning, period=MONTH, month=IssuedMonth),
     SummaryTable(
-        dow_hour_activity,
+        hourly_issuance, HourBeginning, period=DATE, finer=True, date=IssuedOn, hour=IssuedHour
+    ),
+    SummaryTable(
+        daily_agent_issuance, DayBeginning, period=DATE, mask="hours", finer=True, date=IssuedOn
+    ),
+    SummaryTable(
+        dow_hour_total,
         HourBeginning,
-        period=MONTH,
-        month=IssuedMonth,
+        period=None,
+        source=_ACTIVITY,
         dow=IssuedDow,
         hour=IssuedHour,
     ),
-    SummaryTable(monthly_agent_issuance, MonthBeginning, period=MONTH, month=IssuedMonth),
 )
+FINER_TABLES = tuple(summary for summary in SUMMARY_TABLES if summary.finer)
 
 
-def in_window(window: Window) -> ColumnElement[bool]:
-    """The condition that an event lies in ``window``."""
-    return sa.and_(
-        issuance_events.c.id > sa.bindparam("after", window.after),
-        issuance_events.c.id <= sa.bindparam("upto", window.upto),
-    )
+def hour_bit(issued_at: ColumnElement[datetime]) -> ColumnElement[int]:
+    """The bit of an instant's UTC hour in a mask."""
+    one = sa.literal_column("1", sa.Integer)
+    return one.bitwise_lshift(IssuedHour(issued_at))
 
 
-def prepare_adding(connection: Connection) -> None:
-    """Make PostgreSQL group by hashing until the transaction ends.
-
-    Its statistics describe columns, not expressions over them. So by default it expects nearly as
-    many buckets as events, sorts a million events, and takes twice as long. One grouping may use
-    32 MB at the default ``work_mem``; the rest goes to disk.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_HASHING)
-
-
-def add_window(
-    summary: SummaryTable, upsert: Upsert, window: Window
-) -> PostgreSQLInsert | SQLiteInsert:
-    """Add the window's events to one summary table.
-
-    One statement, grouped in the database. It works on SQLite, PostgreSQL and a sharded
-    PostgreSQL, because every key starts with ``tenant_id``. Its row count is the number of
-    buckets touched.
-    """
-    return _add(summary, upsert, summary.count(window))
-
-
-def add_window_to_all(window: Window) -> Select[int, int]:
-    """Add the window's events to every summary table, in one statement.
-
-    It selects the number of events and the number of buckets touched. It reads the events once,
-    whereas :func:`add_window` reads them for each table. SQLite has no grouping sets, and Citus
-    cannot distribute a statement that writes several tables.
-    """
-    counted = _count_for_all(window)
-    added = [
-        _add(summary, PostgreSQLInsert, summary.sum(_counted_for(summary, counted)))
-        .returning(sa.literal_column("1", sa.Integer))
-        .cte(f"added_to_{summary.name}")
-        for summary in SUMMARY_TABLES
-    ]
-    buckets = [sa.select(sa.func.count()).select_from(one).scalar_subquery() for one in added]
-    events = sa.select(
-        sa.func.coalesce(sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger), 0)
-    ).where(counted.c.missing == _missing(SUMMARY_TABLES[0]))
-    return sa.select(events.scalar_subquery(), sum(buckets[1:], buckets[0]))
-
-
-def _add(
-    summary: SummaryTable, upsert: Upsert, counts: Select[Any]
-) -> PostgreSQLInsert | SQLiteInsert:
-    statement = upsert(summary.table).from_select([*summary.keys, "issued"], counts)
-    return statement.on_conflict_do_update(
-        index_elements=list(summary.keys),
-        set_={"issued": summary.table.c.issued + statement.excluded.issued},
-    )
-
-
-# The beginnings by which events are counted for all tables at once. Daily numbers are summed from
-# hours: the cells of the week need the hours anyway, so one grouping serves both tables.
-_BEGINNINGS: dict[str, type[Beginning]] = {"hour": HourBeginning, "month": MonthBeginning}
-_COUNTED_BY = {DayBeginning: "hour", HourBeginning: "hour", MonthBeginning: "month"}
-_COLUMNS = [
-    *dict.fromkeys(name for summary in SUMMARY_TABLES for name in summary.event_keys),
-    *_BEGINNINGS,
-]
-
-
-def _count_for_all(window: Window) -> CTE:
-    """The window's events, counted by each grouping set that a table needs."""
-    found = issuance_events.c
-    beginnings = (begin(found.issued_at).label(name) for name, begin in _BEGINNINGS.items())
-    others = (found[name] for name in _COLUMNS if name not in _BEGINNINGS)
-    chosen = sa.select(*others, *beginnings).where(in_window(window))
-    # OFFSET 0 hides the subquery from the planner. Otherwise the planner would expect as many hours
-    # as instants, and would sort, because so many groups would not fit in memory.
-    events = chosen.offset(sa.literal_column("0")).subquery("events")
-    columns = [events.c[name] for name in _COLUMNS]
-    sets = dict.fromkeys(_grouping_set(summary) for summary in SUMMARY_TABLES)
-    groups = (sa.tuple_(*(events.c[name] for name in names)) for names in sets)
-    missing, issued = sa.func.grouping(*columns).label("missing"), sa.func.count().label("issued")
-    return (
-        sa.select(*columns, missing, issued).group_by(sa.func.grouping_sets(*groups)).cte("counted")
-    )
-
-
-def _counted_for(summary: SummaryTable, counted: CTE) -> FromClause:
-    """The rows that were counted by the table's own grouping set."""
-    *others, beginning = (counted.c[name] for name in _grouping_set(summary))
-    selected = sa.select(*others, beginning.label("issued_at"), counted.c.issued)
-    return selected.where(counted.c.missing == _missing(summary)).subquery("own")
-
-
-def _grouping_set(summary: SummaryTable) -> tuple[str, ...]:
-    """The columns by which events are counted for a table."""
-    return (*summary.event_keys, _COUNTED_BY[summary.grain])
-
-
-def _missing(summary: SummaryTable) -> int:
-    """The result of GROUPING() for a table's rows: one bit for each column not grouped by.
-
-    The last column has the bit of value 1.
-    """
-    names = _grouping_set(summary)
-    return sum(1 << place for place, name in enumerate(reversed(_COLUMNS)) if name not in names)
+def kept_days(retention: Retention, now: datetime) -> Kept:
+    """The first day that each table keeps at ``now``."""
+    first_days = {name: kept_from(now.date(), days) for name, days in retention.items()}
+    return {name: first for name, first in first_days.items() if first is not None}

@@ -1,6 +1,5 @@
 """The difference between a summary table and a recount: one statement, for verify and rebuild."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -10,78 +9,116 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from app.dates import MonthRange, months_without
 from app.storage.tables import issuance_events, purged_months, rollup_state
+from app.storage.types import database_now
 from jobs.counting.buckets import issued_month
-from jobs.counting.tables import SummaryTable
+from jobs.counting.tables import Kept, Retention, SummaryTable, kept_days
 
 FIRST_MONTH, LAST_MONTH = date(1970, 1, 1), date(9999, 12, 1)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The requested months: ``ranges`` can be recounted, ``purged`` cannot."""
+    """The requested months: ``ranges`` can be recounted, ``purged`` cannot.
+
+    ``kept``: the first day that each table keeps; its months before are not compared.
+    """
 
     ranges: list[MonthRange]
     purged: list[date]
+    kept: Kept
 
 
-def scope(connection: Connection, first: date | None, last: date | None) -> Scope:
+def scope(
+    connection: Connection, first: date | None, last: date | None, retention: Retention
+) -> Scope:
     """The months from ``first`` to ``last``, without those that lost raw events to a purge."""
     first, last = first or FIRST_MONTH, last or LAST_MONTH
     months = sa.select(purged_months.c.month).where(purged_months.c.month.between(first, last))
     purged = set(connection.scalars(months))
-    return Scope(months_without(first, last, purged), sorted(purged))
+    now = connection.execute(sa.select(database_now())).scalar_one()
+    kept = kept_days(retention, now)
+    return Scope(months_without(first, last, purged), sorted(purged), kept)
 
 
-def difference(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]:
-    """The buckets that differ: key columns, ``stored``, ``recounted``, in the order of the key.
+def difference(summary: SummaryTable, months: Scope) -> Select[Any]:
+    """The buckets that differ: the key, then each value as ``stored_…`` and ``recounted_…``.
 
-    It is one statement, so that watermark, raw events and summary come from one snapshot. In one
-    snapshot, a summary table holds exactly the events up to the watermark.
+    The rows are in the order of the key. It is one statement, so that watermark, raw events and
+    summary come from one snapshot. In one snapshot, a summary table holds exactly the events up to
+    the watermark, less those that a backfill has yet to add.
 
     Args:
-        ranges: the months to compare, by first and last month. A table without a period is
-            compared as a whole.
+        months: the months to compare. A table without a period is compared as a whole.
     """
-    names = summary.keys
-    zero = sa.literal_column("0", sa.Integer)
-    keys = [summary.table.c[name] for name in names]
-    stored = sa.select(*keys, summary.table.c.issued.label("stored"), zero.label("recounted"))
-    stored = stored.where(summary.within(ranges))
-    both = sa.union_all(stored, _recount(summary, ranges)).subquery("both")
-    # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
-    sums = {
-        name: sa.cast(sa.func.sum(both.c[name]), sa.BigInteger) for name in ("stored", "recounted")
+    values = ["issued", *summary.masks]
+    ranges = summary.kept_ranges(months.ranges, months.kept)
+    stored = sa.select(*(summary.table.c[name] for name in summary.columns))
+    sides = {
+        "stored": stored.where(summary.within(ranges)).subquery("stored"),
+        "recounted": _recount(summary, ranges, months.kept).subquery("recounted"),
     }
-    columns = [both.c[name] for name in names]
+    zero = sa.literal_column("0", sa.Integer)
+    rows = [
+        sa.select(
+            *(rows.c[name] for name in summary.keys),
+            *(
+                (rows.c[name] if side == this else zero).label(f"{side}_{name}")
+                for side in sides
+                for name in values
+            ),
+        )
+        for this, rows in sides.items()
+    ]
+    both = sa.union_all(*rows).subquery("both")
+    keys = [both.c[name] for name in summary.keys]
+    # Each side has one row for a key. On PostgreSQL the sum of big integers is a decimal; the cast
+    # keeps it an integer.
+    sums = {
+        f"{side}_{name}": sa.cast(sa.func.sum(both.c[f"{side}_{name}"]), sa.BigInteger)
+        for side in sides
+        for name in values
+    }
+    differs = (sums[f"stored_{name}"] != sums[f"recounted_{name}"] for name in values)
     return (
-        sa.select(*columns, *(total.label(name) for name, total in sums.items()))
-        .group_by(*columns)
-        .having(sums["stored"] != sums["recounted"])
-        .order_by(*columns)
+        sa.select(*keys, *(total.label(name) for name, total in sums.items()))
+        .group_by(*keys)
+        .having(sa.or_(*differs))
+        .order_by(*keys)
     )
 
 
-def _recount(summary: SummaryTable, ranges: Sequence[MonthRange]) -> Select[Any]:
+def _recount(summary: SummaryTable, ranges: list[MonthRange], kept: Kept) -> Select[Any]:
     """The table's buckets, counted from the raw events or summed from its source."""
-    zero = sa.literal_column("0", sa.Integer).label("stored")
     if summary.source is None:
-        key = summary.key(issuance_events)
-        counted: ColumnElement[int] = sa.func.count()
-        watermark = sa.select(rollup_state.c.watermark).scalar_subquery()
         months = (issued_month.between(first, last) for first, last in ranges)
-        conditions = [issuance_events.c.id <= watermark, sa.or_(sa.false(), *months)]
-    else:
-        rows = summary.source.table
-        key = [rows.c[name] for name in summary.keys]
-        counted = sa.cast(sa.func.sum(rows.c.issued), sa.BigInteger)
-        conditions = [] if summary.period is None else [summary.source.within(ranges)]
-    named = (part.label(name) for name, part in zip(summary.keys, key, strict=True))
-    return sa.select(*named, zero, counted.label("recounted")).where(*conditions).group_by(*key)
+        return summary.count(counted_by(summary), sa.or_(sa.false(), *months), kept=kept)
+    rows = summary.source.table
+    key = [rows.c[name] for name in summary.keys]
+    issued = sa.cast(sa.func.sum(rows.c.issued), sa.BigInteger).label("issued")
+    conditions = [] if summary.period is None else [summary.source.within(ranges)]
+    return sa.select(*key, issued).where(*conditions).group_by(*key)
+
+
+def counted_by(summary: SummaryTable) -> ColumnElement[bool]:
+    """The condition that the table counts an event, as the state row says."""
+    event = issuance_events.c
+    counted, backfilled, end = (
+        sa.select(rollup_state.c[name]).scalar_subquery()
+        for name in ("counted_upto", "backfilled", "backfill_end")
+    )
+    if not summary.finer:
+        return event.id <= counted
+    return sa.and_(event.id <= counted, sa.or_(event.id <= backfilled, event.id > end))
 
 
 def deltas_of(summary: SummaryTable) -> Table:
-    """The temporary table in which a rebuild keeps one summary table's differences."""
-    keys = [Column(name, summary.table.c[name].type, nullable=False) for name in summary.keys]
-    name = f"difference_{summary.table.name}"
+    """The temporary table in which a rebuild keeps one summary table's differences.
+
+    ``delta`` is what to add to ``issued``. A mask is the recounted one.
+    """
+    table = summary.table
+    keys = [Column(name, table.c[name].type, nullable=False) for name in summary.keys]
+    masks = [Column(name, table.c[name].type, nullable=False) for name in summary.masks]
     delta = Column("delta", sa.BigInteger, nullable=False)
-    return Table(name, sa.MetaData(), *keys, delta, prefixes=["TEMPORARY"])
+    name = f"difference_{summary.name}"
+    return Table(name, sa.MetaData(), *keys, delta, *masks, prefixes=["TEMPORARY"])

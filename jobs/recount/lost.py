@@ -1,6 +1,7 @@
 """Lost raw events: the summary tables count them, and they are not there.
 
-Each independent summary table counts every event. If these tables agree on a tenant's month, and
+Each independent summary table counts every event; one from which retention deletes months does not
+count as such. If these tables agree on a tenant's month, and
 fewer raw events are left than they count, then raw events are lost, and the numbers are right. If
 the tables disagree, a number was changed by hand, and the recount decides.
 
@@ -19,7 +20,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from app.errors import RefusedError
 from app.storage.tables import Id, purged_months
-from jobs.counting.tables import SUMMARY_TABLES
+from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
 from jobs.recount.difference import deltas_of
 
 # So many tenants' months are named in an error.
@@ -82,7 +83,7 @@ def keep_numbers(connection: Connection) -> Lost | None:
     if lost is None:
         return None
     pairs = sa.select(_LOST.c.tenant_id, _LOST.c.month)
-    for deltas, month in _independent():
+    for _, deltas, month in _recounted_from_events():
         lost_here = sa.tuple_(deltas.c.tenant_id, month).in_(pairs)
         connection.execute(sa.delete(deltas).where(lost_here))
     events = sa.cast(sa.func.sum(_LOST.c.missing), sa.BigInteger)
@@ -142,13 +143,13 @@ def _summed_up(connection: Connection) -> Lost | None:
     return Lost(found, events, events - missing)
 
 
-def _independent() -> Iterator[tuple[Table, ColumnElement[date]]]:
+def _recounted_from_events() -> Iterator[tuple[SummaryTable, Table, ColumnElement[date]]]:
     """The tables that are recounted from raw events: their differences, and the month of each."""
     for summary in SUMMARY_TABLES:
         deltas = deltas_of(summary)
         month = summary.month(deltas)
         if summary.source is None and month is not None:
-            yield deltas, month
+            yield summary, deltas, month
 
 
 def _sums_of_months() -> Iterator[Select[Any]]:
@@ -156,7 +157,9 @@ def _sums_of_months() -> Iterator[Select[Any]]:
 
     ``fallen`` is the sum of those where raw events are missing.
     """
-    for deltas, month in _independent():
+    for summary, deltas, month in _recounted_from_events():
+        if summary.finer:
+            continue
         delta = deltas.c.delta
         columns = {
             "tenant_id": deltas.c.tenant_id,

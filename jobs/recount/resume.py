@@ -34,6 +34,7 @@ from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
 from jobs.counting.sequences import advance
 from jobs.counting.state import await_parts, read_state
+from jobs.counting.tables import FOR_GOOD, Retention
 from jobs.recount.lost import Lost, LostEventsError
 from jobs.recount.rebuild import OnStep, Rebuilt, rebuild_kept_months
 
@@ -62,6 +63,7 @@ def resume(
     database: Database,
     *,
     accept_loss: bool = False,
+    retention: Retention = FOR_GOOD,
     on_step: OnStep = lambda _done, _all: None,
 ) -> Resumed:
     """End the refusal to count, if a recount can prove the numbers or make them right.
@@ -69,7 +71,7 @@ def resume(
     Args:
         accept_loss: where counted events of a tenant's month are missing, keep its numbers, and
             treat the month as purged.
-        on_step: as for ``rebuild``.
+        retention, on_step: as for ``rebuild``.
 
     Raises:
         RefusedError: the numbers cannot be proven; the message says what to do.
@@ -78,7 +80,7 @@ def resume(
     with database.reading() as connection:
         refusal = read_state(connection).refusal
     database.write(_settle_ids, lock_seconds=WAIT_SECONDS)
-    rebuilt, lost = _rebuild(database, on_step, accept_loss=accept_loss)
+    rebuilt, lost = _rebuild(database, on_step, retention, accept_loss=accept_loss)
     uncounted = database.write(partial(_end, accept_loss=accept_loss))
     found = None
     if lost is not None:
@@ -93,7 +95,7 @@ def _settle_ids(connection: Connection) -> None:
         connection.execute(sa.text(lock))
         # On a cluster, a writer that has ended here may have left prepared parts at the nodes.
         await_parts(connection, [issuance_events])
-    newest = {issuance_events.c.id: read_state(connection).watermark, rollup_runs.c.id: 0}
+    newest = {issuance_events.c.id: read_state(connection).counted_upto, rollup_runs.c.id: 0}
     try:
         for column, least in newest.items():
             advance(connection, column, max(least, _newest(connection, column)))
@@ -110,10 +112,12 @@ def _newest(connection: Connection, column: Column[int]) -> int:
 
 
 def _rebuild(
-    database: Database, on_step: OnStep, *, accept_loss: bool
+    database: Database, on_step: OnStep, retention: Retention, *, accept_loss: bool
 ) -> tuple[Rebuilt, Lost | None]:
     try:
-        return rebuild_kept_months(database, accept_loss=accept_loss, on_step=on_step)
+        return rebuild_kept_months(
+            database, accept_loss=accept_loss, retention=retention, on_step=on_step
+        )
     except LostEventsError as error:
         raise LostEventsError(
             f"{error.lost.found}: restore events and tables from one backup. If the events are lost"
@@ -128,7 +132,7 @@ def _end(connection: Connection, *, accept_loss: bool) -> int:
     """End the refusal; returns the number of kept events that stay uncounted."""
     state = read_state(connection, lock=True)
     uncounted = 0
-    for month, (stored, kept, purged) in _purged_totals(connection, state.watermark).items():
+    for month, (stored, kept, purged) in _purged_totals(connection, state.counted_upto).items():
         if stored == kept + purged:
             continue
         if not accept_loss:
@@ -140,7 +144,7 @@ def _end(connection: Connection, *, accept_loss: bool) -> int:
         uncounted += max(kept + purged - stored, 0)
         here = purged_months.c.month == month
         connection.execute(sa.update(purged_months).where(here).values(events=stored - kept))
-    note_newest(connection, state.watermark)
+    note_newest(connection, state.counted_upto)
     # A candidate may be of another server, whose writers mean nothing here.
     connection.execute(sa.update(rollup_state).values(refusal=None, candidate=None, writers=None))
     checked_newest_id(connection, read_state(connection))

@@ -104,8 +104,9 @@ def insist_on_reading(url: str, query: str) -> int:
 
 
 def count_the_rest(workshop: Workshop) -> None:
-    """``flask rollup run`` until it says that everything is counted."""
+    """``flask rollup run`` until it says that everything is counted; then the backfill's rest."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while (code := workshop.run("flask", "rollup", "run")) != 0:
         assert code == EX_TEMPFAIL, workshop.output("flask")
         assert time.monotonic() < give_up, workshop.output("flask")
+    assert workshop.run("flask", "rollup", "backfill") == 0, workshop.output("flask")

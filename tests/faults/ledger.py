@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from app.intake.events import Event
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.support.recount import recount, stored
+from tests.support.recount import numbers, recount, stored
 
 ZONES = [UTC, *(timezone(timedelta(minutes=m)) for m in (-570, -480, 60, 345, 840))]
 LATE = 0.4
@@ -103,7 +103,7 @@ def drift(database: Database, promised: Iterable[Event]) -> Drift:
     found.add("issuance_events", *_unmatched(database, promised))
     instants = ((event.tenant_id, event.agent_id, event.issued_at) for event in promised)
     for table, expected in recount(instants).items():
-        found.add(table.name, expected, Counter(stored(database, table)))
+        found.add(table.name, *map(numbers, (expected, stored(database, table))))
     return found
 
 

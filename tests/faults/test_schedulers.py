@@ -17,7 +17,7 @@ from tests.support.databases import conninfo
 PROCESSES = 3
 INTERVAL_SECONDS = 1
 OBSERVED_SECONDS = 8
-TICKS = "SELECT last_started FROM rollup_state"
+TICKS = "SELECT last_tick FROM rollup_state"
 COUNTED = "SELECT coalesce(sum(issued), 0) FROM daily_issuance"
 
 

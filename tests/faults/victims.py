@@ -1,4 +1,4 @@
-"""``python -m tests.faults.victims``: rollup runs in children that are killed at random.
+"""``python -m tests.faults.victims``: runs and backfills in children that are killed at random.
 
 Children are forked from this process, which has imported everything and holds no threads
 and no connections, so a new one costs milliseconds. Each writes a line here when it was
@@ -18,11 +18,14 @@ from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
 from app.storage.failures import is_unavailable
+from jobs.counting import backfill as backfilling
+from jobs.counting.backfill import backfill
 from jobs.counting.run import run_rollup
 from tests.jobs.counting.test_watermark import naive_run
 
 IDLE_SECONDS = 0.05
 MAX_WAIT_SECONDS = 2
+backfilling.WINDOW_IDS = 20
 
 
 class Victims:
@@ -75,6 +78,7 @@ def work(options: argparse.Namespace, dice: random.Random, parent: int) -> None:
                 naive_run(database)
             else:
                 run_rollup(database, window_ids=options.window_ids, wait_seconds=wait)
+                backfill(database)
         except Exception as error:
             if not is_unavailable(error):
                 raise

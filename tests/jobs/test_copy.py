@@ -34,6 +34,7 @@ from app.storage.tables import (
     agents,
     api_keys,
     daily_issuance,
+    dow_hour_total,
     issuance_events,
     metadata,
     rollup_corrections,
@@ -127,10 +128,15 @@ def roll_up(database):
 
 
 def correct(database):
-    """Leave a correction in the journal."""
+    """Leave corrections in the journal, of months and of all months together."""
     wrong = sa.update(daily_issuance).where(daily_issuance.c.date >= APRIL)
     execute(database, wrong.values(issued=9))
+    execute(database, sa.update(dow_hour_total).values(issued=dow_hour_total.c.issued + 1))
     assert rebuild(database, APRIL, APRIL).correction is not None
+
+
+def progress_of_a_backfill(database):
+    execute(database, sa.update(rollup_state).values(backfilled=1, backfill_end=1))
 
 
 def purge(database, *names):
@@ -161,7 +167,7 @@ def fill(database):
     create(database, Spot("\u2028", "", "okta", "{}"))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
-    execute(database, left.values(last_started=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
+    execute(database, left.values(last_tick=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
 
 
 def copy(source, target, **options):
@@ -371,6 +377,9 @@ def rows_of_others():
         "daily_issuance": bucket | {"date": APRIL},
         "dow_hour_activity": bucket | month | {"dow": 1, "hour": 1},
         "monthly_agent_issuance": bucket | month | {"agent_id": "a"},
+        "hourly_issuance": bucket | {"date": APRIL, "hour": 1},
+        "daily_agent_issuance": bucket | {"date": APRIL, "agent_id": "a", "hours": 2},
+        "dow_hour_total": bucket | {"dow": 1, "hour": 1},
         "rollup_runs": run,
         "rollup_corrections": correction,
         "purged_months": month | {"events": 1},
@@ -393,7 +402,7 @@ def test_a_target_with_a_row_in_any_table_is_refused(pair):
 
 def test_a_target_whose_jobs_have_started_is_refused(pair):
     source, target = pair
-    used = {"last_started": AT, "last_finished": AT, "watermark": 1, "corrections": 1}
+    used = {"last_tick": AT, "last_finished": AT, "counted_upto": 1, "corrections": 1}
     for name, value in used.items():
         execute(target, sa.update(rollup_state).values({name: value}))
         assert_refused(source, target, "the target is in use, see its table rollup_state: ")
@@ -531,6 +540,7 @@ CHANGES = {
     "rollup_runs": roll_up,
     "rollup_corrections": correct,
     "purged_months": lambda source: purge(source, "micro"),
+    "rollup_state": progress_of_a_backfill,
 }
 
 

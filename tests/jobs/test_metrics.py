@@ -61,6 +61,7 @@ def test_the_standing_follows_what_is_pending_and_counted(issue, roll_up, databa
         "rollup_watermark": 0,
         "rollup_pending_events": 3,
         "rollup_refused": 0,
+        "rollup_backfill_ids": 0,
         "rollup_oldest_writer_seconds": 0,
     }
     watermark = roll_up().watermark
@@ -74,6 +75,7 @@ def test_the_standing_follows_what_is_pending_and_counted(issue, roll_up, databa
         "rollup_pending_events": 0,
         "rollup_lag_seconds": 0,
         "rollup_refused": 0,
+        "rollup_backfill_ids": 0,
         "rollup_oldest_writer_seconds": 0,
     }
     refused = update(rollup_state).values(refusal="because")
@@ -145,7 +147,7 @@ def test_runs_are_counted_by_how_they_ended(issue, database, settings, counted):
 
 
 def due(database):
-    statement = update(rollup_state).values(last_started=None)
+    statement = update(rollup_state).values(last_tick=None)
     database.write(lambda connection: connection.execute(statement))
 
 

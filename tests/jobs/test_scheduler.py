@@ -26,7 +26,7 @@ def claim(database, interval=3600):
 
 
 def started(database, when):
-    statement = update(rollup_state).values(last_started=when)
+    statement = update(rollup_state).values(last_tick=when)
     database.write(lambda connection: connection.execute(statement))
 
 

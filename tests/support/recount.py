@@ -7,8 +7,11 @@ from sqlalchemy import select
 
 from app.storage.database import Database
 from app.storage.tables import (
+    daily_agent_issuance,
     daily_issuance,
     dow_hour_activity,
+    dow_hour_total,
+    hourly_issuance,
     issuance_events,
     monthly_agent_issuance,
     rollup_state,
@@ -16,21 +19,45 @@ from app.storage.tables import (
 
 
 def recount(events):
-    """The three tables as they should be, from ``(tenant, agent, instant)``."""
+    """Every summary table as it should be, from ``(tenant, agent, instant)``: see ``stored``."""
     days, cells, agents = Counter(), Counter(), Counter()
+    hours, agents_days, week = Counter(), {}, Counter()
     for tenant, agent, instant in events:
         at = instant.astimezone(UTC)
-        month = at.date().replace(day=1)
-        days[tenant, at.date()] += 1
-        cells[tenant, month, at.isoweekday() % 7, at.hour] += 1
+        day, month, dow = at.date(), at.date().replace(day=1), at.isoweekday() % 7
+        days[tenant, day] += 1
+        cells[tenant, month, dow, at.hour] += 1
         agents[tenant, month, agent] += 1
-    return {daily_issuance: days, dow_hour_activity: cells, monthly_agent_issuance: agents}
+        hours[tenant, day, at.hour] += 1
+        issued, mask = agents_days.get((tenant, day, agent), (0, 0))
+        agents_days[tenant, day, agent] = (issued + 1, mask | 1 << at.hour)
+        week[tenant, dow, at.hour] += 1
+    return {
+        daily_issuance: days,
+        dow_hour_activity: cells,
+        monthly_agent_issuance: agents,
+        hourly_issuance: hours,
+        daily_agent_issuance: agents_days,
+        dow_hour_total: week,
+    }
 
 
 def stored(database: Database, table):
-    """A summary table as keys and counts."""
+    """A summary table as keys and counts; with a mask, as keys and pairs."""
+    size = len(table.primary_key)
     with database.reading() as connection:
-        return {tuple(row[:-1]): row.issued for row in connection.execute(select(table))}
+        rows = connection.execute(select(table)).all()
+    return {tuple(row[:size]): row[size:] if row[size + 1 :] else row.issued for row in rows}
+
+
+def numbers(rows):
+    """The rows of ``stored`` as plain counts: each hour of a mask counts one."""
+    plain = Counter()
+    for key, value in rows.items():
+        issued, mask = value if isinstance(value, tuple) else (value, 0)
+        plain[key] = issued
+        plain.update((*key, hour) for hour in range(24) if mask >> hour & 1)
+    return plain
 
 
 def assert_exact(database: Database, *, counted_only: bool = False) -> int:
@@ -41,7 +68,7 @@ def assert_exact(database: Database, *, counted_only: bool = False) -> int:
     event = issuance_events.c
     query = select(event.tenant_id, event.agent_id, event.issued_at)
     if counted_only:
-        query = query.where(event.id <= select(rollup_state.c.watermark).scalar_subquery())
+        query = query.where(event.id <= select(rollup_state.c.counted_upto).scalar_subquery())
     with database.reading() as connection:
         events = connection.execute(query).all()
     for table, expected in recount(events).items():

@@ -173,7 +173,7 @@ def test_a_run_of_many_windows_keeps_those_that_it_has_counted(
     issue("2026-04-01T00:00:00Z", times=500)
     for statement in SLOW_WINDOW[database.engine.dialect.name]:
         database.write(lambda c, one=statement: c.execute(sa.text(one)))
-    watermark = sa.select(rollup_state.c.watermark)
+    watermark = sa.select(rollup_state.c.counted_upto)
     environ = child_environ(database_url, ROLLUP_WINDOW_IDS="1")
     with started(environ, "flask", "rollup", "run") as child:
         wait_until(lambda: scalar(database, watermark) >= 10)

@@ -78,7 +78,7 @@ def test_a_backup_is_restored_and_counting_goes_on(database, flask, tmp_path, re
     store(database, "pending", 3)
     file = tmp_path / "night.backup"
     made = result(flask("db", "backup", str(file), "--json"))
-    assert made == {"file": str(file), "bytes": file.stat().st_size, "revision": "0006"}
+    assert made == {"file": str(file), "bytes": file.stat().st_size, "revision": "0007"}
     store(database, "later", 2)
     restored = restore(file, is_postgresql=database.is_postgresql)
     store(restored, "counted", 21)  # 20 duplicates and a new one

@@ -178,7 +178,7 @@ def test_a_command_names_the_transaction_with_the_lock(postgresql_url, other):
     """A job or command that waits for a lock in vain names its holder, by pid and application."""
     block(other, ["SELECT 1 FROM rollup_state FOR UPDATE"])
     database = Database(make_settings(postgresql_url).database_url)
-    work = text("UPDATE rollup_state SET watermark = watermark")
+    work = text("UPDATE rollup_state SET counted_upto = counted_upto")
     began = time.monotonic()
     with pytest.raises(LockedError) as refused:
         database.write(lambda connection: connection.execute(work), lock_seconds=0.2)

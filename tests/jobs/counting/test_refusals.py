@@ -62,12 +62,12 @@ def purge_all(database):
 
 def assert_refused_for_good(roll_up, issue, database, flask, words):
     """Every run refuses, whatever comes in, and nothing is counted or purged."""
-    before = state(database).watermark
+    before = state(database).counted_upto
     for _ in range(3):
         with pytest.raises(RefusedError, match=words):
             roll_up()
         issue(AT, times=30)
-    assert state(database).watermark == before
+    assert state(database).counted_upto == before
     done = flask("rollup", "run")
     assert (done.returncode, done.stdout) == (1, "")
     assert "flask rollup resume" in done.stderr
@@ -126,7 +126,7 @@ def test_an_id_beyond_the_sequence_is_refused_for_good(issue, roll_up, database,
 
 def test_an_event_added_below_the_watermark_is_refused(counted, issue, roll_up, flask):
     """An event whose id lies between the newest counted event and the watermark is refused."""
-    execute(counted, update(rollup_state).values(watermark=20, newest_upto=20))
+    execute(counted, update(rollup_state).values(counted_upto=20, newest_upto=20))
     set_sequence(counted, 20)
     roll_up()
     insert_with_id(counted, 15)
@@ -257,7 +257,7 @@ def test_a_refused_run_is_in_the_history_once(counted, roll_up, flask):
 def test_ticks_count_a_refusal_and_log_its_reason(counted, settings, caplog):
     """The scheduler's run and purge log the reason without a traceback."""
     execute(counted, delete(issuance_events).where(issuance_events.c.id == 10))
-    execute(counted, update(rollup_state).values(last_started=None))
+    execute(counted, update(rollup_state).values(last_tick=None))
     assert tick(counted, settings, threading.Event()) is None
     purge_tick(counted, settings, threading.Event())
     assert [(r.getMessage(), r.exc_info) for r in caplog.records] == [

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.storage.tables import daily_issuance, issuance_events, rollup_state
-from jobs.counting import run as rollup
+from jobs.counting import adding
 from jobs.counting.tables import SUMMARY_TABLES
 from jobs.scheduler import claim_tick
 from tests.support.recount import assert_exact
@@ -20,7 +20,7 @@ from tests.support.statements import statements
 
 def watermark(database):
     with database.reading() as connection:
-        return connection.scalar(select(rollup_state.c.watermark))
+        return connection.scalar(select(rollup_state.c.counted_upto))
 
 
 def test_an_empty_run_and_then_the_first_event_ever(issue, roll_up, trend):
@@ -65,19 +65,20 @@ def test_a_run_reports_the_events_and_buckets_it_touched(issue, roll_up):
     issue("2026-04-01T00:00:00Z", times=3)
     issue("2026-04-02T00:00:00Z")
     run = roll_up()
-    assert (run.events, run.buckets) == (4, 5)  # two days, two cells, one agent's month
+    # One agent's month; two days, hours, cells, cells of all months and days of an agent.
+    assert (run.events, run.buckets) == (4, 11)
 
 
 def test_tables_can_be_added_to_one_by_one_as_citus_needs_it(issue, roll_up, database, monkeypatch):
-    monkeypatch.setattr(rollup, "is_citus", lambda _: True)
+    monkeypatch.setattr(adding, "is_citus", lambda _: True)
     for agent in "ab":
         issue("2026-04-01T00:00:00Z", agent=agent, times=3)
         issue("2026-04-02T07:00:00Z", agent=agent)
     run = roll_up()
-    assert (run.events, run.buckets) == (8, 6)
+    assert (run.events, run.buckets) == (8, 14)
     issue("2026-03-31T23:59:59.999999Z", times=2)
     run = roll_up()
-    assert (run.events, run.buckets) == (2, 3)
+    assert (run.events, run.buckets) == (2, 6)
     assert assert_exact(database) == 10
 
 
@@ -144,7 +145,7 @@ def test_a_deleted_newest_event_does_not_give_its_id_away(issue, roll_up, databa
 def test_events_below_the_watermark_are_refused(issue, roll_up, database):
     """A run refuses events below the watermark, as a wrong restore leaves them."""
     issue("2026-04-01T00:00:00Z")
-    ahead = update(rollup_state).values(watermark=1000)
+    ahead = update(rollup_state).values(counted_upto=1000)
     database.write(lambda connection: connection.execute(ahead))
     with pytest.raises(RefusedError, match="below the watermark, 1000"):
         roll_up()

@@ -278,7 +278,7 @@ def naive_run(database):
     """What everybody writes first: count all ids that are visible above the last one."""
     with database.reading() as connection:
         newest = connection.scalar(select(func.max(issuance_events.c.id))) or 0
-    database.write(lambda connection: add_next_window(connection, newest, 1_000_000))
+    database.write(lambda connection: add_next_window(connection, newest, 1_000_000, {}))
 
 
 def write_in_overlapping_transactions(database_url, seconds=2.0):

@@ -5,8 +5,8 @@ from datetime import date
 import pytest
 import sqlalchemy as sa
 
+from jobs.counting import adding, tables
 from jobs.counting import run as counting
-from jobs.counting import tables
 from jobs.counting.buckets import HourBeginning, IssuedDow, IssuedHour, IssuedOn
 from jobs.counting.tables import DATE, SUMMARY_TABLES, Period, SummaryTable
 from jobs.recount import rebuild as rebuilding
@@ -60,8 +60,8 @@ def described(database, monkeypatch):
     for module in (counting, rebuilding, verifying):
         monkeypatch.setattr(module, "SUMMARY_TABLES", ALL)
     monkeypatch.setattr(rebuilding, "STEPS", len(ALL) + 1)
-    # Table by table, as on a cluster: the statement for all tables is built when it is imported.
-    monkeypatch.setattr(counting, "is_citus", lambda _connection: True)
+    # Table by table, as on a cluster.
+    monkeypatch.setattr(adding, "is_citus", lambda _connection: True)
     database.write(METADATA.create_all)
     yield database
     database.write(METADATA.drop_all)

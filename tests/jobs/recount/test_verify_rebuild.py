@@ -11,12 +11,14 @@ from app.errors import RefusedError
 from app.storage.tables import (
     daily_issuance,
     dow_hour_activity,
+    dow_hour_total,
     issuance_events,
     monthly_agent_issuance,
     purged_months,
     rollup_corrections,
     rollup_state,
 )
+from jobs.counting.tables import SUMMARY_TABLES
 from jobs.recount import rebuild as rebuilding
 from jobs.recount.lost import LostEventsError
 from jobs.recount.rebuild import Rebuilt, rebuild
@@ -89,14 +91,17 @@ def test_every_wrong_number_is_named_with_both_values(counted):
             0,
             1,
         ),
+        Drift("dow_hour_total", {"tenant_id": "ghost", "dow": 3, "hour": 7}, 0, 9),
     ]
 
 
 def test_only_the_months_asked_for_are_verified(counted):
     corrupt(counted)
-    assert {found.table for found in drift(counted, MARCH, MARCH)} == {"dow_hour_activity"}
-    assert {found.table for found in drift(counted, APRIL, APRIL)} == {"daily_issuance"}
-    assert len(drift(counted, APRIL, MAY)) == 4
+    # The week of all months is compared as a whole with its months.
+    week = "dow_hour_total"
+    assert {found.table for found in drift(counted, MARCH, MARCH)} == {"dow_hour_activity", week}
+    assert {found.table for found in drift(counted, APRIL, APRIL)} == {"daily_issuance", week}
+    assert len(drift(counted, APRIL, MAY)) == 5
 
 
 def test_events_that_are_not_counted_yet_are_no_drift(counted, issue):
@@ -110,7 +115,8 @@ def test_a_purged_month_is_not_verifiable_and_no_drift(counted):
     execute(counted, delete(issuance_events))
     with verification(counted, APRIL, APRIL) as found:
         assert (found.scope.ranges, found.scope.purged) == ([], [APRIL])
-        assert list(found.drift) == []
+        # It differs from its months, which need no raw events.
+        assert [one.table for one in found.drift] == ["dow_hour_total"]
     assert {found.key.get("month", MARCH) for found in drift(counted)} <= {MARCH, MAY}
 
 
@@ -142,6 +148,19 @@ def test_every_total_that_changed_is_in_the_journal(counted):
             ("org-b", "monthly_agent_issuance", MAY, 0, 1),
         ]
     )
+
+
+def test_the_week_of_all_months_follows_its_months(counted):
+    """It is compared as a whole, also with purged months; its corrections have no month."""
+    execute(counted, insert(purged_months).values(month=APRIL, events=1))
+    wrong = dow_hour_total.c.issued + 5
+    execute(counted, update(dow_hour_total).where(dow_hour_total.c.hour == 11).values(issued=wrong))
+    assert {found.table for found in drift(counted, MAY, MAY)} == {"dow_hour_total"}
+    assert [(one.stored, one.recounted) for one in drift(counted)] == [(6, 1)] * 3
+    assert rebuild(counted, MAY, MAY).buckets == 3
+    assert journal(counted) == [("org-b", "dow_hour_total", None, 18, 3)]
+    assert drift(counted) == []
+    assert_exact(counted)
 
 
 def test_a_rebuild_without_drift_writes_nothing(counted):
@@ -246,7 +265,7 @@ def test_a_rebuild_refuses_lost_raw_events(counted):
         rebuild(counted, APRIL, APRIL)
     assert stored(counted, daily_issuance)["org-a", APRIL] == 2
     assert journal(counted) == []
-    assert rebuild(counted, APRIL, APRIL, force=True).buckets == 6
+    assert rebuild(counted, APRIL, APRIL, force=True).buckets == 12
     assert ("org-a", APRIL) not in stored(counted, daily_issuance)
 
 
@@ -259,7 +278,7 @@ def test_a_few_lost_events_of_one_tenant_are_noticed(counted):
     assert rebuild(counted, MARCH, APRIL) == Rebuilt(0, None)
 
 
-@pytest.mark.parametrize("table", [daily_issuance, dow_hour_activity, monthly_agent_issuance])
+@pytest.mark.parametrize("table", [one.table for one in SUMMARY_TABLES if one.source is None])
 def test_where_the_tables_disagree_a_recount_decides(counted, table):
     """A table that was changed by hand is repaired, up or down."""
     for wrong in (table.c.issued + 5, table.c.issued - 1):
@@ -271,8 +290,8 @@ def test_where_the_tables_disagree_a_recount_decides(counted, table):
 def test_uncounted_events_are_no_lost_events(counted, issue):
     """More raw events than the tables count are added, also where the tables agree."""
     issue("2026-04-01T10:00:00Z", times=4)
-    execute(counted, update(rollup_state).values(watermark=13))
-    assert rebuild(counted, MARCH, MAY).buckets == 3
+    execute(counted, update(rollup_state).values(counted_upto=13))
+    assert rebuild(counted, MARCH, MAY).buckets == 6
     assert_exact(counted)
 
 
