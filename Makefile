@@ -9,8 +9,8 @@ FLASK := $(BIN)/flask
 PYTEST := $(BIN)/pytest --dist worksteal -n
 MEASURED := --cov --cov-append --cov-report=
 
-.PHONY: help run test test-all test-slow lint soak load fuzz bench screenshots settings-docs \
-	lock clean
+.PHONY: help run test test-all test-slow lint soak load fuzz bench insight-report screenshots \
+	settings-docs lock clean
 
 help:
 	@echo "make TARGET, where TARGET is one of:"
@@ -80,6 +80,13 @@ fuzz: .venv/test
 ## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 15 minutes
 bench: .venv/test
 	$(BIN)/python -m benchmarks --write docs/performance.md
+
+## insight-report: how much of a generator's unusual days detection finds; SEEDS=101-106 TENANTS=300
+insight-report: .venv/test
+	$(BIN)/python -m tests.insight --seeds $(SEEDS) --tenants $(TENANTS)
+
+SEEDS := 101-106
+TENANTS := 300
 
 ## screenshots: the pictures in README.md and docs/dashboard.md; needs Debian's chromium-driver
 screenshots: .venv/test

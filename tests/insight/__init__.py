@@ -1,0 +1,1 @@
+"""The labelled generator, and the report on how well detection finds what it hides."""
