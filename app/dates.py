@@ -24,6 +24,7 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_DURATION_SECONDS = 3650 * 86_400
 _MONTH = re.compile(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])")
+_DAY = re.compile(r"(?:19[7-9][0-9]|[2-9][0-9]{3})-[0-9]{2}-[0-9]{2}")
 
 
 def utc_now() -> datetime:
@@ -90,6 +91,13 @@ def parse_month(text: str) -> date:
     if match is None:
         raise ValueError("must be a month, as 2026-04")
     return date(int(match[1]), int(match[2]), 1)
+
+
+def parse_day(text: str) -> date:
+    """``YYYY-MM-DD`` from 1970 to 9999; ``ValueError`` otherwise."""
+    if not _DAY.fullmatch(text):
+        raise ValueError("must be a day, as 2026-04-01")
+    return date.fromisoformat(text)
 
 
 def month_of(day: date) -> date:

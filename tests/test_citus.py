@@ -3,6 +3,7 @@
 import re
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -10,8 +11,10 @@ import sqlalchemy as sa
 
 from app.intake.events import Event
 from app.intake.store import store_events
-from app.reports import activity, trend, usage
+from app.reports import activity, hours, status, trend, usage
 from app.reports import agents as directory
+from app.reports.days import Days
+from app.reports.finer import Span
 from app.storage.citus import distribute
 from app.storage.database import Database
 from jobs.copy import copy_database
@@ -176,10 +179,17 @@ def test_a_read_asks_one_shard_once(database):
         for sort in ("count", "name"):
             for search in (None, "a"):
                 usage.ranking(connection, tenant, month=DAY, search=search, sort=sort, limit=5)
-        directory.agents_page(connection, tenant, after="", limit=5, text=None)
-        directory.agents_page(connection, tenant, after="", limit=5, text="a")
-    # The rankings but the first one are two reads each: the number of agents comes first.
-    assert len(found) == 13
+        for sort in directory.SORTS:
+            directory.agents_page(connection, tenant, limit=5, sort=sort)
+            directory.agents_page(connection, tenant, limit=5, text="a", sort=sort)
+        span = Span(Days(DAY, DAY, ZoneInfo("Asia/Tokyo")))
+        hours.hourly_tokens(connection, tenant, span)
+        trend.agent_tokens(connection, tenant, "a", span)
+        usage.usage_of_days(connection, tenant, span, limit=5)
+        status.status(connection, tenant)
+    # The rankings but the first one are two reads each: the number of agents comes first. So is the
+    # status, whose first read has no tenant.
+    assert len(found) == 20
     for _, plan in found:
         assert tasks(plan) == 1
         assert "Subplan" not in plan

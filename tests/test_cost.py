@@ -8,24 +8,34 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
-from app.reports import activity, trend, usage
+from app.reports import activity, finer, hours, status, summary, trend, usage
 from app.reports import agents as directory
 from app.storage.database import Database
-from app.storage.tables import metadata
+from app.storage.tables import hourly_issuance, metadata
 from jobs.counting.adding import Window, add_to_all, add_to_one
 from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.settings import TENANT, make_settings
 from tests.support.statements import statements
+from tests.support.summaries import fill
 from tests.support.tokens import bearer
 
 RANKED = {"month": date(2026, 1, 1), "last": date(2026, 1, 31), "limit": 5, "offset": 0}
+RANGE = "from=2026-03-01&to=2026-04-10"
 READS = [
     "tokens?days=30",
+    f"tokens?{RANGE}&zone=Europe/Berlin",
+    f"tokens?{RANGE}&agentId=a",
+    "tokens/hourly",
     "agents/activity",
     "agents/activity?months=3",
+    f"agents/activity?{RANGE}",
     "agents",
     "agents?limit=5",
+    f"agents?{RANGE}&zone=Asia/Tokyo",
 ]
+PAGE = {"after": "", "limit": 5, "kept_from": date.min}
+SOME_DAYS = {"first": date(2026, 1, 3), "last": date(2026, 1, 9)}
+EDGES = {"before_begin": 7, "before_end": 15}
 EVENT = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T00:00:00Z"}
 
 
@@ -45,7 +55,16 @@ def test_a_read_is_one_statement(client, sent_for, issue, roll_up, read):
     assert len(sent_for) == 2
 
 
-@pytest.mark.parametrize("read", ["", "?limit=2", "?cursor=YQ&limit=2", "?q=a"])
+@pytest.mark.parametrize("read", ["summary", f"summary?{RANGE}&zone=Asia/Tokyo", "status"])
+def test_a_summary_and_a_status_are_two_statements(client, database, sent_for, read):
+    fill(database, [(datetime(2026, 4, 1, tzinfo=UTC), "a")])
+    assert client.get(f"/api/v1/analytics/{read}", headers=bearer()).status_code == 200
+    assert len(sent_for) == 2
+
+
+@pytest.mark.parametrize(
+    "read", ["", "?limit=2", "?cursor=YQ&limit=2", "?q=a", "?sort=lastSeen", "?sort=lastSeen&q=a"]
+)
 def test_a_page_of_the_directory_is_one_statement(client, sent_for, issue, roll_up, read):
     for agent in "abc":
         issue("2026-04-01T00:00:00Z", agent=agent)
@@ -115,6 +134,21 @@ def large(postgresql):
             "generate_series(1, 50) AS agent",
         ),
         ("agents", "'agent-' || agent, 'n', now()", "generate_series(1, 50) AS agent"),
+        (
+            "dow_hour_total",
+            "dow, hour, 1",
+            "generate_series(0, 6) dow, generate_series(0, 23) hour",
+        ),
+        (
+            "hourly_issuance",
+            "date '2026-01-01' + day, hour, 1",
+            "generate_series(0, 59) AS day, generate_series(0, 23) AS hour",
+        ),
+        (
+            "daily_agent_issuance",
+            "date '2026-01-01' + day, 'agent-' || agent, 1, 1",
+            "generate_series(0, 59) AS day, generate_series(1, 50) AS agent",
+        ),
     )
     for table, columns, source in parts:
         run(database, fill.format(table, columns, source))
@@ -142,8 +176,15 @@ def run(database, statement):
         (usage._BY_COUNT, RANKED),
         (usage._RANKED["name", False], RANKED),
         (usage._UNRANKED["id", True], RANKED | {"pattern": "%1%"}),
-        (directory._PAGE, {"after": "", "limit": 5}),
-        (directory._SEARCH, {"after": "", "limit": 5, "pattern": "%1%"}),
+        (directory._PAGES["id", False], PAGE),
+        (directory._PAGES["id", True], PAGE | {"pattern": "%1%"}),
+        (directory._PAGES["lastSeen", False], PAGE | {"seen": date.max}),
+        (hours._HOURS, SOME_DAYS),
+        (trend._AGENT_DAYS, SOME_DAYS | {"agent_id": "agent-7"}),
+        (usage._TOP_OF_DAYS[True], SOME_DAYS | {"limit": 5}),
+        (usage._TOP_OF_DAYS[False], SOME_DAYS | {"limit": 5} | EDGES),
+        (summary._LARGEST[False], SOME_DAYS | EDGES),
+        (finer._LATEST_INCOMPLETE[hourly_issuance], SOME_DAYS),
     ],
     ids=[
         "trend",
@@ -159,6 +200,13 @@ def run(database, statement):
         "ranking of a search",
         "directory",
         "search",
+        "latest agents",
+        "hours",
+        "days of an agent",
+        "agents of days",
+        "agents of days of a zone",
+        "largest agent",
+        "incomplete days",
     ],
 )
 def test_no_read_goes_through_a_whole_table(large, statement, parameters):
@@ -205,9 +253,45 @@ def test_a_page_of_the_directory_reads_no_whole_month(postgresql_url, parameters
     """
     run(database, fill.format(months, agents))
     run(database, "ANALYZE")
-    values = parameters | {"tenant_id": "tenant-7", "limit": limit}
-    read = rows_read(explained(database, directory._PAGE, values), "monthly_agent_issuance")
+    values = parameters | {"tenant_id": "tenant-7", "limit": limit, "kept_from": date.min}
+    statement = directory._PAGES["id", False]
+    read = rows_read(explained(database, statement, values), "monthly_agent_issuance")
     assert months * limit < read < 5 * months * limit
+    database.dispose()
+
+
+def test_an_agents_days_read_no_other_agents(postgresql_url):
+    """The days of one agent are found by the whole key, however many agents there are."""
+    days, agents = 60, 500
+    database = Database(make_settings(postgresql_url).database_url)
+    days_of = f"generate_series(1, {days}) AS day"
+    both = f"{days_of}, generate_series(1, {agents}) AS agent"
+    row = "SELECT 'tenant-7', date '2026-01-01' + day"
+    run(database, f"INSERT INTO daily_issuance {row}, 9 FROM {days_of}")
+    run(
+        database,
+        f"INSERT INTO daily_agent_issuance {row}, 'agent-' || agent, 1, 1 FROM {both}",
+    )
+    run(database, "ANALYZE")
+    values = {"tenant_id": "tenant-7", "agent_id": "agent-33", "first": date(2026, 1, 1)}
+    values["last"] = date(2026, 3, 31)
+    plan = explained(database, trend._AGENT_DAYS, values)
+    assert days <= rows_read(plan, "daily_agent_issuance") <= 2 * days
+    database.dispose()
+
+
+def test_pending_events_are_found_by_their_ids(postgresql_url):
+    """The status reads the pending events, and none of the organization's history."""
+    database = Database(make_settings(postgresql_url).database_url)
+    events = """
+        INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)
+        SELECT 'org-' || n % 20, gen_random_uuid(), 'agent', now()
+        FROM generate_series(1, 20000) AS n
+    """
+    run(database, events)
+    run(database, "ANALYZE")
+    values = {"tenant_id": "org-7", "counted_upto": 19_900, "most": 10_000}
+    assert rows_read(explained(database, status._PENDING, values)) <= 100
     database.dispose()
 
 
@@ -235,7 +319,11 @@ def test_on_sqlite_nothing_scans_a_whole_table(sqlite_url):
     reads = [trend._TREND, trend._HISTORY, activity._ACTIVITY, activity._RECENT_ACTIVITY]
     reads += [usage._USAGE, usage._COUNT, usage._BY_COUNT]
     reads += [*usage._RANKED.values(), *usage._UNRANKED.values()]
-    pages = [usage._TOP_USAGE, usage._NAMED_USAGE, directory._PAGE, directory._SEARCH]
+    pages = [usage._TOP_USAGE, usage._NAMED_USAGE, *directory._PAGES.values()]
+    pages += [hours._HOURS, trend._AGENT_DAYS, status._PENDING]
+    for statements_of_days in (usage._TOP_OF_DAYS, usage._OF_DAYS, summary._LARGEST):
+        pages += statements_of_days.values()
+    pages += finer._LATEST_INCOMPLETE.values()
     runs = [add_to_one(summary, sqlite.Insert, Window(5, 9), {}) for summary in SUMMARY_TABLES]
     # A subquery may be scanned: it has the rows of one tenant only.
     tables = "|".join(metadata.tables.keys() - {"rollup_state"})

@@ -51,7 +51,17 @@ QUERIES = {
         "q": "agent",
         "invalid": "skip",
     },
+    "days of a zone": {
+        "from": "2026-04-01",
+        "to": "2026-04-20",
+        "zone": "Europe/Berlin",
+        "sort": "lastSeen",
+    },
+    "one agent of both": {"days": "30", "agentId": SHARED},
     "bad parameters": {
+        "from": "2026-04-31",
+        "zone": "Mars",
+        "sort": "x",
         "days": "0",
         "months": "x",
         "month": "2026",
@@ -70,7 +80,7 @@ HEADERS = [
 ]
 PARAMETERS = [
     *("tenantId", "tenant_id", "tenant", "organizationId", "organization_id", "organization"),
-    *("orgId", "org_id", "org", "g.tenant_id", "sub", "client_id", "agentId", "agent_id"),
+    *("orgId", "org_id", "org", "g.tenant_id", "sub", "client_id", "agent_id"),
 ]
 CLAIMS = [
     *("tenantId", "tenant_id", "tenant", "organizationId", "organization", "org_id", "org"),
@@ -210,6 +220,19 @@ def test_the_etag_of_anothers_answer_is_never_taken_for_ours(app, send):
         ours = send(path, method, other(), parameters, **{"If-None-Match": plain.headers["ETag"]})
         assert ours.status_code == 304
     assert len(tags) >= 3
+
+
+@pytest.mark.usefixtures("both_tenants")
+@pytest.mark.parametrize("period", ["days=30", "from=2026-04-14&to=2026-04-14&zone=Asia/Tokyo"])
+def test_an_agent_of_another_tenant_has_zeros(client, period):
+    """An agent of another tenant is as unknown as one that does not exist."""
+    path = f"/api/v1/analytics/tokens?{period}"
+    unknown = client.get(f"{path}&agentId=nobody", headers=bearer(OURS))
+    theirs = client.get(f"{path}&agentId={THEIR_AGENT}", headers=bearer(OURS))
+    assert shown(theirs) == shown(unknown)
+    assert {point["count"] for point in theirs.json["data"]} == {0}
+    shared = client.get(f"{path}&agentId={SHARED}", headers=bearer(OURS)).json["data"]
+    assert sum(point["count"] for point in shared) == 2
 
 
 @pytest.mark.usefixtures("both_tenants")

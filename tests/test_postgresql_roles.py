@@ -189,7 +189,9 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "ALTER TABLE daily_issuance ADD COLUMN a int",
         "DROP TABLE rollup_runs",
         "TRUNCATE issuance_events",
-        "SELECT 1 FROM issuance_events",
+        "SELECT agent_id FROM issuance_events",
+        "SELECT event_id FROM issuance_events",
+        "SELECT issued_at FROM issuance_events",
         "SELECT last_value FROM issuance_events_id_seq",
         "UPDATE issuance_events SET agent_id = 'x'",
         "DELETE FROM issuance_events",
@@ -210,7 +212,7 @@ def test_demo_data_is_the_owners_to_load(deployment):
     ],
 )
 def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
-    """The web role may not change the schema or a count, or read an event."""
+    """The web role may not change the schema or a count, or read an event's agent, id or time."""
     with pytest.raises(InsufficientPrivilege):
         untouched.connect("web").execute(statement)
 

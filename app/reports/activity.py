@@ -1,8 +1,10 @@
 """Activity: tokens by hour of the week, with the busiest hours and the shades of the heatmap.
 
-The first half reads dow_hour_activity. The second half is arithmetic, without SQL and HTML.
+The first half reads dow_hour_total, or dow_hour_activity for some months, or hourly_issuance for
+some days. The second half is arithmetic, without SQL and HTML.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,11 +17,13 @@ from sqlalchemy import Connection, Select
 
 from app.dates import months_back
 from app.reports.base import TENANT, Count, Point, Report, read_report, with_state
-from app.storage.tables import dow_hour_activity
+from app.reports.finer import Span
+from app.reports.hours import hours_of
+from app.storage.tables import dow_hour_activity, dow_hour_total
 
 
 class HourCount(Point, frozen=True):
-    """Tokens issued in one cell of the week; ``dow`` 0 is Sunday, ``hour`` is UTC."""
+    """Tokens issued in one cell of the week; ``dow`` 0 is Sunday."""
 
     dow: Annotated[int, msgspec.Meta(ge=0, le=6)]
     hour: Annotated[int, msgspec.Meta(ge=0, le=23)]
@@ -46,21 +50,38 @@ def agent_activity(
     return Report(points, found.counted_at)
 
 
+def activity_of_days(connection: Connection, tenant_id: str, span: Span) -> Report[HourCount]:
+    """As :func:`agent_activity`, for some days, in their zone.
+
+    Raises:
+        ValidationError, UnavailableError: see :func:`~app.reports.finer.read_finer`.
+    """
+    hours = hours_of(connection, tenant_id, span)
+    cells: Counter[tuple[int, int]] = Counter()
+    for (_, begin), count in hours.with_labels():
+        cells[begin.isoweekday() % 7, begin.hour] += count
+    points = [HourCount(*cell, count) for cell, count in sorted(cells.items()) if count]
+    return Report(points, hours.counted_at)
+
+
 def _cells() -> Select[*tuple[Any, ...]]:
-    cell = dow_hour_activity.c
-    # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
-    total = sa.cast(sa.func.sum(cell.issued), sa.BigInteger).label("issued")
-    return (
-        sa.select(cell.dow, cell.hour, total)
-        .where(cell.tenant_id == TENANT)
-        .group_by(cell.dow, cell.hour)
-        .having(sa.func.sum(cell.issued) > 0)
+    cell = dow_hour_total.c
+    return sa.select(cell.dow, cell.hour, cell.issued).where(
+        cell.tenant_id == TENANT, cell.issued > 0
     )
 
 
 def _recent_cells() -> Select[*tuple[Any, ...]]:
+    cell = dow_hour_activity.c
     first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
-    return _cells().where(dow_hour_activity.c.month.between(first, last))
+    # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
+    total = sa.cast(sa.func.sum(cell.issued), sa.BigInteger).label("issued")
+    return (
+        sa.select(cell.dow, cell.hour, total)
+        .where(cell.tenant_id == TENANT, cell.month.between(first, last))
+        .group_by(cell.dow, cell.hour)
+        .having(sa.func.sum(cell.issued) > 0)
+    )
 
 
 _ACTIVITY = with_state(_cells(), "dow", "hour")

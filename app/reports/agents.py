@@ -1,14 +1,14 @@
-"""The directory of agents: their names, and the months in which they were issued tokens.
+"""The directory of agents: their names, and the months and days on which they were issued tokens.
 
 ``app.intake.agent_names`` stores the names.
 """
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, Connection, Select
+from sqlalchemy import CTE, Connection, Select, Subquery
 
 from app.ids import Id
 from app.reports.base import (
@@ -19,54 +19,117 @@ from app.reports.base import (
     Report,
     contains,
     like,
-    read_report,
+    read_with_totals,
     total,
-    with_state,
 )
+from app.reports.finer import FILLING, with_finer_state
 from app.storage.driver import Reading
-from app.storage.tables import agents, monthly_agent_issuance
+from app.storage.tables import (
+    agents,
+    daily_agent_issuance,
+    daily_issuance,
+    monthly_agent_issuance,
+    rollup_state,
+)
+from app.storage.types import as_utc
+
+SORTS = ("id", "lastSeen")
 
 
 class Agent(Point, frozen=True):
-    """One agent: its name, its first and last month, and all tokens counted so far."""
+    """One agent: its name, its first and last month and day, and all tokens counted so far.
+
+    ``active_days`` counts the days with tokens among those that are kept. A day is null if it is
+    not kept, and all three are while they are still being filled after an upgrade.
+    """
 
     agent_id: Id
     name: Id | None
     first_month: Month | None
     last_month: Month | None
     token_count: Count
+    first_day: date | None
+    last_day: date | None
+    active_days: Count | None
+
+
+class Place(NamedTuple):
+    """The place of an agent in the directory.
+
+    ``seen`` is its last day, or else its last month, or else the first day of all. It is used in
+    the order by ``lastSeen`` only.
+    """
+
+    agent_id: str
+    seen: date = date.min
+
+
+FIRST_SEEN = Place("", date.max)  # before every agent, in both orders
 
 
 @dataclass(frozen=True)
 class AgentsPage(Report[Agent]):
     """One page of the directory; ``next_after`` is the next page's ``after``, if there is one."""
 
-    next_after: str | None
+    next_after: Place | None
 
 
-def agents_page(
-    connection: Connection, tenant_id: str, *, after: str, limit: int, text: str | None
+def agents_page(  # noqa: PLR0913 - the parameters of a page
+    connection: Connection,
+    tenant_id: str,
+    *,
+    limit: int,
+    after: Place = FIRST_SEEN,
+    text: str | None = None,
+    sort: str = SORTS[0],
+    kept_from: date | None = None,
 ) -> AgentsPage:
-    """The agents that have a name or were issued tokens, by id; at most ``limit``.
+    """The agents that have a name or were issued tokens, at most ``limit``.
 
-    Months and totals come from the monthly summary table. The report is one statement. Its cost
-    grows with ``limit`` and with the number of months, and a search may read all agents.
+    Months and totals come from the monthly summary table, and days from the table of agents' days.
+    The report is one statement. Its cost grows with ``limit`` and with the number of months. A
+    search may read all agents, and so does the order by ``lastSeen``, in each of its months.
 
     Args:
-        after: the id after which the page begins; empty for the first page.
+        after: the place after which the page begins.
         text: a part of the name or the id; ASCII letters match in any case.
+        sort: ``id``, or ``lastSeen`` for the latest day first, then by id.
+        kept_from: the first day that is kept; ``None`` for all days.
     """
-    parameters: dict[str, Any] = {"tenant_id": tenant_id, "after": after, "limit": limit}
-    if text is None:
-        found = read_report(connection, _PAGE, **parameters)
-    else:
-        found = read_report(connection, _SEARCH, **parameters, pattern=contains(text))
-    points = [
-        Agent(agent_id, name, _month(first), _month(last), count)
-        for _, agent_id, name, first, last, count in found.points
-    ]
-    next_after = points[limit - 1].agent_id if len(points) > limit else None
-    return AgentsPage(points[:limit], found.counted_at, next_after)
+    parameters: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "after": after.agent_id,
+        "limit": limit,
+        "kept_from": kept_from or date.min,
+    }
+    if sort != SORTS[0]:
+        parameters["seen"] = after.seen
+    if text is not None:
+        parameters["pattern"] = contains(text)
+    statement = _PAGES[sort, text is not None]
+    state, rows = read_with_totals(connection, statement, **parameters)
+    known_from = max(kept_from or date.min, state[-1] or date.min)
+    points = [_agent(row, known_from) for row in rows[:limit]]
+    next_after = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        next_after = Place(last[1], last[9])
+    return AgentsPage(points, as_utc(state[0]), next_after)
+
+
+def _agent(row: Any, known_from: date) -> Agent:
+    """A row as an agent; its days are known from ``known_from`` on, the first of a month."""
+    _, agent_id, name, first, last, count, first_day, last_day, days, *_ = row
+    return Agent(
+        agent_id,
+        name,
+        _month(first),
+        _month(last),
+        count,
+        first_day if first and first >= known_from else None,
+        last_day if last and last >= known_from else None,
+        None if known_from == FILLING else days,
+    )
 
 
 def _month(day: date | None) -> str | None:
@@ -79,6 +142,8 @@ def _month(day: date | None) -> str | None:
 
 _AFTER = sa.bindparam("after", type_=sa.Text)
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
+_SEEN = sa.bindparam("seen", type_=sa.Date)
+_NEVER, _NO_END = sa.literal(date.min, sa.Date), sa.literal(date.max, sa.Date)
 
 
 def _months() -> CTE:
@@ -92,6 +157,18 @@ def _months() -> CTE:
     months = sa.select(first().scalar_subquery().label("month")).cte("months", recursive=True)
     later = first(usage.c.month > months.c.month).correlate(months).scalar_subquery()
     return months.union_all(sa.select(later).where(months.c.month.is_not(None)))
+
+
+def _spans(months: CTE) -> CTE:
+    """Each of the tenant's months, with the next one. All its days in between are of the month."""
+    later = months.alias("later")
+    following = sa.select(sa.func.min(later.c.month)).where(later.c.month > months.c.month)
+    end = sa.func.coalesce(following.correlate(months).scalar_subquery(), _NO_END)
+    return (
+        sa.select(months.c.month, end.label("next_month"))
+        .where(months.c.month.is_not(None))
+        .cte("spans")
+    )
 
 
 def _counted(months: CTE) -> CTE:
@@ -140,45 +217,133 @@ def _page(months: CTE, *, search: bool) -> CTE:
         named, counted = sa.select(first.c.agent_id), _counted(months).c
         used = sa.select(counted.agent_id).where(counted.agent_id.is_not(None))
     ids = sa.union(named, used).subquery("ids").c.agent_id
-    return sa.select(ids).order_by(ids).limit(_LIMIT + 1).cte("page")
+    return sa.select(ids, _NEVER.label("seen")).order_by(ids).limit(_LIMIT + 1).cte("page")
 
 
-def _agents(*, search: bool) -> Select[*tuple[Any, ...]]:
+def _latest_page(spans: CTE, *, search: bool) -> CTE:
+    """The same in the order of last days. Every agent's last day must be known for it."""
+    agent, usage = agents.c, monthly_agent_issuance.c
+    named = sa.select(agent.agent_id, sa.cast(sa.null(), sa.Date).label("month")).where(
+        agent.tenant_id == TENANT, agent.name.is_not(None)
+    )
+    used = sa.select(usage.agent_id, usage.month).where(usage.tenant_id == TENANT, usage.issued > 0)
+    if search:
+        found = sa.select(agent.agent_id).where(agent.tenant_id == TENANT, like(agent.name))
+        named = named.where(like(agent.name, agent.agent_id))
+        used = used.where(sa.or_(like(usage.agent_id), usage.agent_id.in_(found)))
+    both = sa.union_all(named, used).subquery("found")
+    last = sa.select(both.c.agent_id, sa.func.max(both.c.month).label("month"))
+    last = last.group_by(both.c.agent_id).subquery("last")
+    day = _days()
+    last_day = (
+        sa.select(day.c.date)
+        .where(*_within(day, spans), _active(last.c.agent_id, last, day))
+        .order_by(day.c.date.desc())
+        .limit(1)
+        .correlate(last, spans)
+        .scalar_subquery()
+    )
+    seen = sa.func.coalesce(last_day, last.c.month, _NEVER).label("seen")
+    joined = last.outerjoin(spans, spans.c.month == last.c.month)
+    every = sa.select(last.c.agent_id, seen).select_from(joined).subquery("every")
+    after = sa.or_(every.c.seen < _SEEN, sa.and_(every.c.seen == _SEEN, every.c.agent_id > _AFTER))
+    page = sa.select(every).where(after).order_by(every.c.seen.desc(), every.c.agent_id)
+    return page.limit(_LIMIT + 1).cte("page")
+
+
+def _days() -> Subquery:
+    """The organization's days that are known, by their key."""
+    day = daily_issuance.c
+    complete_from = sa.select(rollup_state.c.finer_from).scalar_subquery()
+    known = sa.select(day.date).where(
+        day.tenant_id == TENANT,
+        day.date >= sa.bindparam("kept_from", type_=sa.Date),
+        day.date >= sa.func.coalesce(complete_from, _NEVER),
+    )
+    return known.subquery("day")
+
+
+def _within(day: Subquery, spans: Any) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions that a day is of a month."""
+    return day.c.date >= spans.c.month, day.c.date < spans.c.next_month
+
+
+def _active(agent_id: sa.ColumnElement[str], outer: Any, day: Subquery) -> sa.ColumnElement[bool]:
+    """Whether an agent was issued tokens on a day of the organization, found by the whole key."""
+    own = daily_agent_issuance.c
+    found = sa.select(own.issued).where(
+        own.tenant_id == TENANT, own.date == day.c.date, own.agent_id == agent_id
+    )
+    return found.correlate(day, outer).scalar_subquery() > 0
+
+
+def _agents(*, search: bool, latest: bool) -> Select[*tuple[Any, ...]]:
     """A page of the directory.
 
-    Each count is found by the whole key, for each agent of the page and each month.
+    Each count is found by the whole key, for each agent of the page and each month or day.
 
     Args:
         search: only agents whose name or id is like ``pattern``.
+        latest: in the order of last days.
     """
     months = _months()
-    page = _page(months, search=search)
-    usage, agent = monthly_agent_issuance.c, agents.c
+    spans = _spans(months)
+    page = _latest_page(spans, search=search) if latest else _page(months, search=search)
+    usage, agent, day = monthly_agent_issuance.c, agents.c, _days()
     count = sa.select(usage.issued).where(
         usage.tenant_id == TENANT,
-        usage.month == months.c.month,
+        usage.month == spans.c.month,
         usage.agent_id == page.c.agent_id,
         usage.issued > 0,
     )
-    issued = count.correlate(page, months).scalar_subquery().label("issued")
-    each = page.join(months, sa.true())
-    cells = sa.select(page.c.agent_id, months.c.month, issued).select_from(each).subquery("cells")
+    issued = count.correlate(page, spans).scalar_subquery().label("issued")
+    cells = (
+        sa.select(page.c.agent_id, page.c.seen, spans.c.month, spans.c.next_month, issued)
+        .select_from(page.outerjoin(spans, sa.true()))
+        .cte("cells")
+    )
+    active = (
+        sa.select(
+            cells.c.agent_id,
+            sa.func.min(day.c.date).label("first_day"),
+            sa.func.max(day.c.date).label("last_day"),
+            sa.func.count(day.c.date).label("days"),
+        )
+        .select_from(cells.join(day, sa.and_(*_within(day, cells))))
+        .where(cells.c.issued > 0, _active(cells.c.agent_id, cells, day))
+        .group_by(cells.c.agent_id)
+        .subquery("active")
+    )
     used = sa.case((cells.c.issued > 0, cells.c.month))
     name = sa.select(agent.name).where(
         agent.tenant_id == TENANT, agent.agent_id == cells.c.agent_id
     )
-    return sa.select(
-        cells.c.agent_id,
-        name.correlate(cells).scalar_subquery().label("name"),
-        sa.func.min(used).label("first"),
-        sa.func.max(used).label("last"),
-        total(cells.c.issued).label("issued"),
-    ).group_by(cells.c.agent_id)
+    known = cells.outerjoin(active, active.c.agent_id == cells.c.agent_id)
+    return (
+        sa.select(
+            cells.c.agent_id,
+            name.correlate(cells).scalar_subquery().label("name"),
+            sa.func.min(used).label("first"),
+            sa.func.max(used).label("last"),
+            total(cells.c.issued).label("issued"),
+            sa.func.min(active.c.first_day).label("first_day"),
+            sa.func.max(active.c.last_day).label("last_day"),
+            sa.func.coalesce(sa.func.max(active.c.days), 0).label("days"),
+            sa.func.max(cells.c.seen).label("seen"),
+        )
+        .select_from(known)
+        .group_by(cells.c.agent_id)
+    )
 
 
-def _directory(*, search: bool) -> Reading:
-    return with_state(_agents(search=search), "agent_id")
+def _directory(*, search: bool, latest: bool) -> Reading:
+    order = ("-seen", "agent_id") if latest else ("agent_id",)
+    return with_finer_state(_agents(search=search, latest=latest), *order)
 
 
-_PAGE = _directory(search=False)
-_SEARCH = _directory(search=True)
+# By the order, and whether it is a search.
+_PAGES = {
+    (sort, search): _directory(search=search, latest=sort != SORTS[0])
+    for sort in SORTS
+    for search in (False, True)
+}

@@ -27,6 +27,7 @@ Month = Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
 
 TENANT = sa.bindparam("tenant_id", type_=sa.Text)
 
+NO_STATE = "reports are unavailable: rollup_state has no row; restore the database from a backup"
 BATCH = 2000  # points; so that no step keeps the interpreter for long
 _ESCAPE = "\\"
 
@@ -115,9 +116,7 @@ def _checked(row: Sequence[Any] | None) -> Sequence[Any]:
         UnavailableError: the state row is missing.
     """
     if row is None or row[1] is not None:
-        raise UnavailableError(
-            "reports are unavailable: rollup_state has no row; restore the database from a backup"
-        )
+        raise UnavailableError(NO_STATE)
     return row
 
 

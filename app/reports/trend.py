@@ -1,9 +1,10 @@
 """Trend: tokens a day, beside the usual count and the period before.
 
-The first half reads daily_issuance. The second half is arithmetic, without SQL and HTML.
+The first half reads daily_issuance, or a finer table for days of a time zone and for one agent. The
+second half is arithmetic, without SQL and HTML.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from statistics import median
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from app.dates import days_until
+from app.reports.agent_days import divided
 from app.reports.base import (
     TENANT,
     Count,
@@ -22,12 +24,15 @@ from app.reports.base import (
     read_with_totals,
     with_state,
 )
-from app.storage.tables import daily_issuance
+from app.reports.days import Days
+from app.reports.finer import Span, read_finer, with_finer_state
+from app.reports.hours import hours_of
+from app.storage.tables import daily_agent_issuance, daily_issuance
 from app.storage.types import as_utc
 
 
 class DayCount(Point, frozen=True):
-    """Tokens issued on one UTC day."""
+    """Tokens issued on one day."""
 
     date: date
     count: Count
@@ -37,9 +42,39 @@ def token_trend(
     connection: Connection, tenant_id: str, *, last: date, days: int
 ) -> Report[DayCount]:
     """Tokens per UTC day for ``days`` days up to ``last``, oldest first; 0 on silent days."""
-    wanted = days_until(last, days)
-    found = read_report(connection, _TREND, tenant_id=tenant_id, first=wanted[0], last=last)
-    return Report(_filled(wanted, found.points), found.counted_at)
+    first = last - timedelta(days=days - 1)
+    return daily_tokens(connection, tenant_id, Span(Days(first, last)))
+
+
+def daily_tokens(connection: Connection, tenant_id: str, span: Span) -> Report[DayCount]:
+    """Tokens on each of the days, oldest first; 0 on silent days.
+
+    Raises:
+        ValidationError, UnavailableError: see :func:`~app.reports.finer.read_finer`.
+    """
+    days = span.days
+    if not days.are_utc:
+        hours = hours_of(connection, tenant_id, span)
+        return Report(list(map(DayCount, days, hours.of_days())), hours.counted_at)
+    found = read_report(connection, _TREND, tenant_id=tenant_id, first=days.first, last=days.last)
+    return Report(_filled(days, found.points), found.counted_at)
+
+
+def agent_tokens(
+    connection: Connection, tenant_id: str, agent_id: str, span: Span
+) -> Report[DayCount]:
+    """As :func:`daily_tokens`, for one agent; 0 on each day for an unknown agent."""
+    state, rows = read_finer(
+        connection,
+        _AGENT_DAYS,
+        daily_agent_issuance,
+        span,
+        tenant_id=tenant_id,
+        agent_id=agent_id,
+    )
+    own = {day.toordinal(): (issued, hours) for _, day, issued, hours, _ in rows if issued}
+    days = span.days
+    return Report(list(map(DayCount, days, divided(own, days.begins))), as_utc(state[0]))
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,7 @@ def token_history(connection: Connection, tenant_id: str, *, last: date, days: i
     return History(_filled(wanted, rows), as_utc(state[0]), began=state[-1])
 
 
-def _filled(wanted: Sequence[date], rows: Sequence[Any]) -> list[DayCount]:
+def _filled(wanted: Iterable[date], rows: Sequence[Any]) -> list[DayCount]:
     issued = {row[1]: row[2] for row in rows}
     return [DayCount(day, issued.get(day, 0)) for day in wanted]
 
@@ -71,6 +106,24 @@ def _days() -> Select[*tuple[Any, ...]]:
     )
 
 
+def _agent_days() -> Select[*tuple[Any, ...]]:
+    """The organization's days, with the agent's tokens and hours on each.
+
+    Each is found by the whole key. A range of days would hold the rows of all agents.
+    """
+    agent, day = daily_agent_issuance.c, _days().subquery("day")
+
+    def own(column: sa.ColumnElement[int]) -> sa.ColumnElement[Any]:
+        found = sa.select(column).where(
+            agent.tenant_id == TENANT,
+            agent.date == day.c.date,
+            agent.agent_id == sa.bindparam("agent_id", type_=sa.Text),
+        )
+        return found.correlate(day).scalar_subquery()
+
+    return sa.select(day.c.date, own(agent.issued).label("issued"), own(agent.hours).label("hours"))
+
+
 def _first_day() -> Select[*tuple[Any, ...]]:
     day = daily_issuance.c
     return sa.select(sa.func.min(day.date).label("began")).where(
@@ -79,6 +132,7 @@ def _first_day() -> Select[*tuple[Any, ...]]:
 
 
 _TREND = with_state(_days(), "date")
+_AGENT_DAYS = with_finer_state(_agent_days(), "date")
 _HISTORY = with_state(_days(), "date", totals=_first_day())
 
 

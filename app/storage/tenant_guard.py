@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
-from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
@@ -104,7 +104,7 @@ def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
     one takes longer than all other work to send it.
     """
     binds = []
-    for element in visitors.iterate(statement):
+    for element in _elements(statement):
         if isinstance(element, sa.UpdateBase):
             raise TenantGuardError("only a SELECT may run on a tenant's connection")
         if _is_text(element):
@@ -112,6 +112,21 @@ def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
         if isinstance(element, Select):
             binds += [_tenant_bind(element, table) for table in _tenant_tables(element)]
     return binds
+
+
+def _elements(statement: sa.SelectBase) -> Iterator[Any]:
+    """Every element of a statement, once, even if it is in several places.
+
+    Many places may refer to one subquery, and they to others. So the places are many more.
+    """
+    seen: dict[int, Any] = {}  # it also keeps the elements, so that no other has the same id
+    rest: list[Any] = [statement]
+    while rest:
+        element = rest.pop()
+        if id(element) not in seen:
+            seen[id(element)] = element
+            yield element
+            rest += element.get_children()
 
 
 def _is_text(element: object) -> bool:

@@ -10,8 +10,10 @@ from flask import Flask, current_app, g, request
 from sqlalchemy import Connection
 
 from app.config.settings import Settings
+from app.dates import kept_from
 from app.errors import UnavailableError
 from app.intake.organizations import Organizations
+from app.reports.finer import Kept
 from app.storage.database import Database
 from app.waits import HEALTH, Place, Waits
 from app.web import request_log
@@ -61,6 +63,15 @@ def connection() -> Connection:
         g.connection = services().database.reading_for(g.get("tenant_id"))
     opened: Connection = g.connection
     return opened
+
+
+def kept() -> Kept:
+    """What the finer tables keep today."""
+    today, settings = services().clock().date(), services().settings
+    return Kept(
+        kept_from(today, settings.hourly_retention_days),
+        kept_from(today, settings.agent_daily_retention_days),
+    )
 
 
 class Snapshot:

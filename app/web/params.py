@@ -8,24 +8,30 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import request
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
-from app.dates import parse_month, parse_zone
+from app.dates import parse_day, parse_month, parse_zone
 from app.errors import ValidationError
 from app.ids import is_id
+from app.reports.agents import FIRST_SEEN, SORTS, Place
+from app.reports.days import Days
 
 Args = MultiDict[str, str]
 
 MAX_DAYS, DEFAULT_DAYS = 90, 30
+MAX_RANGE_DAYS, MAX_HOURLY_DAYS = 366, 31
 MAX_MONTHS = 24
 MAX_AGENTS, DEFAULT_PAGE = 1000, 100
 MAX_PAGE = 1_000_000
 
+# It is in no id, so no cursor of one order is one of the other.
+_SEPARATOR = "\x1f"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -53,6 +59,52 @@ def days(args: Args) -> int:
     return _number(args, "days", MAX_DAYS) or DEFAULT_DAYS
 
 
+def recent_days(
+    args: Args, now: datetime, *, default: int | None = None, largest: int = MAX_RANGE_DAYS
+) -> Days:
+    """The days of a report, in ``zone``: ``from`` to ``to``, or else the last ones up to today.
+
+    Args:
+        default: how many days there are without ``from`` and ``to``; ``None`` for the parameter
+            ``days``, which must be absent beside these two.
+        largest: the maximum number of days from ``from`` to ``to``.
+    """
+    count = default or days(args)
+    found = _range(args, largest, instead_of=None if default else "days")
+    if found is None:
+        place = zone(args)
+        today = (now.astimezone(place) if place else now).date()
+        found = Days(today - timedelta(days=count - 1), today, place)
+    return found
+
+
+def date_range(args: Args, *, instead_of: str) -> Days | None:
+    """The days of a report, in ``zone``: ``from`` to ``to``; ``None`` without these.
+
+    Args:
+        instead_of: the parameter that otherwise gives the period, in UTC; then ``zone`` must be
+            absent.
+    """
+    found = _range(args, MAX_RANGE_DAYS, instead_of=instead_of)
+    if found is None and zone(args) is not None:
+        raise _invalid("zone", "needs from and to")
+    return found
+
+
+def _range(args: Args, largest: int, *, instead_of: str | None) -> Days | None:
+    first, last = optional_days(args)
+    if first is None and last is None:
+        return None
+    if first is None or last is None:
+        raise _invalid("to" if last is None else "from", "is missing: give both from and to")
+    if instead_of is not None and _single(args, instead_of) is not None:
+        raise _invalid(instead_of, "must be left out where from and to are given")
+    found = Days(first, last, zone(args))
+    if len(found) > largest:
+        raise _invalid("to", f"must be one of the {largest} days that begin with from")
+    return found
+
+
 def months(args: Args) -> int | None:
     """``months``: 1 to 24, or ``None`` for all recorded activity."""
     return _number(args, "months", MAX_MONTHS)
@@ -73,10 +125,7 @@ def cursor(args: Args) -> str:
     text = _single(args, "cursor")
     if text is None:
         return ""
-    try:
-        last = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-    except (binascii.Error, ValueError):
-        last = ""
+    last = _decoded(text)
     # The decoder ignores foreign characters, so several texts would decode to one id.
     if not is_id(last) or next_cursor(last) != text:
         raise _invalid("cursor", "must be the nextCursor of the previous page")
@@ -88,6 +137,38 @@ def next_cursor(last: str | None) -> str | None:
     if last is None:
         return None
     return base64.urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
+
+
+def agents_cursor(args: Args, sort: str) -> Place:
+    """``cursor`` of a page of agents in an order: the place of the previous page's last agent."""
+    text = _single(args, "cursor")
+    if text is None:
+        return FIRST_SEEN
+    if sort == SORTS[0]:
+        return Place(cursor(args))
+    seen, _, last = _decoded(text).partition(_SEPARATOR)
+    place: Place | None = None
+    with suppress(ValueError):
+        place = Place(last, date.fromisoformat(seen))
+    if place is None or not is_id(last) or next_agents_cursor(place, sort) != text:
+        raise _invalid("cursor", "must be the nextCursor of the previous page in the same order")
+    return place
+
+
+def next_agents_cursor(place: Place | None, sort: str) -> str | None:
+    """The ``nextCursor`` of a page of agents; ``None`` on the last page."""
+    if place is None:
+        return None
+    if sort == SORTS[0]:
+        return next_cursor(place.agent_id)
+    return next_cursor(f"{place.seen}{_SEPARATOR}{place.agent_id}")
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def search(args: Args) -> str | None:
@@ -144,6 +225,32 @@ def one_of(args: Args, name: str, choices: Sequence[str]) -> str:
     if text not in choices:
         raise _invalid(name, f"must be {', '.join(choices[:-1])} or {choices[-1]}")
     return text
+
+
+def optional_agent_id(args: Args) -> str | None:
+    """``agentId`` in the query: an id, or ``None``."""
+    text = _single(args, "agentId")
+    if text is not None and not is_id(text):
+        raise _invalid("agentId", "must be 1 to 255 characters without control characters")
+    return text
+
+
+def optional_days(args: Args) -> tuple[date | None, date | None]:
+    """``from`` and ``to``: the first and the last day, each may be absent."""
+    first, last = _day(args, "from"), _day(args, "to")
+    if first is not None and last is not None and first > last:
+        raise _invalid("to", "must not be before from")
+    return first, last
+
+
+def _day(args: Args, name: str) -> date | None:
+    text = _single(args, name)
+    if text is None:
+        return None
+    try:
+        return parse_day(text)
+    except ValueError:
+        raise _invalid(name, "must be a day, as 2026-04-01, from 1970-01-01 on") from None
 
 
 def page(args: Args) -> int:

@@ -69,23 +69,53 @@ def test_the_usage_is_ordered_by_count(filled):
     ]
 
 
-@pytest.mark.parametrize("path", ["tokens", "agents/activity", "agents"])
-def test_a_report_is_a_csv_file(filled, path):
-    counts = [
-        line.rpartition(",")[2] for line in get(filled, f"{API}/{path}.csv").text.splitlines()
-    ]
+RANGE = "from=2026-04-14&to=2026-04-15&zone=Asia/Kolkata"
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        *(("tokens", ""), ("agents/activity", ""), ("agents", "")),
+        *((path, RANGE) for path in ("tokens", "tokens/hourly", "agents/activity", "agents")),
+    ],
+)
+def test_a_report_is_a_csv_file(filled, path, query):
+    file = get(filled, f"{API}/{path}.csv?{query}").text
+    counts = [line.rpartition(",")[2] for line in file.splitlines()]
     assert sum(map(int, counts[1:])) == 3
+
+
+def test_a_summary_names_the_largest_agent(filled):
+    answer = get(filled, f"{API}/summary?from=2026-04-14&to=2026-04-14").json
+    assert (answer["total"], answer["activeAgents"]) == (3, 2)
+    assert answer["largestAgent"] == {"agentId": AGENT, "share": 2 / 3}
+
+
+def test_the_status_counts_pending_events(filled, issue):
+    issue("2026-04-15T09:00:00Z", times=2)
+    issue("2026-04-15T09:00:00Z", times=3, tenant="org-b")
+    assert get(filled, f"{API}/status").json["pendingEvents"] == 2
+
+
+def test_an_agents_days_are_its_own(filled):
+    data = get(filled, f"{API}/tokens?days=2&agentId={OTHER}").json["data"]
+    assert [point["count"] for point in data] == [1, 0]
 
 
 def test_a_long_report_is_sent_in_pieces(filled, monkeypatch):
     """In pieces, a report has the body and the headers that it has at once."""
-    paths = [f"{API}/agents", f"{API}/agents.csv"]
-    short = [get(filled, path) for path in paths]
+    paths = [f"{API}/agents", f"{API}/agents.csv", f"{API}/agents?{RANGE}"]
+
+    def answers():
+        # Each is read at once, since a process sends two long reports at a time.
+        return [(answer.data, answer) for answer in (get(filled, path) for path in paths)]
+
+    short = answers()
     monkeypatch.setattr(usage, "MOST", 1)
     monkeypatch.setattr(base, "BATCH", 1)
-    long = [get(filled, path) for path in paths]
-    assert [answer.data for answer in long] == [answer.data for answer in short]
-    assert [answer.headers["ETag"] for answer in long] == [one.headers["ETag"] for one in short]
+    long = answers()
+    assert [data for data, _ in long] == [data for data, _ in short]
+    assert [one.headers["ETag"] for _, one in long] == [one.headers["ETag"] for _, one in short]
     pool = filled.application.extensions["analytics"].database.engine.pool
     assert pool.checkedout() == 0
 
@@ -143,6 +173,7 @@ def test_records_of_a_provider_are_stored(filled):
 
 HERE = {
     "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
+    "analytics.counting_status", "analytics.hourly_tokens", "analytics.token_summary",
     "analytics.token_trend", "dashboard.agents_file", "dashboard.cells_file",
     "dashboard.days_file", "dashboard.page", "events.post_events", "health.ready",
     "keys.create_key", "keys.list_keys", "keys.revoke_key",

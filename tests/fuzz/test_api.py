@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from datetime import date
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -39,6 +40,12 @@ OPERATIONS = [
     ("/api/v1/analytics/tokens.csv", "GET"),
     ("/api/v1/analytics/agents/activity.csv", "GET"),
     ("/api/v1/analytics/agents.csv", "GET"),
+    ("/api/v1/analytics/tokens/hourly", "GET"),
+    ("/api/v1/analytics/tokens/hourly.csv", "GET"),
+    ("/api/v1/analytics/summary", "GET"),
+    ("/api/v1/analytics/summary.csv", "GET"),
+    ("/api/v1/analytics/status", "GET"),
+    ("/api/v1/analytics/status.csv", "GET"),
     (EVENTS, "POST"),
     (AGENTS, "GET"),
     (AGENTS, "PUT"),
@@ -68,7 +75,9 @@ HEADER_TEXT = st.text(
 ).map(str.strip)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = ["days", "months", "month", "limit", "invalid", "cursor", "q", "access_token"]
-NAMES += ["format", "zone"]
+NAMES += ["format", "zone", "from", "to", "agentId", "sort"]
+DATES = st.dates().map(str)
+ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "Pacific/Apia", "Africa/Monrovia"])
 
 
 def _good_token() -> str:
@@ -304,6 +313,22 @@ def test_any_path_method_and_query_is_answered(service, path, method, query, cre
         assert answer.status_code < 500
     else:
         check_envelope(answer)
+
+
+@pytest.mark.quick
+@fuzzing
+@given(
+    path=st.sampled_from([path for path, _ in OPERATIONS if "analytics" in path]),
+    first=DATES,
+    days=st.integers(0, 400),
+    zone=ZONES,
+)
+def test_any_days_of_any_zone_are_answered(service, path, first, days, zone):
+    """No day of the calendar, and no zone's history, is an error of the service."""
+    last = min(date.fromisoformat(first).toordinal() + days, date.max.toordinal())
+    query = {"from": first, "to": f"{date.fromordinal(last)}", "zone": zone}
+    answer = service.test_client().get(path, query_string=query, headers=bearer())
+    check_envelope(answer)
 
 
 def test_the_good_token_is_good(service):

@@ -20,7 +20,10 @@ from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
 
 APRIL = date(2026, 4, 1)
-READS = ("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5")
+READS = (
+    *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
+    *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
+)
 
 # One bucket is wrong then, one is missing, and one too many.
 SPOIL = (
@@ -68,6 +71,8 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
         assert [agent["agentId"] for agent in listed.json["data"]] == ["agent-1"]
+        for read in ("summary", "status", "tokens/hourly", "tokens?agentId=agent-1"):
+            assert client.get(f"/api/v1/analytics/{read}", headers=headers).status_code == 200
         answers = [client.get(f"/api/v1/analytics/{read}", headers=headers) for read in READS]
         assert [answer.status_code for answer in answers] == [200] * len(READS)
         assert database.engine.pool.checkedin() == 1, "a request needs one connection"

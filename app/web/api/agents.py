@@ -3,12 +3,12 @@
 from flask import Blueprint, Response, g, request
 
 from app.intake import agent_names
-from app.reports.agents import agents_page
+from app.reports.agents import SORTS, agents_page
 from app.web import params, rate_limit, request_log
 from app.web.api import access
 from app.web.api.bodies import agent_texts, json_text
 from app.web.api.schemas import AgentDirectory, AgentName, NamesReceipt
-from app.web.context import connection, services
+from app.web.context import connection, kept, services
 from app.web.responses import json_response, report_response
 
 PREFIX = "/api/v1/agents"
@@ -28,16 +28,20 @@ naming.before_request(rate_limit.count_request)
 
 @bp.get("")
 def list_agents() -> Response:
-    """Agents that have a name or were issued tokens, by id, one page at a time."""
+    """Agents that have a name or were issued tokens, one page at a time."""
     arguments = params.arguments()
+    sort = params.one_of(arguments, "sort", SORTS)
     page = agents_page(
         connection(),
         g.tenant_id,
-        after=params.cursor(arguments),
+        after=params.agents_cursor(arguments, sort),
         limit=params.page_limit(arguments),
         text=params.search(arguments),
+        sort=sort,
+        kept_from=kept().agents,
     )
-    body = AgentDirectory(g.tenant_id, page.points, params.next_cursor(page.next_after))
+    next_cursor = params.next_agents_cursor(page.next_after, sort)
+    body = AgentDirectory(g.tenant_id, page.points, next_cursor)
     return report_response(body, page.counted_at)
 
 

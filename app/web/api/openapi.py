@@ -47,7 +47,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         NameBody,
         AgentBody,
         Problem,
-        *dict.fromkeys(type(each.example) for each in known.values()),
+        *dict.fromkeys(type(body) for each in known.values() for body in each.bodies),
     ]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     schemas = {name: _with_schema_patterns(schema) for name, schema in components.items()}
@@ -105,8 +105,11 @@ def _described(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
 
 
 def _responses(operation: Operation, *, as_file: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = inspect.getdoc(type(operation.example)) or ""
+    text = "\n".join(inspect.getdoc(type(body)) or "" for body in operation.bodies)
     response = _response(text, operation.example, operation.headers)
+    if operation.other is not None:
+        references = [_reference(body) for body in operation.bodies]
+        response["content"][JSON]["schema"] = {"anyOf": references}
     if isinstance(operation.example, Tabular):
         described = {} if as_file else response["content"]
         response["content"] = described | _csv_content(operation.example)
@@ -120,7 +123,7 @@ def _responses(operation: Operation, *, as_file: bool) -> Iterator[tuple[str, di
 
 
 def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> dict[str, Any]:
-    schema = {"$ref": REF.format(name=type(example).__name__)}
+    schema = _reference(example)
     response: dict[str, Any] = {
         "description": _prose(text),
         "content": {JSON: {"schema": schema, "example": msgspec.to_builtins(example)}},
@@ -128,6 +131,10 @@ def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> d
     if headers:
         response["headers"] = _headers(headers)
     return response
+
+
+def _reference(body: ResponseBody) -> dict[str, str]:
+    return {"$ref": REF.format(name=type(body).__name__)}
 
 
 def _csv_content(example: Tabular) -> dict[str, Any]:

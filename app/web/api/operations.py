@@ -18,7 +18,9 @@ from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
 from app.intake.formats import FORMATS
 from app.reports.activity import HourCount
-from app.reports.agents import Agent
+from app.reports.agents import SORTS, Agent
+from app.reports.hours import HourTokens
+from app.reports.summary import LargestAgent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
 from app.web import params
@@ -28,13 +30,18 @@ from app.web.api.schemas import (
     AgentDirectory,
     AgentName,
     AgentUsage,
+    AgentUsageOfDays,
+    CountingStatus,
     Health,
+    HourlyTokens,
     Key,
     KeyList,
     NamesReceipt,
     NewKey,
+    PreviousDays,
     Receipt,
     ResponseBody,
+    TokenSummary,
     TokenTrend,
 )
 from app.web.csv_export import ESCAPED
@@ -68,15 +75,24 @@ OPTIONAL_HEADERS = {"Last-Modified", ESCAPED}
 
 @dataclass(frozen=True)
 class Operation:
-    """One route of the API. Its example is the body of a response with ``status``."""
+    """One route of the API.
+
+    ``example`` is the body of a response with ``status``. ``other`` is a body of another type that
+    the route also has, with other parameters.
+    """
 
     example: ResponseBody
+    other: ResponseBody | None = None
     status: int = 200
     parameters: Sequence[Mapping[str, Any]] = ()
     errors: Sequence[int] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     request_body: Mapping[str, Any] | None = None
     scope: str | None = None
+
+    @property
+    def bodies(self) -> list[ResponseBody]:
+        return [self.example] if self.other is None else [self.example, self.other]
 
 
 def _query(name: str, text: str, schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
@@ -95,22 +111,55 @@ def _text(pattern: str) -> dict[str, Any]:
     return {"type": "string", "minLength": 1, "maxLength": 255, "pattern": pattern}
 
 
+_A_DAY = {"type": "string", "format": "date"}
+FROM = _query("from", "The first day; only together with `to`.", _A_DAY, "2026-04-01")
+TO = _query(
+    "to",
+    f"The last day; one of the {params.MAX_RANGE_DAYS} days that begin with `from`.",
+    _A_DAY,
+    "2026-04-30",
+)
+TO_HOURLY = _query(
+    "to",
+    f"The last day; one of the {params.MAX_HOURLY_DAYS} days that begin with `from`.",
+    _A_DAY,
+    "2026-04-02",
+)
+DAYS_ZONE = _query(
+    "zone",
+    "The time zone of the days and hours, a name of the IANA database. Without it: UTC.",
+    {"type": "string"},
+    "Europe/Berlin",
+)
+RANGE_ZONE = _query(
+    "zone",
+    "With `from` and `to`: the time zone of the days, a name of the IANA database, or else UTC.",
+    {"type": "string"},
+    "Europe/Berlin",
+)
+AGENT = _query(
+    "agentId",
+    "Only the tokens of this agent.",
+    _text(ID_SCHEMA_PATTERN),
+    "agent-1",
+)
 DAYS = _query(
     "days",
-    "The number of days; the last one is today (UTC).",
+    "The number of days; the last one is today. Not together with `from` and `to`.",
     _number(params.MAX_DAYS, default=params.DEFAULT_DAYS),
     7,
 )
 MONTHS = _query(
     "months",
-    "The number of calendar months; the last one is the current month. Without it: all recorded"
-    " activity.",
+    "The number of calendar months; the last one is the current month. Not together with `from`"
+    " and `to`. Without these: all recorded activity.",
     _number(params.MAX_MONTHS),
     3,
 )
 MONTH = _query(
     "month",
-    "The month, YYYY-MM from 1970 on. Without it: the current month.",
+    "The month, YYYY-MM from 1970 on. Not together with `from` and `to`. Without these: the current"
+    " month.",
     {"type": "string", "pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$"},
     "2026-04",
 )
@@ -153,6 +202,12 @@ SEARCH = _query(
     "A part of the name or the id. The case of ASCII letters is ignored.",
     _text(ID_SCHEMA_PATTERN),
     "billing",
+)
+SORT = _query(
+    "sort",
+    "The order: by id, or by the last day, the latest first.",
+    {"type": "string", "enum": list(SORTS), "default": SORTS[0]},
+    "lastSeen",
 )
 INVALID = _query(
     "invalid",
@@ -302,21 +357,59 @@ def operations(settings: Settings) -> dict[str, Operation]:
     """The operations by Flask endpoint."""
     reads: dict[str, Any] = {"errors": READ_ERRORS, "headers": READ_HEADERS}
     tables = reads | {"headers": TABLE_HEADERS}
-    agents = [Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455)]
+    first, second = date(2026, 4, 1), date(2026, 4, 2)
+    agents = [
+        Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455, date(2026, 3, 9), second, 20)
+    ]
     name = {"$ref": REF.format(name=NameBody.__name__)}
-    days = [DayCount(date(2026, 4, 1), 142), DayCount(date(2026, 4, 2), 0)]
+    days = [DayCount(first, 142), DayCount(second, 0)]
+    hours = [HourTokens("2026-04-01T00:00:00Z", 17), HourTokens("2026-04-01T01:00:00Z", 0)]
+    used = [AgentCount("agent-1", 312)]
     return {
         "analytics.token_trend": Operation(
-            TokenTrend("org-1", 2, days), parameters=(DAYS, BOM, IF_NONE_MATCH), **tables
+            TokenTrend("org-1", 2, days),
+            parameters=(DAYS, FROM, TO, DAYS_ZONE, AGENT, BOM, IF_NONE_MATCH),
+            **tables,
+        ),
+        "analytics.hourly_tokens": Operation(
+            HourlyTokens("org-1", first, first, hours),
+            parameters=(FROM, TO_HOURLY, DAYS_ZONE, BOM, IF_NONE_MATCH),
+            **tables,
+        ),
+        "analytics.token_summary": Operation(
+            TokenSummary(
+                tenant_id="org-1",
+                first=first,
+                last=second,
+                total=142,
+                previous=PreviousDays(date(2026, 3, 30), date(2026, 3, 31), 80),
+                change=0.775,
+                active_agents=3,
+                largest_agent=LargestAgent("agent-1", 0.5),
+            ),
+            parameters=(FROM, TO, DAYS_ZONE, BOM, IF_NONE_MATCH),
+            **tables,
+        ),
+        "analytics.counting_status": Operation(
+            CountingStatus(
+                "org-1",
+                datetime(2026, 4, 2, 9, 30, tzinfo=UTC),
+                datetime(2026, 4, 2, 9, tzinfo=UTC),
+                4,
+                12,
+            ),
+            parameters=(BOM, IF_NONE_MATCH),
+            **tables,
         ),
         "analytics.agent_activity": Operation(
             AgentActivity("org-1", [HourCount(1, 9, 54)]),
-            parameters=(MONTHS, BOM, IF_NONE_MATCH),
+            parameters=(MONTHS, FROM, TO, RANGE_ZONE, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.agent_usage": Operation(
-            AgentUsage("org-1", "2026-04", [AgentCount("agent-1", 312)]),
-            parameters=(MONTH, LIMIT, BOM, IF_NONE_MATCH),
+            AgentUsage("org-1", "2026-04", used),
+            AgentUsageOfDays("org-1", first, second, used),
+            parameters=(MONTH, FROM, TO, RANGE_ZONE, LIMIT, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "events.post_events": Operation(
@@ -329,7 +422,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
         ),
         "agents.list_agents": Operation(
             AgentDirectory("org-1", agents, params.next_cursor("agent-1")),
-            parameters=(PAGE_LIMIT, CURSOR, SEARCH, IF_NONE_MATCH),
+            parameters=(PAGE_LIMIT, CURSOR, SEARCH, SORT, IF_NONE_MATCH),
             **reads,
         ),
         "naming.name_agents": Operation(

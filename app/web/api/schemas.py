@@ -11,10 +11,13 @@ from app.intake.agent_names import Name
 from app.intake.events import EventError
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
-from app.reports.base import Count, Month
+from app.reports.base import Count, Month, Point
+from app.reports.hours import HourTokens
+from app.reports.status import MOST_PENDING
+from app.reports.summary import LargestAgent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
-from app.web.params import MAX_DAYS
+from app.web.params import MAX_RANGE_DAYS
 
 
 class ResponseBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -22,18 +25,125 @@ class ResponseBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class TokenTrend(ResponseBody):
-    """Tokens issued per UTC day, oldest first, today last; a day without tokens counts 0."""
+    """Tokens issued per day, oldest first; a day without tokens counts 0."""
 
     point: ClassVar = DayCount
     file: ClassVar = "tokens"
 
     tenant_id: Id
-    days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
+    days: Annotated[int, msgspec.Meta(ge=1, le=MAX_RANGE_DAYS)]
     data: list[DayCount]
 
 
+class HourlyTokens(ResponseBody):
+    """Tokens issued per hour of the days, oldest first; an hour without tokens counts 0."""
+
+    point: ClassVar = HourTokens
+    file: ClassVar = "hours"
+
+    tenant_id: Id
+    first: date = msgspec.field(name="from")
+    last: date = msgspec.field(name="to")
+    data: list[HourTokens]
+
+
+class PreviousDays(ResponseBody):
+    """The days with which a summary compares; ``total`` is null if they cannot be read."""
+
+    first: date = msgspec.field(name="from")
+    last: date = msgspec.field(name="to")
+    total: Count | None
+
+
+class SummaryRow(Point, frozen=True):
+    """The summary as a line of CSV."""
+
+    first: date = msgspec.field(name="from")
+    last: date = msgspec.field(name="to")
+    total: Count
+    previous_from: date
+    previous_to: date
+    previous_total: Count | None
+    change: float | None
+    active_agents: Count
+    largest_agent_id: Id | None
+    largest_agent_share: float | None
+
+
+class TokenSummary(ResponseBody):
+    """The tokens of the whole counted days among those that were asked for.
+
+    ``change`` is the growth since the ``previous`` days, as a share of their ``total``. It is null
+    if these have no tokens or cannot be read. ``largestAgent`` is null if there are no tokens.
+    """
+
+    point: ClassVar = SummaryRow
+    file: ClassVar = "summary"
+
+    tenant_id: Id
+    first: date = msgspec.field(name="from")
+    last: date = msgspec.field(name="to")
+    total: Count
+    previous: PreviousDays
+    change: float | None
+    active_agents: Count
+    largest_agent: LargestAgent | None
+
+    @property
+    def data(self) -> list[SummaryRow]:
+        """The one line of the CSV."""
+        previous, largest = self.previous, self.largest_agent
+        return [
+            SummaryRow(
+                self.first,
+                self.last,
+                self.total,
+                previous.first,
+                previous.last,
+                previous.total,
+                self.change,
+                self.active_agents,
+                largest.agent_id if largest else None,
+                largest.share if largest else None,
+            )
+        ]
+
+
+class StatusRow(Point, frozen=True):
+    """The status as a line of CSV."""
+
+    counted_at: str | None
+    complete_through: str | None
+    lag_seconds: Count
+    pending_events: Count
+
+
+class CountingStatus(ResponseBody):
+    """How far the organization's events are counted.
+
+    ``completeThrough``: the hours that end by then are counted, apart from events that arrive later
+    than usual. Both instants are null before the first count. ``lagSeconds`` is the age of the
+    oldest event that is not counted yet; it is 0 without any. ``pendingEvents`` stops at 10,000.
+    """
+
+    point: ClassVar = StatusRow
+    file: ClassVar = "status"
+
+    tenant_id: Id
+    counted_at: datetime | None
+    complete_through: datetime | None
+    lag_seconds: Count
+    pending_events: Annotated[int, msgspec.Meta(ge=0, le=MOST_PENDING)]
+
+    @property
+    def data(self) -> list[StatusRow]:
+        """The one line of the CSV, with instants as in JSON."""
+        members = msgspec.to_builtins(self)
+        return [StatusRow(*(members[name] for name in StatusRow.__struct_encode_fields__))]
+
+
 class AgentActivity(ResponseBody):
-    """Tokens issued per day of week and hour (UTC), in that order, without empty cells."""
+    """Tokens issued per day of week and hour, in that order, without empty cells."""
 
     point: ClassVar = HourCount
     file: ClassVar = "activity"
@@ -53,8 +163,20 @@ class AgentUsage(ResponseBody):
     data: list[AgentCount]
 
 
+class AgentUsageOfDays(ResponseBody):
+    """Tokens issued per agent on some days, most tokens first, then by id."""
+
+    point: ClassVar = AgentCount
+    file: ClassVar = "agents"
+
+    tenant_id: Id
+    first: date = msgspec.field(name="from")
+    last: date = msgspec.field(name="to")
+    data: list[AgentCount]
+
+
 class AgentDirectory(ResponseBody):
-    """Agents that have a name or were issued tokens, by id.
+    """Agents that have a name or were issued tokens, by id or by their last day.
 
     ``nextCursor`` is the ``cursor`` of the next page; it is null on the last page.
     """
@@ -107,7 +229,15 @@ class NamesReceipt(ResponseBody):
 
 
 # Reports that are also available as CSV.
-Tabular = TokenTrend | AgentActivity | AgentUsage
+Tabular = (
+    TokenTrend
+    | HourlyTokens
+    | TokenSummary
+    | CountingStatus
+    | AgentActivity
+    | AgentUsage
+    | AgentUsageOfDays
+)
 
 
 class Receipt(ResponseBody):

@@ -1,14 +1,20 @@
 """The directory of agents: every agent once, in pages, whatever its months and its name."""
 
 import random
-from datetime import date
+from datetime import date, timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from app.intake.agent_names import set_names
-from app.reports.agents import Agent, agents_page
-from app.storage.tables import monthly_agent_issuance
+from app.reports.agents import FIRST_SEEN, SORTS, Agent, agents_page
+from app.storage.tables import (
+    daily_agent_issuance,
+    daily_issuance,
+    monthly_agent_issuance,
+    rollup_state,
+)
 from tests.support.settings import NOW, TENANT
 
 MONTHS = [date(2025, 11, 1), date(2025, 12, 1), date(2026, 2, 1), date(2026, 4, 1)]
@@ -19,11 +25,11 @@ IDS = ["", "-", "A", "a", "b%", "b_", "z", "\u00e9", "\uffff", "\U0001f511", "\U
 def directory(database):
     """Read all pages of one size."""
 
-    def directory(limit, text=None):
-        found, after = [], ""
+    def directory(limit, text=None, **more):
+        found, after = [], FIRST_SEEN
         while True:
             with database.reading_for(TENANT) as connection:
-                page = agents_page(connection, TENANT, after=after, limit=limit, text=text)
+                page = agents_page(connection, TENANT, after=after, limit=limit, text=text, **more)
             assert len(page.points) == limit or page.next_after is None
             found += page.points
             if page.next_after is None:
@@ -33,11 +39,15 @@ def directory(database):
     return directory
 
 
+def _store(connection, insert, rows):
+    connection.execute(insert, rows)
+
+
 @pytest.fixture
 def expected(database):
     """Store agents with any months and names, and return what the directory has to show."""
     dice = random.Random(4711)
-    agents, rows, names = {}, [], {}
+    agents, rows, names, days = {}, [], {}, []
     for number in range(60):
         agent = f"{dice.choice(IDS)}{number % 7}{dice.choice(IDS)}{number}"
         months = sorted(dice.sample(MONTHS, dice.randrange(len(MONTHS) + 1)))
@@ -50,12 +60,29 @@ def expected(database):
         if name is not None or dice.random() < 0.5:
             names[agent] = name
         used = [f"{month:%Y-%m}" for month, count in zip(months, counts, strict=True) if count]
+        own = [
+            month + timedelta(days=day)
+            for month, count in zip(months, counts, strict=True)
+            if count
+            for day in sorted(dice.sample(range(28), dice.randrange(1, 4)))
+        ]
+        row = {"tenant_id": TENANT, "agent_id": agent, "issued": 1, "hours": 1}
+        days += [row | {"date": day} for day in own]
         if name or used:
             first, last = (used[0], used[-1]) if used else (None, None)
-            agents[agent] = Agent(agent, name, first, last, sum(counts))
-    others = [row | {"tenant_id": "org-b"} for row in rows]
-    insert = sa.insert(monthly_agent_issuance)
-    database.write(lambda connection: connection.execute(insert, rows + others))
+            first_day, last_day = (own[0], own[-1]) if own else (None, None)
+            agents[agent] = Agent(
+                agent, name, first, last, sum(counts), first_day, last_day, len(own)
+            )
+    every = {row["date"] for row in days}
+    tables = {
+        monthly_agent_issuance: rows,
+        daily_agent_issuance: days,
+        daily_issuance: [{"tenant_id": TENANT, "date": day, "issued": 1} for day in every],
+    }
+    for table, ours in tables.items():
+        others = [row | {"tenant_id": "org-b"} for row in ours]
+        database.write(partial(_store, insert=sa.insert(table), rows=ours + others))
     set_names(database, TENANT, names, NOW)
     set_names(database, "org-b", dict.fromkeys(names, "of another"), NOW)
     return [agents[agent] for agent in sorted(agents)]
@@ -66,6 +93,45 @@ def test_every_agent_is_on_one_page(directory, expected, limit):
     """Pages of each size list the same agents by code point, with months, total and name."""
     assert len(expected) > 40
     assert directory(limit) == expected
+
+
+def by_last_day(agent):
+    last = agent.last_day.toordinal() if agent.last_day else 0
+    return -last, agent.agent_id
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_the_latest_seen_agents_may_come_first(directory, expected, limit):
+    """In the order of last days, each agent is on one page, and those never seen come last."""
+    assert directory(limit, sort="lastSeen") == sorted(expected, key=by_last_day)
+
+
+def test_a_search_in_the_order_of_last_days(directory, expected):
+    found = [agent for agent in expected if "name-3" in (agent.name or "").lower()]
+    assert 1 < len(found) < len(expected)
+    assert directory(2, "name-3", sort="lastSeen") == sorted(found, key=by_last_day)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_days_that_are_not_kept_are_unknown(directory, expected, sort):
+    """A first day is unknown if its month is not kept, and only the days kept are counted."""
+    kept = {agent.agent_id: agent for agent in expected}
+    for agent in directory(9, sort=sort, kept_from=date(2026, 2, 1)):
+        before = kept[agent.agent_id]
+        days = (before.first_day, before.last_day)
+        known = [day if day and day >= date(2026, 2, 1) else None for day in days]
+        assert [agent.first_day, agent.last_day] == known
+        assert agent.active_days <= before.active_days
+
+
+def test_days_are_unknown_while_tables_are_being_filled(database, directory, expected):
+    state = sa.update(rollup_state).values(backfilled=1, backfill_end=2)
+    database.write(lambda connection: connection.execute(state))
+    found = directory(100)
+    assert [agent.agent_id for agent in found] == [agent.agent_id for agent in expected]
+    assert {(agent.first_day, agent.last_day, agent.active_days) for agent in found} == {
+        (None, None, None)
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """The fence: a read without its tenant's predicate is refused before it is sent."""
 
 import json
+from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
 from app.dates import month_of
-from app.reports import activity, trend, usage
+from app.reports import activity, hours, status, summary, trend, usage
 from app.reports import base as queries
-from app.reports.agents import agents_page
+from app.reports.agents import SORTS, agents_page
+from app.reports.days import Days
+from app.reports.finer import Span
 from app.storage import tenant_guard
 from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
 from app.storage.tenant_guard import TenantGuardError
@@ -184,8 +188,10 @@ def test_a_predicate_for_none_is_none(fenced):
 
 
 @pytest.mark.usefixtures("both_tenants")
-@pytest.mark.parametrize(("tenant", "count"), [(TENANT, 2), (THEIRS, 613)])
-def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, count):
+@pytest.mark.parametrize(
+    ("tenant", "agent", "count"), [(TENANT, "ours", 2), (THEIRS, "theirs", 613)]
+)
+def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, agent, count):
     today, month = NOW.date(), month_of(NOW.date())
     with database.reading_for(tenant) as connection:
         days = trend.token_trend(connection, tenant, last=today, days=90)
@@ -202,12 +208,25 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, cou
             for sort in usage.SORTS
         ]
         pages = [
-            agents_page(connection, tenant, after="", limit=9, text=text) for text in (None, "S")
+            agents_page(connection, tenant, limit=9, text=text, sort=sort)
+            for text in (None, "S")
+            for sort in SORTS
         ]
+        span = Span(Days(today - timedelta(days=5), today, ZoneInfo("Asia/Tokyo")))
+        ranges = [
+            trend.agent_tokens(connection, tenant, agent, span),
+            hours.hourly_tokens(connection, tenant, span),
+            activity.activity_of_days(connection, tenant, span),
+        ]
+        whole = summary.summary(connection, tenant, span)
+        (used,) = usage.usage_of_days(connection, tenant, span, limit=9).points
+        assert status.status(connection, tenant).pending_events == 0
+    assert [sum(point.count for point in report.points) for report in ranges] == [count] * 3
+    assert (whole.total, used.token_count) == (count, count)
     assert sum(point.count for point in days.points) == count
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
     listed = [*agents, *pages]
-    assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 4
+    assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 6
     assert [[one.count for one in ranking.agents] for ranking in rankings] == [[count]] * 6
     assert {ranking.total for ranking in rankings} == {count}
     with database.snapshot_for(tenant) as connection:

@@ -13,6 +13,7 @@ REPORTS = {
     "tokens": ("date,count", "tokens.csv"),
     "agents/activity": ("dow,hour,count", "activity.csv"),
     "agents": ("agentId,tokenCount", "agents.csv"),
+    "tokens/hourly": ("hour,count", "hours.csv"),
 }
 
 

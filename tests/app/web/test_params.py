@@ -1,12 +1,14 @@
 """The parameters of a request: strict numbers, months, pages and choices."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 from werkzeug.datastructures import MultiDict
 
 from app.errors import ValidationError
+from app.reports.agents import Place
+from app.reports.days import Days
 from app.web import params
 
 SIGNS = ["", " ", "30 ", " 30", "30\n", "+7", "-1", "-0", "0", "00", "07", "1_0", "1,0", "7;"]
@@ -28,7 +30,12 @@ NO_CURSORS = [
     "YWJj.",
     "A" * 4000,
 ]
+NO_DAYS = ["", "today", "2026-04", "2026-4-1", "2026-04-31", "2026-02-29", "2026-00-01", "20260401"]
+NO_DAYS += ["1969-12-31", "0001-01-01", "10000-01-01", "+2026-04-01", "2026-04-01T00:00:00Z"]
+NO_DAYS += [" 2026-04-01", "2026-04-01\n", "2026-W14-3", "2026-091", "\uff12026-04-01"]
+NO_DAYS += ["2026-04-\u0660\u0661", "2026-04-01\0", "2026/04/01"]
 APRIL = date(2026, 4, 1)
+NOW = datetime(2026, 4, 15, 12, 30, tzinfo=UTC)
 
 
 def args(**parameters):
@@ -47,6 +54,8 @@ NUMBERS = [("days", params.days, 90), ("months", params.months, 24), ("limit", p
 NUMBERS += [("limit", params.page_limit, 1000)]
 TEXTS = [("month", month), ("cursor", params.cursor), ("q", params.search)]
 TEXTS += [("zone", params.zone), ("order", order), ("invalid", params.skip_invalid)]
+TEXTS += [("from", params.optional_days), ("to", params.optional_days)]
+TEXTS += [("agentId", params.optional_agent_id)]
 
 
 def refuses(read, name, text):
@@ -92,6 +101,24 @@ def test_a_month_is_read_as_its_first_day():
     assert month(args(month="9999-12")) == date(9999, 12, 1)
 
 
+@pytest.mark.parametrize("name", ["from", "to"])
+@pytest.mark.parametrize("text", NO_DAYS)
+def test_a_day_is_four_digits_two_and_two(name, text):
+    assert refuses(params.optional_days, name, text)
+
+
+def test_days_are_from_and_to_or_the_last_ones():
+    """Without ``from`` and ``to``, days end with today in the zone."""
+    given = args(**{"from": "2026-04-01", "to": "2026-04-03", "zone": "Asia/Tokyo"})
+    tokyo = ZoneInfo("Asia/Tokyo")
+    assert params.recent_days(given, NOW) == Days(APRIL, date(2026, 4, 3), tokyo)
+    recent = params.recent_days(args(days="2"), NOW)
+    assert recent == Days(date(2026, 4, 14), date(2026, 4, 15))
+    recent = params.recent_days(args(zone="Pacific/Auckland"), NOW, default=1)
+    assert (recent.first, recent.last) == (date(2026, 4, 16), date(2026, 4, 16))
+    assert params.date_range(args(months="1"), instead_of="months") is None
+
+
 @pytest.mark.parametrize("text", NO_CURSORS)
 def test_a_cursor_is_one_that_a_page_gave(text):
     """Only the exact text of a ``nextCursor`` is a cursor, so that one id has one cursor."""
@@ -101,6 +128,21 @@ def test_a_cursor_is_one_that_a_page_gave(text):
 @pytest.mark.parametrize("last", ["a", "é" * 255, "\U0001f600", "a/b?c=d&e", " "])
 def test_a_cursor_comes_back_as_its_id(last):
     assert params.cursor(args(cursor=params.next_cursor(last))) == last
+
+
+@pytest.mark.parametrize("place", [Place("a/b\u00e9", date(2026, 4, 1)), Place("x", date.min)])
+def test_a_cursor_belongs_to_one_order(place):
+    text = params.next_agents_cursor(place, "lastSeen")
+    assert params.agents_cursor(args(cursor=text), "lastSeen") == place
+    other = params.next_agents_cursor(place, "id")
+    assert params.agents_cursor(args(cursor=other), "id").agent_id == place.agent_id
+    assert refuses(lambda given: params.agents_cursor(given, "id"), "cursor", text)
+    assert refuses(lambda given: params.agents_cursor(given, "lastSeen"), "cursor", other)
+
+
+@pytest.mark.parametrize("text", [*NO_CURSORS, params.next_cursor("20260401\x1fa")])
+def test_a_cursor_by_last_day_is_one_that_a_page_gave(text):
+    assert refuses(lambda given: params.agents_cursor(given, "lastSeen"), "cursor", text)
 
 
 def test_the_last_page_has_no_cursor():

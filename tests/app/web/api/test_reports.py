@@ -8,7 +8,12 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import insert
 
-from app.storage.tables import daily_issuance, dow_hour_activity, monthly_agent_issuance
+from app.storage.tables import (
+    daily_issuance,
+    dow_hour_activity,
+    dow_hour_total,
+    monthly_agent_issuance,
+)
 from tests.support.settings import TENANT
 from tests.support.tokens import bearer
 
@@ -187,6 +192,7 @@ def test_counts_beyond_doubles_stay_exact(get, fill):
     fill(daily_issuance, {"date": date(2026, 4, 15), "issued": big})
     cells = [{"month": march, "issued": big}, {"month": april, "issued": 1}]
     fill(dow_hour_activity, *(cell | {"dow": 0, "hour": 0} for cell in cells))
+    fill(dow_hour_total, {"dow": 0, "hour": 0, "issued": big + 1})
     fill(monthly_agent_issuance, {"month": april, "agent_id": "a", "issued": 2**63 - 1})
     assert data(get(TREND, days=1)) == [{"date": "2026-04-15", "count": big}]
     for months in [{}, {"months": 2}]:

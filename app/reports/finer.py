@@ -1,0 +1,136 @@
+"""Reads of the finer tables: hourly_issuance and daily_agent_issuance.
+
+These tables are kept for some months only, and an upgrade adds them empty. So a read makes sure
+that every day that it needs is kept and complete. Otherwise it is refused, because its numbers
+would be too low.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select, Table
+
+from app.errors import UnavailableError, ValidationError
+from app.reports.base import TENANT, read_with_totals, with_state
+from app.reports.days import Days
+from app.storage.complete_days import incomplete_days
+from app.storage.driver import Reading
+from app.storage.tables import daily_agent_issuance, hourly_issuance, rollup_state
+
+_DAY = timedelta(days=1)
+
+
+FILLING = date.max
+# The day from which on every day is complete; null if all are. While the tables are being filled,
+# any day may be incomplete.
+_UNSURE_BEFORE = sa.select(
+    sa.case(
+        (
+            rollup_state.c.backfilled < rollup_state.c.backfill_end,
+            sa.literal(FILLING, sa.Date),
+        ),
+        else_=rollup_state.c.finer_from,
+    ).label("unsure_before")
+)
+
+
+class Kept(NamedTuple):
+    """The first UTC day that each finer table keeps; ``None`` for all days."""
+
+    hours: date | None = None
+    agents: date | None = None
+
+    def since(self, table: Table) -> date | None:
+        return self.hours if table is hourly_issuance else self.agents
+
+
+class Span(NamedTuple):
+    """The days of a report, and what is kept."""
+
+    days: Days
+    kept: Kept = Kept()
+
+
+def with_finer_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
+    """As :func:`~app.reports.base.with_state`, for rows of a finer table."""
+    return with_state(rows, *order, totals=_UNSURE_BEFORE)
+
+
+def read_finer(
+    connection: Connection,
+    statement: Reading,
+    table: Table,
+    span: Span,
+    **parameters: Any,
+) -> tuple[Sequence[Any], list[Any]]:
+    """The state's row and the rows of a statement from :func:`with_finer_state`.
+
+    Its parameters include ``tenant_id``. The first and the last UTC day are added to them.
+
+    Raises:
+        ValidationError: a day is no longer kept, or can never be complete.
+        UnavailableError: a day is not complete yet, or the state row is missing.
+    """
+    days = span.days
+    _require_kept(days, span.kept.since(table))
+    values = parameters | {"first": days.utc_first, "last": days.utc_last}
+    state, rows = read_with_totals(connection, statement, **values)
+    unsure = state[-1]
+    if unsure is None or days.utc_first >= unsure:
+        return state, rows
+    _require_complete(connection, table, days, values, filling=unsure == FILLING)
+    # What was incomplete at the first time may have been filled since.
+    return read_with_totals(connection, statement, **values)
+
+
+def _require_kept(days: Days, kept_from: date | None) -> None:
+    """Refuse days of which a part is no longer kept.
+
+    Raises:
+        ValidationError: it names the first day that can be read.
+    """
+    if kept_from is not None and days.utc_first < kept_from:
+        raise _too_early(
+            days.first_from(kept_from), "earlier days are no longer kept in this detail"
+        )
+
+
+def _require_complete(
+    connection: Connection, table: Table, days: Days, values: dict[str, Any], *, filling: bool
+) -> None:
+    """Refuse days of which one is incomplete.
+
+    Raises:
+        UnavailableError: the tables are still being filled.
+        ValidationError: the raw events of a day were deleted before it could be filled.
+    """
+    parameters = {name: values[name] for name in ("tenant_id", "first", "last")}
+    latest = connection.execute(_LATEST_INCOMPLETE[table], parameters).scalar()
+    if latest is None:
+        return
+    first = days.first_from(latest + _DAY)
+    if filling:
+        raise UnavailableError(
+            "the tables of this report are still being filled after an upgrade; try again later,"
+            f" or from {first} on",
+            {"firstDay": f"{first}"},
+        )
+    raise _too_early(first, "the events of earlier days were deleted before an upgrade")
+
+
+def _too_early(first: date, reason: str) -> ValidationError:
+    details = {"parameter": "from", "firstDay": f"{first}"}
+    return ValidationError(f"from must be {first} or later: {reason}", details)
+
+
+def _latest_incomplete(table: Table) -> Select[date | None]:
+    first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
+    found = incomplete_days(table, first, last, TENANT).subquery("incomplete")
+    return sa.select(sa.func.max(found.c.date))
+
+
+_LATEST_INCOMPLETE = {
+    table: _latest_incomplete(table) for table in (hourly_issuance, daily_agent_issuance)
+}
