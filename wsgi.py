@@ -14,6 +14,8 @@ COMMANDS = {
     "events follow": "app.cli.sources:follow",
     "events pull": "app.cli.sources:pull",
     "events purge": "jobs.commands:purge",
+    "findings": "app.cli.findings:findings",
+    "findings recompute": "jobs.commands:recompute",
     "keys": "app.cli.keys:keys",
     "rollup": "jobs.commands:rollup",
     "sources": "app.cli.sources:sources",

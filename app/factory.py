@@ -12,7 +12,17 @@ from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
 from app.web import context, cors, errors, own_address, rate_limit, request_log
-from app.web.api import agents, docs, events, handshakes, health, keys, reports
+from app.web.api import (
+    agents,
+    docs,
+    events,
+    findings,
+    handshakes,
+    health,
+    keys,
+    reports,
+)
+from app.web.api import settings as organization_settings
 from app.web.pages import dashboard, files, formatting, sessions, signin
 
 
@@ -70,6 +80,7 @@ def create_app(
     docs.init_app(app)
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
+        *(findings.bp, findings.marks, organization_settings.bp),
         *(signin.bp, dashboard.bp, files.bp),
     ):
         app.register_blueprint(blueprint)

@@ -15,6 +15,7 @@ from app.cli.base import (
     EX_TEMPFAIL,
     Command,
     Group,
+    check_organization,
     coloured,
     database_problem,
     duration,
@@ -25,6 +26,7 @@ from app.cli.base import (
     show,
     warn,
 )
+from app.cli.findings import day
 from app.config import parsing
 from app.config.settings import Settings
 from app.dates import parse_month
@@ -35,6 +37,7 @@ from jobs.counting.backfill import backfill as backfill_tables
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.status import Status, behind, rollup_status
+from jobs.findings.recompute import recompute_findings
 from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.resume import resume as resume_counting
 from jobs.recount.verify import Verification, verification
@@ -263,6 +266,42 @@ def purge(as_json: bool) -> None:
         )
     text = f"{done.events} events deleted, {buckets} buckets of old months"
     show(asdict(done) | {"buckets": buckets}, text, as_json=as_json)
+
+
+@click.command(
+    cls=Command,
+    examples=["flask findings recompute --from 2026-01-01 --to 2026-03-31"],
+    interrupted="the organizations that are done stay so; run it again for the others",
+)
+@click.option(
+    "--from", "first", metavar="DAY", callback=day, required=True, help="The first day, YYYY-MM-DD."
+)
+@click.option("--to", "last", metavar="DAY", callback=day, required=True, help="The last day.")
+@click.option("--organization", metavar="ORG", help="Only this organization; by default all.")
+@json_option
+def recompute(first: date, last: date, organization: str | None, as_json: bool) -> None:
+    """Judge whole days anew, from the summary tables alone.
+
+    A finding that no longer holds is resolved as corrected. People's marks stay. Schedulers judge
+    nothing meanwhile, and counting goes on.
+    """
+    check_organization(organization)
+    _in_order(first, last)
+    settings = Settings.from_environ()
+    with progress() as on_progress:
+        done = recompute_findings(
+            open_database(settings),
+            settings,
+            first,
+            last,
+            organization=organization,
+            on_organizations=lambda number: on_progress("judging", number, None),
+        )
+    text = (
+        f"{done.organizations} organizations judged: {done.opened} findings opened,"
+        f" {done.changed} changed, {done.corrected} corrected"
+    )
+    show(asdict(done), text, as_json=as_json)
 
 
 def _in_order(first: date | None, last: date | None) -> None:

@@ -41,7 +41,13 @@ from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.failures import as_sqlalchemy_error
 from app.storage.schema import current_revision, expected_revision
-from app.storage.tables import api_keys, issuance_events, metadata, rollup_state
+from app.storage.tables import (
+    api_keys,
+    detection_state,
+    issuance_events,
+    metadata,
+    rollup_state,
+)
 from jobs.counting.sequences import advance, newest_id
 from jobs.counting.state import read_state
 from jobs.counting.tables import SUMMARY_TABLES
@@ -65,11 +71,15 @@ TABLES = metadata.sorted_tables
 DRAWN = [column for table in TABLES for column in table.c if column.identity is not None]
 # These columns refer to open transactions of the source, which do not exist in another database.
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}
-# A run changes these columns even if it counts nothing, and a read that uses a key.
+# A run changes these columns even if it counts nothing, detection even if it finds nothing, and a
+# read that uses a key.
 _TIMES: set[Column[Any]] = {
     rollup_state.c.last_tick,
     rollup_state.c.last_finished,
     api_keys.c.last_used,
+    detection_state.c.turn,
+    detection_state.c.claimed_until,
+    detection_state.c.last_finished,
 }
 # These tables are not compared again. The newest id shows new events; the state row and the journal
 # show changes of summary tables.

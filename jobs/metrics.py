@@ -1,23 +1,26 @@
 """Metrics for Prometheus: runs, purges, how far the rollup has counted, and the sources."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.detection import Kind
 from app.errors import ServiceError
 from app.storage.database import Database
-from app.storage.tables import source_positions
+from app.storage.tables import detection_state, rollup_state, source_positions, usual
 from app.storage.types import database_now
 from jobs.counting.history import Run
 from jobs.counting.status import Standing, standing
 
 OUTCOMES = ("done", "held_up", "failed", "refused")
+JUDGING_OUTCOMES = ("done", "stopped", "taken", "waiting", "failed")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Prometheus waits ten seconds for a scrape; a connection may take five of them.
 ANSWER_SECONDS = 4
@@ -28,6 +31,20 @@ _run_seconds = Histogram("analytics_rollup_run_duration_seconds", "Run time", bu
 _run_events = Histogram("analytics_rollup_run_events", "Events counted by a run", buckets=EVENTS)
 _purges = Counter("analytics_purge_runs", "Purges, by outcome", ["outcome"])
 _purged = Counter("analytics_purge_events", "Raw events deleted past retention")
+_judgings = Counter("analytics_findings_runs", "Passes over findings, by outcome", ["outcome"])
+_judging_seconds = Histogram(
+    "analytics_findings_run_duration_seconds", "Time of a pass over findings", buckets=SECONDS
+)
+_judged = Counter("analytics_findings_organizations", "Judgements of organizations")
+_found = Counter("analytics_findings_opened", "Findings that were opened, by kind", ["kind"])
+_suspect = Gauge(
+    "analytics_findings_suspect_silences",
+    "Silences that the last pass did not store, because too many began at once",
+)
+for _outcome in JUDGING_OUTCOMES:
+    _judgings.labels(_outcome)
+for _kind in Kind:
+    _found.labels(_kind.value)
 for _outcome in OUTCOMES:
     _runs.labels(_outcome)  # begins at 0, so that rate() includes the first run
 for _outcome in ("done", "stopped", "failed"):
@@ -50,6 +67,24 @@ def count_purge(outcome: str, events: int = 0) -> None:
     """Count a purge, and the events that it deleted."""
     _purges.labels(outcome).inc()
     _purged.inc(events)
+
+
+def count_judging(
+    outcome: str,
+    organizations: int = 0,
+    found: Mapping[str, int] | None = None,
+    suspect: int = 0,
+    seconds: float | None = None,
+) -> None:
+    """Count a pass over findings, and the findings that it opened."""
+    _judgings.labels(outcome).inc()
+    _judged.inc(organizations)
+    for kind, count in (found or {}).items():
+        _found.labels(kind).inc(count)
+    if outcome in {"done", "stopped"}:
+        _suspect.set(suspect)
+    if seconds is not None and outcome in {"done", "stopped"}:
+        _judging_seconds.observe(seconds)
 
 
 class StandingCollector(Collector):
@@ -87,6 +122,49 @@ class StandingCollector(Collector):
 def register_standing(database: Database) -> None:
     """Serve how far the rollup has counted, beside this process's own metrics."""
     REGISTRY.register(StandingCollector(database))
+
+
+class FindingsCollector(Collector):
+    """How far findings are judged, from the database at each scrape.
+
+    So the numbers are right even if another process judges, and after a restart.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Describe nothing: registering must not query the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._turn:  # as above
+            found = self._found()
+        if found is not None:
+            finished, due = found
+            yield _gauge(
+                "findings_last_finished_timestamp_seconds",
+                "When all organizations that were due were judged",
+                0.0 if finished is None else finished.timestamp(),
+            )
+            yield _gauge("findings_due_organizations", "Organizations that are due", due)
+
+    def _found(self) -> tuple[datetime | None, int] | None:
+        """When detection last finished, and the number of organizations that are due."""
+        try:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
+                finished = connection.scalar(sa.select(detection_state.c.last_finished))
+                counted_at = connection.scalar(sa.select(rollup_state.c.last_finished))
+                due = sa.select(sa.func.count()).where(usual.c.due_at <= counted_at)
+                return finished, connection.scalar(due) or 0
+        except (SQLAlchemyError, ServiceError):
+            return None
+
+
+def register_findings(database: Database) -> None:
+    """Serve how far findings are judged, beside this process's own metrics."""
+    REGISTRY.register(FindingsCollector(database))
 
 
 class SourcesCollector(Collector):

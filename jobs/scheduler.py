@@ -1,4 +1,4 @@
-"""The scheduler process: runs TASKS, the rollup and the purge, at their intervals.
+"""The scheduler process: runs TASKS, the rollup, findings and the purge, at their intervals.
 
 Several schedulers may run at the same time. At every tick, each one checks by the database's clock
 whether a run is due. The lock of the state row gives the run to one of them. There is no lease that
@@ -36,14 +36,15 @@ from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
+from jobs.findings.task import Pass, judge_findings
 from jobs.retention import delete_old_months, purge_events
 
 log = logging.getLogger("jobs")
 
 # Ticks are a little early or late, so a run is already due this share of its interval earlier.
 EARLY = 0.1
-# One connection each for a run, a purge and a scrape.
-POOL_SIZE = 3
+# One connection each for a run, for findings, for a purge and for a scrape.
+POOL_SIZE = 4
 SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
@@ -121,6 +122,28 @@ def tick(database: Database, settings: Settings, stop: threading.Event) -> Run |
     return run
 
 
+def findings_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Judge the organizations that changed or are due. Of several processes one judges at a time.
+
+    Its transactions are its own, so a run neither waits for it nor fails with it.
+    """
+    try:
+        with tracing.span("findings"):
+            done = judge_findings(database, settings, stop)
+    except Exception as error:  # as above
+        job_metrics.count_judging("failed")
+        if isinstance(error, ServiceError | LockedError):
+            reason = getattr(error, "message", None) or "a lock was not free"
+            logs.write(log, logging.ERROR, "findings", outcome="failed", reason=reason)
+        else:
+            _log_failure("findings", error)
+        return
+    job_metrics.count_judging(
+        done.outcome, done.organizations, done.found, done.suspect, done.seconds
+    )
+    _log_findings(done)
+
+
 def purge_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
     """Delete what is past retention. Several processes take turns, batch by batch."""
     try:
@@ -155,6 +178,8 @@ TASKS = (
     # The first tick is at the start, because events may be waiting. claim_tick() decides whether a
     # run is due.
     Task("rollup", tick, lambda settings: settings.rollup_interval_seconds, first=0),
+    # A little later, so that it finds what the run has counted.
+    Task("findings", findings_tick, lambda settings: settings.rollup_interval_seconds, first=2),
     Task("purge", purge_tick, lambda _settings: 3600, first=60),
 )
 
@@ -263,6 +288,7 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
     bind = settings.jobs_metrics_bind or settings.metrics_bind
     if bind is not None:
         job_metrics.register_standing(database)
+        job_metrics.register_findings(database)
         job_metrics.register_sources(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
@@ -281,6 +307,25 @@ def _log_run(run: Run) -> None:
         seconds=round(run.seconds, 6),
         held_up_by="; ".join(map(str, run.writers)) or None,
     )
+
+
+def _log_findings(done: Pass) -> None:
+    logs.write(
+        log,
+        logging.INFO if done.found else logging.DEBUG,
+        "findings",
+        outcome=done.outcome,
+        organizations=done.organizations,
+        opened=done.found.total(),
+        seconds=round(done.seconds, 6),
+    )
+    if done.suspect:
+        logs.write(
+            log,
+            logging.ERROR,
+            "many organizations are silent at once",
+            organizations=done.suspect,
+        )
 
 
 def _log_failure(task: str, error: Exception) -> None:

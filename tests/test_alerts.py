@@ -59,6 +59,10 @@ class Scenario:
             self.series(f"analytics_rollup_watermark{{{jobs}}}", lambda s: s)
             self.series(f"analytics_rollup_pending_events{{{jobs}}}", 0)
             self.series(f"analytics_rollup_refused{{{jobs}}}", 0)
+            self.series(
+                f"analytics_findings_last_finished_timestamp_seconds{{{jobs}}}", lambda s: s
+            )
+            self.series(f"analytics_findings_suspect_silences{{{jobs}}}", 0)
             self.series(f"analytics_database_connections_in_use{{{web}}}", 0)
             self.series(f"analytics_database_connections_max{{{web}}}", 8)
 
@@ -251,6 +255,33 @@ def test_purges_that_fail_are_noticed_until_one_succeeds(scenario: Scenario):
         fires=[8 * HOUR, 9 * HOUR],
         silent=[5 * HOUR, 10 * HOUR + 5 * MINUTE, 12 * HOUR],
         every=60,
+    )
+
+
+def test_findings_that_are_not_judged_are_noticed(scenario: Scenario):
+    """Findings are old an hour after the last pass that judged all that was due."""
+    stuck, ends = 30 * MINUTE, 3 * HOUR
+    for instance in ("a", "b"):
+        scenario.series(
+            f'analytics_findings_last_finished_timestamp_seconds{{instance="{instance}"}}',
+            lambda second: second if second > ends else min(second, stuck),
+        )
+    scenario.expect(
+        "AnalyticsFindingsOld",
+        fires=[stuck + 75 * MINUTE, ends - MINUTE],
+        silent=[stuck + 55 * MINUTE, ends + 2 * MINUTE],
+    )
+
+
+def test_many_silences_at_once_are_noticed(scenario: Scenario):
+    began, ended = 20 * MINUTE, 60 * MINUTE
+    scenario.series(
+        'analytics_findings_suspect_silences{instance="a"}', steps((0, 0), (began, 40), (ended, 0))
+    )
+    scenario.expect(
+        "AnalyticsManySilent",
+        fires=[began + 7 * MINUTE, ended - MINUTE],
+        silent=[began - MINUTE, ended + 2 * MINUTE],
     )
 
 

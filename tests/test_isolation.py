@@ -12,14 +12,16 @@ from flask import Flask
 from sqlalchemy import select
 
 from app.auth.api_keys import SCOPES
+from app.detection import Share
 from app.factory import create_app
 from app.storage.tables import issuance_events
 from tests.support.api_keys import created, with_key
+from tests.support.findings import SPIKE, stored
 from tests.support.settings import make_settings
 from tests.support.tokens import bearer, token
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
-EVENTS, AGENTS = "/api/v1/events", "/api/v1/agents"
+EVENTS, AGENTS, SETTINGS = "/api/v1/events", "/api/v1/agents", "/api/v1/settings"
 SHARED, THEIR_AGENT = "agent-of-both", "agent-of-theirs"
 OUR_NAME, THEIR_NAME = "ours to name", "named by somebody else"
 MORNING, NOON = "2026-04-14T09:00:00Z", "2026-04-14T12:00:00Z"
@@ -31,13 +33,15 @@ NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|{THEIR_NAME}|\b(?:{'|'.join(THEI
 # asking who calls.
 PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
-VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA"}
+VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA", "findingId": SPIKE.id}
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
 BODIES = {
     EVENTS: STORED,
     AGENTS: [{"agentId": SHARED, "name": OUR_NAME}],
     f"{AGENTS}/{SHARED}": {"name": OUR_NAME},
+    SETTINGS: {"tokenLifetime": 2},
+    f"/api/v1/analytics/findings/{SPIKE.id}": {"note": "ours"},
 }
 
 QUERIES = {
@@ -50,14 +54,16 @@ QUERIES = {
         "cursor": "YWc",
         "q": "agent",
         "invalid": "skip",
+        "status": "all",
+        "agentId": THEIR_AGENT,
     },
     "days of a zone": {
         "from": "2026-04-01",
         "to": "2026-04-20",
         "zone": "Europe/Berlin",
+        "agentId": SHARED,
         "sort": "lastSeen",
     },
-    "one agent of both": {"days": "30", "agentId": SHARED},
     "bad parameters": {
         "from": "2026-04-31",
         "zone": "Mars",
@@ -69,6 +75,8 @@ QUERIES = {
         "invalid": "no",
         "cursor": "=",
         "q": "",
+        "status": "closed",
+        "agentId": "",
     },
 }
 HEADERS = [
@@ -152,8 +160,8 @@ def send(client):
 
 
 @pytest.fixture
-def both_tenants(client, roll_up):
-    """The same event ids and agent ids at both tenants, in different numbers, counted."""
+def both_tenants(client, roll_up, database):
+    """The same ids of events, agents and findings at both tenants, in different numbers."""
     counts = {OURS: {SHARED: 2, "agent-of-ours": 3}, THEIRS: {SHARED: 613, THEIR_AGENT: 208}}
     for tenant, agents in counts.items():
         names = [name for name, count in agents.items() for _ in range(count)]
@@ -171,6 +179,11 @@ def both_tenants(client, roll_up):
         named = [{"agentId": agent, "name": name} for agent in agents]
         answer = client.put(AGENTS, json=named, headers=bearer(tenant, "agents:write"))
         assert answer.json == {"received": len(agents)}
+        shares = tuple(Share(agent, count, 0, 0.5) for agent, count in agents.items())
+        stored(database, {"agents": shares, "observed": sum(agents.values())}, tenant=tenant)
+        settings = {"tokenLifetime": agents[SHARED]}
+        answer = client.put(SETTINGS, json=settings, headers=bearer(tenant, "analytics:admin"))
+        assert answer.status_code == 200
     roll_up()
 
 

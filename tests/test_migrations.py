@@ -165,7 +165,10 @@ ROWS = {
         "old_total": 1, "new_total": 2**40, "corrected_at": AT, "corrected_by": "c",
     },
     "purged_months": {"month": "2025-12-01", "events": 5},
-    "agents": {"tenant_id": "t", "agent_id": "a", "name": "\U0001f600", "named_at": AT},
+    "agents": {
+        "tenant_id": "t", "agent_id": "a", "name": "\U0001f600", "named_at": AT,
+        "token_lifetime": 900,
+    },
     "api_keys": {
         "id": "k", "tenant_id": "t", "sha256": "0" * 64, "scopes": "events:write", "note": "n",
         "created_at": AT, "expires_at": AT, "revoked_at": AT, "last_used": "2026-04-01",
@@ -174,6 +177,25 @@ ROWS = {
         "source": "s", "place": "p", "kind": "follow", "position": "{}", "version": 3,
         "claimed_at": AT, "read_at": AT, "newest_at": AT, "accepted": 2**40, "duplicates": 1,
         "skipped": 2, "refused": 3, "error": "\xe9", "failed_at": AT,
+    },
+    "findings": {
+        "tenant_id": "t", "id": "f", "kind": "spike", "severity": "warning", "status": "resolved",
+        "agent_id": "a", "begins_at": AT, "ends_at": AT, "opened_at": AT, "detected_at": AT,
+        "updated_at": AT, "resolved_at": AT, "resolution": "ended", "content": "{}",
+        "acknowledged_at": AT, "acknowledged_by": "u", "acknowledged_severity": "warning",
+        "note": "\xe9",
+    },
+    "usual": {
+        "tenant_id": "t", "judged_through": "2026-04-01", "changed_from": "2026-04-01",
+        "due_at": AT, "delay_seconds": 60, "delays": "{}", "usuals": "{}", "states": "{}",
+    },
+    "detection_state": {
+        "id": 1, "turn": 2, "claimed_until": AT, "noted_upto": 2**40, "noted_correction": 3,
+        "measured_upto": 2**40, "measured_at": AT, "last_finished": AT,
+    },
+    "organization_settings": {
+        "tenant_id": "t", "days_off": "{}", "price": "{}", "token_lifetime": 900,
+        "changed_at": AT,
     },
 }  # fmt: skip
 
@@ -333,7 +355,7 @@ def test_a_downgrade_names_every_row_that_it_deletes(database_url, revision):
     before = set(fill(database))
     with database.reading() as connection:
         lost = lost_by_downgrade(connection, revision)
-    assert lost.pop("rollup_state.refusal") == 1
+    assert [lost.pop(name) for name in ("rollup_state.refusal", "agents.token_lifetime")] == [1, 1]
     downgrade(database_url, revision)
     gone = before - tables(database)
     assert dict.fromkeys(gone - {"purged_months"}, 1) == lost
@@ -346,7 +368,10 @@ def test_a_downgrade_to_base_names_every_table(database_url):
     fill(database)
     with database.reading() as connection:
         lost = lost_by_downgrade(connection, "base")
-    assert lost.keys() - {"rollup_state.refusal"} == ROWS.keys() - {"rollup_state", "purged_months"}
+    assert lost.keys() - {"rollup_state.refusal", "agents.token_lifetime"} == ROWS.keys() - {
+        "rollup_state",
+        "purged_months",
+    }
     migrate(database_url, "base")
     assert tables(database) == set()
     database.dispose()
@@ -501,7 +526,7 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     with database.reading() as connection:
         tables = set(connection.scalars(options))
     rollups = {name for name, table in metadata.tables.items() if "issued" in table.c}
-    assert tables == {*rollups, "agents", "source_positions"}
+    assert tables == {*rollups, "agents", "findings", "source_positions"}
     database.dispose()
 
 

@@ -15,6 +15,7 @@ from app.config.settings import ROOT
 from app.ids import ID_SCHEMA_PATTERN
 from app.web.api.openapi import path_of
 from app.web.responses import PAGE_POLICY
+from tests.support.findings import stored
 from tests.support.services import service_of
 from tests.support.settings import NOW, make_settings
 from tests.support.tokens import bearer
@@ -90,16 +91,20 @@ def test_every_example_is_of_its_schema(document):
         check(document, schema, value)
 
 
-def test_what_is_answered_is_of_the_described_schema(client, issue, roll_up, document):
+def test_what_is_answered_is_of_the_described_schema(client, database, issue, roll_up, document):
     issue(NOW.isoformat(), times=3)
     roll_up()
     admin = bearer(scope="analytics:admin")
     body = {"scopes": ["analytics:read"]}
     assert client.post("/api/v1/keys", json=body, headers=admin).status_code == 201
+    (finding,) = stored(database, {})
+    days = {"daysOff": {"dates": ["2026-12-24"]}}
+    assert client.put("/api/v1/settings", json=days, headers=admin).status_code == 200
     for path, method, operation in operations(document):
         if method == "GET":
             for mimetype, media in operation["responses"]["200"]["content"].items():
-                answer = client.get(path, headers=admin | {"Accept": mimetype})
+                url = path.replace("{findingId}", finding.id)
+                answer = client.get(url, headers=admin | {"Accept": mimetype})
                 assert answer.mimetype == mimetype
                 is_csv = mimetype == "text/csv"
                 check(document, media["schema"], answer.text if is_csv else answer.json)

@@ -293,6 +293,14 @@ class Settings:
         "800",
         "the same for the days of agents (`daily_agent_issuance`)",
     )
+    token_lifetime_seconds: int = setting(
+        "TOKEN_LIFETIME_SECONDS",
+        integer(1, 31_622_400),
+        "3600",
+        "how many seconds an agent can keep a token, where neither the organization nor the agent"
+        " has a [lifetime of its own](api.md#settings); an agent that asks ten times as often is"
+        " named",
+    )
     log_level: str = setting(
         "LOG_LEVEL",
         parsing.choice("DEBUG", "INFO", "WARNING", "ERROR"),

@@ -48,11 +48,23 @@ Name = Annotated[
 ]
 
 
+TokenLifetime = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1, le=366 * 86_400, description="Seconds for which an agent can keep its token"
+    ),
+]
+
+
 @prepared
 class NameBody(msgspec.Struct, rename="camel"):
-    """The name of an agent; null takes the name back. Other members are ignored."""
+    """The name of an agent, and the lifetime of its tokens in seconds; null takes either back.
+
+    A lifetime that is left out stays as it is. Other members are ignored.
+    """
 
     name: Name | None
+    token_lifetime: TokenLifetime | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @prepared
@@ -66,15 +78,15 @@ class AgentBody(msgspec.Struct, rename="camel"):
 B = TypeVar("B", NameBody, AgentBody)
 
 
-def parse_name(item: bytes, max_bytes: int) -> str | None:
-    """The name in one agent's body of at most ``max_bytes``.
+def parse_name(item: bytes, max_bytes: int) -> NameBody:
+    """The name and the lifetime in one agent's body of at most ``max_bytes``.
 
     Raises:
         ValidationError: the body is too long, or the name is missing or invalid.
     """
     refused = Batch()
     try:
-        return _parse(item, NameBody, max_bytes).name
+        return _parse(item, NameBody, max_bytes)
     except InvalidEvent as problem:
         refused.reject(0, problem)
         raise _refusal(refused, 1) from None
@@ -102,7 +114,7 @@ def parse_names(items: Sequence[bytes], max_bytes: int) -> dict[str, str | None]
 
 def _parse(item: bytes, kind: type[B], max_bytes: int) -> B:
     refuse_large(item, max_bytes)
-    value: Any = decode_event(item, ("agentId", "name"))
+    value: Any = decode_event(item, ("agentId", "name", "tokenLifetime"))
     try:
         body = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -173,6 +185,23 @@ def set_names(
     rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
     if rows:
         database.write(lambda connection: _store(database, connection, rows, _LAST))
+
+
+def set_agent(
+    database: Database, tenant_id: str, agent_id: str, body: NameBody, now: datetime
+) -> None:
+    """Set the name of one agent, and the lifetime of its tokens if the body has one."""
+    named = Named(tenant_id, agent_id, body.name, now)
+    lifetime = sa.update(agents).where(
+        agents.c.tenant_id == tenant_id, agents.c.agent_id == agent_id
+    )
+
+    def work(connection: Connection) -> None:
+        _store(database, connection, [named], _LAST)
+        if body.token_lifetime is not msgspec.UNSET:
+            connection.execute(lifetime.values(token_lifetime=body.token_lifetime))
+
+    database.write(work)
 
 
 def _store(

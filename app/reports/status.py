@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select
 
 from app.errors import UnavailableError
 from app.reports.base import NO_STATE, TENANT
-from app.storage.tables import issuance_events, rollup_state
+from app.storage.tables import issuance_events, rollup_state, usual
 from app.storage.types import as_utc, database_now
 
 MOST_PENDING = 10_000
@@ -78,7 +78,8 @@ def _lag_seconds(now: datetime, counted_at: datetime | None, oldest: datetime | 
 
 def _usual_delay() -> sa.ColumnElement[int]:
     """The seconds after which an organization's events have usually arrived."""
-    return sa.literal(0, sa.Integer)
+    stored = sa.select(usual.c.delay_seconds).where(usual.c.tenant_id == TENANT).scalar_subquery()
+    return sa.func.coalesce(stored, 0)
 
 
 def _pending() -> Select[*tuple[Any, ...]]:

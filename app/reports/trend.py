@@ -7,7 +7,6 @@ second half is arithmetic, without SQL and HTML.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
@@ -136,36 +135,21 @@ _AGENT_DAYS = with_finer_state(_agent_days(), "date")
 _HISTORY = with_state(_days(), "date", totals=_first_day())
 
 
-# A day is compared with the same kind of day, weekday or weekend, in the weeks before.
-USUAL_DAYS = 28
-USUAL_AT_LEAST = 3  # days that must be known for a usual count
-SPIKE = 2.0  # times the usual count
-
-
 @dataclass(frozen=True)
 class Day:
     """One UTC day of the trend.
 
-    ``usual`` is the median of the same kind of day (weekday or weekend) in the four weeks before;
-    ``None`` if too few days are known. ``note`` is ``"spike"``, ``"silent"`` or empty. ``state`` is
-    ``"whole"``, ``"partial"`` (counted up to some time of the day) or ``"pending"`` (not counted
-    yet, so that its 0 means nothing).
+    ``state`` is ``"whole"``, ``"partial"`` (counted up to some time of the day) or ``"pending"``
+    (not counted yet, so that its 0 means nothing).
     """
 
     date: date
     count: int
     state: str
-    usual: float | None
-    note: str
 
     @property
     def weekend(self) -> bool:
         return _is_weekend(self.date)
-
-    @property
-    def times_usual(self) -> float:
-        """The count as a multiple of the usual one; 0 without a usual count."""
-        return self.count / self.usual if self.usual else 0.0
 
 
 @dataclass(frozen=True)
@@ -198,21 +182,15 @@ class Trend:
         return self.began is not None and self.began < first
 
     @property
-    def notable(self) -> list[Day]:
-        """Spikes and silent days, newest first."""
-        return [day for day in reversed(self.days) if day.note]
-
-    @property
     def highest(self) -> int:
         return max(day.count for day in self.days)
 
 
 def trend(history: History, days: int) -> Trend:
-    """The last ``days`` of a history, which covers :func:`trend_days` days."""
+    """The last ``days`` of a history, which covers twice as many days."""
     points, counted_at = history.points, history.counted_at
     shown = [
-        _day(points[: len(points) - days + index], points[len(points) - days + index], counted_at)
-        for index in range(days)
+        Day(point.date, point.count, _state(point.date, counted_at)) for point in points[-days:]
     ]
     before = points[-2 * days : -days]
     whole = [pair for pair in zip(shown, before, strict=True) if pair[0].state == "whole"]
@@ -226,38 +204,10 @@ def trend(history: History, days: int) -> Trend:
     )
 
 
-def trend_days(days: int) -> int:
-    """The number of days to read in order to show ``days`` beside their usual counts."""
-    return max(2 * days, days + USUAL_DAYS)
-
-
-def _day(earlier: Sequence[DayCount], point: DayCount, counted_at: datetime | None) -> Day:
-    state = _state(point.date, counted_at)
-    usual = _usual(earlier, point.date)
-    note = ""
-    if usual and point.count > SPIKE * usual:
-        note = "spike"
-    elif usual and not point.count and state == "whole":
-        note = "silent"
-    return Day(point.date, point.count, state, usual, note)
-
-
 def _state(day: date, counted_at: datetime | None) -> str:
     if counted_at is None or counted_at.date() < day:
         return "pending"
     return "partial" if counted_at.date() == day else "whole"
-
-
-def _usual(earlier: Sequence[DayCount], day: date) -> float | None:
-    """The usual count: the median since the first token, because earlier days are unknown."""
-    alike = [
-        point.count
-        for point in earlier[-USUAL_DAYS:]
-        if _is_weekend(point.date) == _is_weekend(day)
-    ]
-    first = next((index for index, count in enumerate(alike) if count), len(alike))
-    known = alike[first:]
-    return float(median(known)) if len(known) >= USUAL_AT_LEAST else None
 
 
 def _is_weekend(day: date) -> bool:

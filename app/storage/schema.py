@@ -43,9 +43,18 @@ _DELETED: dict[str, tuple[sa.TableClause, ...]] = {
         sa.table("daily_agent_issuance"),
         sa.table("dow_hour_total"),
     ),
+    "0008": (
+        sa.table("findings"),
+        sa.table("usual"),
+        sa.table("detection_state"),
+        sa.table("organization_settings"),
+    ),
 }
 # Columns that such a downgrade deletes. The values that the next upgrade writes again are not here.
-_DELETED_VALUES = {"0004": (sa.table("rollup_state", sa.column("refusal")),)}
+_DELETED_VALUES = {
+    "0004": (sa.table("rollup_state", sa.column("refusal")),),
+    "0008": (sa.table("agents", sa.column("token_lifetime")),),
+}
 
 _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.Text))
 

@@ -167,12 +167,16 @@ class PurgedMonthColumns(TypedColumns):
 
 
 class AgentColumns(TypedColumns):
-    """An agent's name, and the instant of that name; a null name was removed at that instant."""
+    """An agent's name, and the instant of that name; a null name was removed at that instant.
+
+    ``token_lifetime``: the seconds for which it can keep a token; null as its organization's.
+    """
 
     tenant_id: Named[str] = Column(Id, primary_key=True)
     agent_id: Named[str] = Column(Id, primary_key=True)
     name: Named[str | None] = Column(Id)
     named_at = Column(UTCDateTime, nullable=False)
+    token_lifetime: Named[int | None] = Column(sa.Integer)
 
 
 class ApiKeyColumns(TypedColumns):
@@ -221,6 +225,92 @@ class SourcePositionColumns(TypedColumns):
     failed_at = Column(UTCDateTime)
 
 
+class FindingColumns(TypedColumns):
+    """What is unusual in an organization. ``app.detection`` makes it; people may mark it.
+
+    ``agent_id``: null if it is about the whole organization.
+    ``begins_at``, ``ends_at``: the unusual period.
+    ``opened_at``: when the counts first satisfied the rule; ``detected_at``: when it was stored.
+    ``status``: ``open`` or ``resolved``. An acknowledged finding is resolved.
+    ``content``: JSON, an ``app.detection.findings.Finding``, without people's marks.
+    ``acknowledged_by``: the client or user of the token or key.
+    ``acknowledged_severity``: the severity at that moment; if it rises, the finding is open again.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    id: Named[str] = Column(Id, primary_key=True)
+    kind: Named[str] = Column(sa.Text)
+    severity: Named[str] = Column(sa.Text)
+    status: Named[str] = Column(sa.Text)
+    agent_id: Named[str | None] = Column(Id)
+    begins_at = Column(UTCDateTime, nullable=False)
+    ends_at = Column(UTCDateTime, nullable=False)
+    opened_at = Column(UTCDateTime, nullable=False)
+    detected_at = Column(UTCDateTime, nullable=False)
+    updated_at = Column(UTCDateTime, nullable=False)
+    resolved_at = Column(UTCDateTime)
+    resolution: Named[str | None] = Column(sa.Text)
+    content: Named[str] = Column(sa.Text)
+    acknowledged_at = Column(UTCDateTime)
+    acknowledged_by: Named[str | None] = Column(Id)
+    acknowledged_severity: Named[str | None] = Column(sa.Text)
+    note: Named[str | None] = Column(sa.Text)
+
+
+class UsualColumns(TypedColumns):
+    """What is usual in an organization, and how far its days are judged.
+
+    ``judged_through``: the last whole day that was judged.
+    ``changed_from``: the first judged day whose counts have changed since; null if there is none.
+    ``due_at``: when it is judged next, even without new events.
+    ``delay_seconds``: 99 of 100 events arrive so soon after their issuance; at most 48 hours.
+    ``delays``: JSON, the number of events by their delay, on each of the last days.
+    ``usuals``: JSON, by day the ``app.detection`` ``Usual`` of each day that is not yet whole.
+    ``states``: JSON, by day the ``app.detection`` ``State`` after each of the last whole days.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    judged_through = Column(sa.Date)
+    changed_from = Column(sa.Date)
+    due_at = Column(UTCDateTime, nullable=False, index=True)
+    delay_seconds: Named[int] = Column(sa.Integer)
+    delays: Named[str] = Column(sa.Text)
+    usuals: Named[str] = Column(sa.Text)
+    states: Named[str] = Column(sa.Text)
+
+
+class DetectionStateColumns(TypedColumns):
+    """One row, the claim of detection: which scheduler judges, and which events it has noted.
+
+    ``turn``: the number of claims. A judge that has lost its claim stores nothing.
+    ``claimed_until``: until then no other scheduler judges; null if none does.
+    ``noted_upto``: the organizations of events with an id up to it were judged since.
+    ``noted_correction``: the same for the corrections of rebuilds.
+    ``measured_upto``: the delays of events with an id up to it are in ``usual``; ``measured_at``:
+    since when.
+    ``last_finished``: when all that was due was judged.
+    """
+
+    id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    turn: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    claimed_until = Column(UTCDateTime)
+    noted_upto: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    noted_correction: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    measured_upto: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    measured_at = Column(UTCDateTime)
+    last_finished = Column(UTCDateTime)
+
+
+class OrganizationSettingColumns(TypedColumns):
+    """The settings of an organization: days off and price as JSON, and how long tokens live."""
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    days_off: Named[str | None] = Column(sa.Text)
+    price: Named[str | None] = Column(sa.Text)
+    token_lifetime: Named[int | None] = Column(sa.Integer)
+    changed_at = Column(UTCDateTime, nullable=False)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -240,3 +330,8 @@ purged_months = Table("purged_months", metadata, PurgedMonthColumns)
 agents = Table("agents", metadata, AgentColumns)
 api_keys = Table("api_keys", metadata, ApiKeyColumns)
 source_positions = Table("source_positions", metadata, SourcePositionColumns)
+findings = Table("findings", metadata, FindingColumns)
+sa.Index("ix_findings_tenant_id", *findings.c["tenant_id", "status", "opened_at", "id"])
+usual = Table("usual", metadata, UsualColumns)
+detection_state = Table("detection_state", metadata, DetectionStateColumns)
+organization_settings = Table("organization_settings", metadata, OrganizationSettingColumns)

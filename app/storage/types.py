@@ -50,3 +50,18 @@ def _now(_element: database_now, compiler: SQLCompiler, **_: Any) -> str:
         # Citus refuses clock_timestamp() for distributed tables, since each node has its own clock.
         return "statement_timestamp()"
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class seconds_between(FunctionElement[float]):  # noqa: N801 - reads as a function of SQL
+    """The seconds from one instant to another; negative if the second is earlier."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(seconds_between)
+def _between(element: seconds_between, compiler: SQLCompiler, **options: Any) -> str:
+    first, second = (compiler.process(one, **options) for one in element.clauses)
+    if compiler.dialect.name == "postgresql":
+        return f"EXTRACT(EPOCH FROM ({second} - {first}))"
+    return f"((julianday({second}) - julianday({first})) * 86400.0)"

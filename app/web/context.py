@@ -11,7 +11,9 @@ from sqlalchemy import Connection
 
 from app.config.settings import Settings
 from app.dates import kept_from
+from app.detection import Options
 from app.errors import UnavailableError
+from app.intake.organization_settings import options_of, settings_of
 from app.intake.organizations import Organizations
 from app.reports.finer import Kept
 from app.storage.database import Database
@@ -72,6 +74,12 @@ def kept() -> Kept:
         kept_from(today, settings.hourly_retention_days),
         kept_from(today, settings.agent_daily_retention_days),
     )
+
+
+def stored_options(tenant_id: str) -> Options:
+    """The settings of the request's organization, as sentences about findings need them."""
+    found = settings_of(connection(), tenant_id)
+    return options_of(found, services().settings.token_lifetime_seconds)
 
 
 class Snapshot:

@@ -16,11 +16,12 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
-from app.dates import parse_day, parse_month, parse_zone
+from app.dates import parse_day, parse_instant, parse_month, parse_zone
 from app.errors import ValidationError
 from app.ids import is_id
 from app.reports.agents import FIRST_SEEN, SORTS, Place
 from app.reports.days import Days
+from app.reports.findings import Cursor
 
 Args = MultiDict[str, str]
 
@@ -227,6 +228,11 @@ def one_of(args: Args, name: str, choices: Sequence[str]) -> str:
     return text
 
 
+def optional_one_of(args: Args, name: str, choices: Sequence[str]) -> str | None:
+    """A parameter with fixed choices; ``None`` when absent."""
+    return None if _single(args, name) is None else one_of(args, name, choices)
+
+
 def optional_agent_id(args: Args) -> str | None:
     """``agentId`` in the query: an id, or ``None``."""
     text = _single(args, "agentId")
@@ -241,6 +247,29 @@ def optional_days(args: Args) -> tuple[date | None, date | None]:
     if first is not None and last is not None and first > last:
         raise _invalid("to", "must not be before from")
     return first, last
+
+
+def finding_cursor(args: Args) -> Cursor | None:
+    """``cursor`` of a page of findings; ``None`` for the first page."""
+    text = _single(args, "cursor")
+    if text is None:
+        return None
+    moment, _, finding_id = _decoded(text).partition(" ")
+    try:
+        cursor = Cursor(parse_instant(moment), finding_id)
+    except ValueError:
+        cursor = None
+    # Several texts would decode to one cursor, so only the one that was sent is accepted.
+    if cursor is None or not is_id(finding_id) or next_finding_cursor(cursor) != text:
+        raise _invalid("cursor", "must be the nextCursor of the previous page")
+    return cursor
+
+
+def next_finding_cursor(cursor: Cursor | None) -> str | None:
+    """The ``nextCursor`` of a page of findings; ``None`` on the last page."""
+    if cursor is None:
+        return None
+    return next_cursor(f"{cursor.opened_at:%Y-%m-%dT%H:%M:%S.%fZ} {cursor.id}")
 
 
 def _day(args: Args, name: str) -> date | None:

@@ -16,7 +16,7 @@ from flask import Response, g, render_template, request
 
 from app.reports.base import Batches
 from app.web import params
-from app.web.api.schemas import ResponseBody, Tabular
+from app.web.api.schemas import Tabular
 from app.web.context import Snapshot
 from app.web.csv_export import MIMETYPE as CSV
 from app.web.csv_export import as_download, csv_of
@@ -33,7 +33,7 @@ PAGE_POLICY = (
 Pieces = Callable[[], Generator[bytes, None, None]]
 
 
-def json_response(body: ResponseBody, status: int = 200) -> Response:
+def json_response(body: msgspec.Struct, status: int = 200) -> Response:
     """A body as JSON."""
     return Response(msgspec.json.encode(body), status, mimetype=JSON)
 
@@ -52,7 +52,7 @@ def html_response(text: str) -> Response:
     return response
 
 
-def report_response(body: ResponseBody, counted_at: datetime | None) -> Response:
+def report_response(body: msgspec.Struct, counted_at: datetime | None) -> Response:
     """A report as JSON or CSV, with an ETag; 304 when the client has the same body already.
 
     Shared caches must not store it, because it belongs to one tenant.

@@ -13,17 +13,24 @@ from app.storage.citus import open_parts
 from app.storage.tables import (
     agents,
     api_keys,
+    detection_state,
+    findings,
     issuance_events,
     metadata,
+    organization_settings,
     rollup_state,
     source_positions,
+    usual,
 )
 
 POLL_SECONDS = 0.05
 # Citus recovers prepared parts every minute.
 PATIENCE_SECONDS = 90
+_OTHERS = {
+    *(issuance_events, agents, api_keys, source_positions),
+    *(findings, usual, detection_state, organization_settings),
+}
 # The tables that are written only while the state row is locked.
-_OTHERS = (issuance_events, agents, api_keys, source_positions)
 LOCKED = [table for table in metadata.sorted_tables if table not in _OTHERS]
 
 

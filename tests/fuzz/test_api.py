@@ -53,6 +53,11 @@ OPERATIONS = [
     ("/api/v1/keys", "GET"),
     ("/api/v1/keys", "POST"),
     ("/api/v1/keys/{keyId}", "DELETE"),
+    ("/api/v1/analytics/findings", "GET"),
+    ("/api/v1/analytics/findings/{findingId}", "GET"),
+    ("/api/v1/analytics/findings/{findingId}", "PATCH"),
+    ("/api/v1/settings", "GET"),
+    ("/api/v1/settings", "PUT"),
     ("/health", "GET"),
     ("/ready", "GET"),
 ]

@@ -165,6 +165,8 @@ def fill(database):
     correct(database)
     purge(database, "old", "older")
     create(database, Spot("\u2028", "", "okta", "{}"))
+    for name in ("findings", "usual", "detection_state", "organization_settings"):
+        execute(database, sa.insert(metadata.tables[name]).values(rows_of_others()[name]))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
     execute(database, left.values(last_tick=datetime(2026, 5, 1, 1, 2, 3, 456789, UTC)))
@@ -384,7 +386,15 @@ def rows_of_others():
         "rollup_corrections": correction,
         "purged_months": month | {"events": 1},
         "source_positions": {"source": "s", "place": "", "kind": "okta", "position": "{}"},
-    }
+        "findings": {
+            "tenant_id": "t", "id": "f", "kind": "spike", "severity": "info", "status": "open",
+            "content": "{}",
+        } | dict.fromkeys(("begins_at", "ends_at", "opened_at", "detected_at", "updated_at"), AT),
+        "usual": {"tenant_id": "t", "due_at": AT, "delay_seconds": 60}
+        | dict.fromkeys(("delays", "usuals", "states"), "{}"),
+        "detection_state": {"id": 1},
+        "organization_settings": {"tenant_id": "t", "changed_at": AT},
+    }  # fmt: skip
 
 
 def test_a_target_with_a_row_in_any_table_is_refused(pair):

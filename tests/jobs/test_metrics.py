@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_state
 from jobs import metrics
+from jobs.findings.task import judge_findings
 from jobs.scheduler import purge_tick, tick
 from tests.support.settings import make_settings
 
@@ -179,3 +180,44 @@ def test_a_job_that_waits_in_vain_for_a_connection_is_counted(database_url, sett
         assert tick(database, settings, threading.Event()) is None
     assert REGISTRY.get_sample_value(name) == before + 1
     database.dispose()
+
+
+def test_findings_are_counted_by_kind():
+    """A pass counts its outcome, its organizations, and what it opened."""
+    names = {
+        "findings_runs_total": {"outcome": "done"},
+        "findings_organizations_total": {},
+        "findings_opened_total": {"kind": "spike"},
+        "findings_run_duration_seconds_count": {},
+    }
+
+    def values():
+        return [
+            REGISTRY.get_sample_value(f"analytics_{name}", labels) or 0.0
+            for name, labels in names.items()
+        ]
+
+    before = values()
+    metrics.count_judging("done", 7, {"spike": 2}, suspect=3, seconds=0.5)
+    metrics.count_judging("taken")
+    grown = [after - earlier for earlier, after in zip(before, values(), strict=True)]
+    assert grown == [1, 7, 2, 1]
+    assert REGISTRY.get_sample_value("analytics_findings_suspect_silences") == 3
+
+
+def test_a_scrape_says_how_far_findings_are_judged(issue, roll_up, database):
+    """Nothing is finished before the first pass, and nothing is due after it."""
+
+    def scraped_findings():
+        found = metrics.FindingsCollector(database).collect()
+        return {one.name.removeprefix("analytics_findings_"): one.samples[0].value for one in found}
+
+    issue("2026-04-01T00:00:00Z")
+    roll_up()
+    assert scraped_findings() == {"last_finished_timestamp_seconds": 0, "due_organizations": 0}
+    judge_findings(
+        database, make_settings(database.engine.url.render_as_string(hide_password=False))
+    )
+    after = scraped_findings()
+    assert after["last_finished_timestamp_seconds"] == pytest.approx(time.time(), abs=30)
+    assert after["due_organizations"] == 0

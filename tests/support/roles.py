@@ -1,6 +1,7 @@
 """The work of each role in docs/operate/postgresql.md, done once, to test its grants."""
 
 import uuid
+from dataclasses import replace
 from datetime import date
 
 from app.factory import create_app
@@ -9,13 +10,18 @@ from app.intake.sources.positions import Spot, advance, create, note_failure
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
-from jobs.metrics import SourcesCollector
+from jobs.findings.claim import await_claim
+from jobs.findings.storing import Change, store
+from jobs.findings.task import judge_findings
+from jobs.metrics import FindingsCollector, SourcesCollector
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
 from jobs.retention import Purged, purge_events
 from jobs.scheduler import claim_tick
 from tests.support.api_keys import with_key
 from tests.support.deployment import Deployment
+from tests.support.findings import SPIKE
+from tests.support.findings import stored as store_findings
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
 
@@ -48,9 +54,16 @@ def deliver(deployment: Deployment) -> None:
 
 
 def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> list[int]:
-    """The web's work: an event and names in, readiness, every read; the tokens of each day."""
+    """The web's work: an event, names, marks and settings in, readiness, every read.
+
+    Returns the tokens of each day.
+    """
     app = create_app(make_settings(deployment.url("web"), **variables), clock=lambda: NOW)
     client, database = app.test_client(), app.extensions["analytics"].database
+    owner = deployment.database("owner")
+    (stored,) = store_findings(owner, {"id": uuid.uuid4().hex}, tenant=tenant)
+    owner.dispose()
+    finding = f"/api/v1/analytics/findings/{stored.id}"
     event = {"id": str(uuid.uuid4()), "agentId": "agent-1", "issuedAt": "2026-04-15T09:00:00Z"}
     event["agentName"] = "said"
     headers = bearer(tenant, scope="events:write agents:write analytics:admin")
@@ -67,6 +80,15 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         for name in ("set", None):
             named = client.put("/api/v1/agents/agent-2", json={"name": name}, headers=headers)
             assert named.json == {"agentId": "agent-2", "name": name}
+        lifetime = {"name": "set", "tokenLifetime": 900}
+        assert client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers).json
+        marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
+        assert marked.json["resolution"] == "acknowledged"
+        for _ in range(2):
+            put = client.put("/api/v1/settings", json={"tokenLifetime": 900}, headers=headers)
+            assert put.status_code == 200
+        shown = client.get("/api/v1/settings", headers=headers).json
+        assert shown["tokenLifetime"] == 900
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -95,6 +117,8 @@ def read_source(deployment: Deployment) -> None:
 def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
     """The jobs' work, with something to do in each."""
     owner, database = deployment.connect("owner"), deployment.database("job")
+    # A former try may have failed while it had the claim.
+    owner.execute("UPDATE detection_state SET claimed_until = NULL")
     owner.execute(insert())
     owner.execute(insert("2020-01-01T00:00:00Z"))
     with database.reading() as connection:
@@ -115,6 +139,14 @@ def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
         " VALUES ('s', '', 'okta', '{}') ON CONFLICT DO NOTHING"
     )
     assert any(one.samples for one in SourcesCollector(database).collect())
+    assert judge_findings(database, make_settings(deployment.url("job"))).organizations
+    assert any(one.samples for one in FindingsCollector(database).collect())
+    claim = await_claim(database, 5)
+    finding = replace(SPIKE, id=uuid.uuid4().hex)
+    for each in (finding, replace(finding, observed=1)):
+        change = Change(TENANT, each, is_new=each is finding)
+        store(database, claim, [change], [], claim.now)
+    claim.release(database)
     with database.reading() as connection:
         assert rollup_status(connection).pending == 0
     assert database.engine.pool.checkedin() == 1, "a job needs one connection"

@@ -56,13 +56,14 @@ def name_agents() -> Response:
 
 @naming.put("/<text:agentId>")
 def name_agent(agentId: str) -> Response:  # noqa: N803 - the OpenAPI path uses this spelling
-    """Name one agent, or remove its name."""
+    """Name one agent, or remove its name; optionally say how long its tokens live."""
     agent_id = params.agent_id(agentId)
     settings = services().settings
     text = json_text(request, settings.max_body_bytes)
-    name = agent_names.parse_name(text, settings.max_event_bytes)
-    _set_names({agent_id: name})
-    return json_response(AgentName(agent_id, name))
+    body = agent_names.parse_name(text, settings.max_event_bytes)
+    agent_names.set_agent(services().database, g.tenant_id, agent_id, body, services().clock())
+    request_log.note(names=1)
+    return json_response(AgentName(agent_id, body.name, body.token_lifetime))
 
 
 def _set_names(names: dict[str, str | None]) -> None:

@@ -19,6 +19,7 @@ from app.errors import CODES
 from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
+from app.intake.finding_marks import MarkBody
 from app.web.api.operations import (
     HEADERS,
     IF_NONE_MATCH,
@@ -28,7 +29,7 @@ from app.web.api.operations import (
     Operation,
     operations,
 )
-from app.web.api.schemas import Problem, ResponseBody, Tabular
+from app.web.api.schemas import Problem, Tabular
 from app.web.csv_export import MIMETYPE as CSV
 from app.web.csv_export import csv_of
 
@@ -46,6 +47,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         EventBody,
         NameBody,
         AgentBody,
+        MarkBody,
         Problem,
         *dict.fromkeys(type(body) for each in known.values() for body in each.bodies),
     ]
@@ -122,7 +124,7 @@ def _responses(operation: Operation, *, as_file: bool) -> Iterator[tuple[str, di
         yield str(status), _response(text, Problem(code, text), HEADERS.get(status, {}))
 
 
-def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> dict[str, Any]:
+def _response(text: str, example: msgspec.Struct, headers: Mapping[str, str]) -> dict[str, Any]:
     schema = _reference(example)
     response: dict[str, Any] = {
         "description": _prose(text),
@@ -133,7 +135,7 @@ def _response(text: str, example: ResponseBody, headers: Mapping[str, str]) -> d
     return response
 
 
-def _reference(body: ResponseBody) -> dict[str, str]:
+def _reference(body: msgspec.Struct) -> dict[str, str]:
     return {"$ref": REF.format(name=type(body).__name__)}
 
 

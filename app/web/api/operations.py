@@ -13,12 +13,23 @@ import msgspec
 from app.auth.api_keys import SCOPES
 from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, EVENTS_WRITE
 from app.config.settings import Settings
+from app.detection import Kind
 from app.ids import ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
+from app.intake.finding_marks import MarkBody
 from app.intake.formats import FORMATS
+from app.intake.organization_settings import DaysOff, OrganizationSettings, Price
 from app.reports.activity import HourCount
 from app.reports.agents import SORTS, Agent
+from app.reports.findings import (
+    KINDS,
+    STATUSES,
+    Cursor,
+    Finding,
+    FindingAgent,
+    UsualRange,
+)
 from app.reports.hours import HourTokens
 from app.reports.summary import LargestAgent
 from app.reports.trend import DayCount
@@ -32,6 +43,7 @@ from app.web.api.schemas import (
     AgentUsage,
     AgentUsageOfDays,
     CountingStatus,
+    FindingList,
     Health,
     HourlyTokens,
     Key,
@@ -51,8 +63,10 @@ REF = "#/components/schemas/{name}"
 
 READ_ERRORS = (400, 401, 403, 429, 500, 503)
 WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
+MARK_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
 CREATE_ERRORS = (400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
 DELETE_ERRORS = (401, 403, 404, 429, 500, 503)
+FOUND_ERRORS = (401, 403, 404, 429, 500, 503)
 # The headers of error responses, by status.
 HEADERS = {
     401: {"WWW-Authenticate": "The challenge of RFC 6750."},
@@ -64,6 +78,7 @@ READ_HEADERS = {
     "ETag": "The body's tag, for If-None-Match.",
     "Last-Modified": "When events were last counted. For information only.",
 }
+ETAG_HEADER = {"ETag": "The body's tag, for If-None-Match."}
 # The headers of the reports that are also CSV.
 TABLE_HEADERS = READ_HEADERS | {
     ESCAPED: "Only of CSV: how many cells have a `'` in front of a formula, and so differ from the"
@@ -81,8 +96,8 @@ class Operation:
     the route also has, with other parameters.
     """
 
-    example: ResponseBody
-    other: ResponseBody | None = None
+    example: msgspec.Struct
+    other: msgspec.Struct | None = None
     status: int = 200
     parameters: Sequence[Mapping[str, Any]] = ()
     errors: Sequence[int] = ()
@@ -185,6 +200,45 @@ KEY_ID = {
     "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"},
     "example": "7Qm2XcVb9TzK",
 }
+FINDING_ID = {
+    "name": "findingId",
+    "in": "path",
+    "description": "The finding's id.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "example": "4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
+}
+STATUS = _query(
+    "status",
+    "Open findings, resolved ones, or all.",
+    {"type": "string", "enum": list(STATUSES), "default": STATUSES[0]},
+    "all",
+)
+KIND = _query("kind", "Findings of one kind.", {"type": "string", "enum": list(KINDS)}, "spike")
+OF_AGENT = _query(
+    "agentId",
+    "Findings about one agent.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": ID_SCHEMA_PATTERN},
+    "agent-1",
+)
+FIRST_DAY = _query(
+    "from",
+    "Findings whose period ends on this day (UTC) or later.",
+    {"type": "string", "format": "date"},
+    "2026-04-01",
+)
+LAST_DAY = _query(
+    "to",
+    "Findings whose period begins on this day (UTC) or earlier.",
+    {"type": "string", "format": "date"},
+    "2026-04-30",
+)
+FINDINGS_LIMIT = _query(
+    "limit",
+    "The maximum number of findings on a page.",
+    _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
+    100,
+)
 PAGE_LIMIT = _query(
     "limit",
     "The maximum number of agents on a page.",
@@ -196,6 +250,14 @@ CURSOR = _query(
     "The nextCursor of the previous page.",
     {"type": "string"},
     params.next_cursor("agent-1"),
+)
+FINDINGS_CURSOR = _query(
+    "cursor",
+    "The nextCursor of the previous page.",
+    {"type": "string"},
+    params.next_finding_cursor(
+        Cursor(datetime(2026, 4, 14, 11, tzinfo=UTC), "4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2")
+    ),
 )
 SEARCH = _query(
     "q",
@@ -278,6 +340,44 @@ REVOKED = USED | {"revoked": datetime(2026, 4, 2, 10, tzinfo=UTC)}
 NO_KEY = "agk_7Qm2XcVb9TzK..."
 
 
+_OPENED = datetime(2026, 4, 14, 11, tzinfo=UTC)
+FINDING = Finding(
+    id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
+    kind=Kind.SPIKE,
+    severity="warning",
+    status="open",
+    opened_at=_OPENED,
+    detected_at=datetime(2026, 4, 14, 11, 0, 20, tzinfo=UTC),
+    updated_at=datetime(2026, 4, 14, 12, 0, 20, tzinfo=UTC),
+    resolved_at=None,
+    resolution=None,
+    begins_at=datetime(2026, 4, 14, tzinfo=UTC),
+    ends_at=datetime(2026, 4, 15, tzinfo=UTC),
+    observed=5120,
+    usual=UsualRange(1150, 1390, 1640),
+    scope="organization",
+    agents=[FindingAgent("agent-1", "billing-sync", 3900, 780, 0.83)],
+    summary="Tue 14 Apr: 5,120 tokens by 11:00, usually 1,150\N{EN DASH}1,640 on a whole Tuesday;"
+    " billing-sync made 83 % of the excess.",
+    advice="Check billing-sync for a retry loop, and whether its credential has leaked.",
+    acknowledged=False,
+    acknowledged_by=None,
+    note=None,
+)
+MARKS = {"acknowledged": True, "note": "a load test"}
+MARKED = msgspec.structs.replace(
+    FINDING,
+    status="resolved",
+    resolved_at=datetime(2026, 4, 14, 13, tzinfo=UTC),
+    resolution="acknowledged",
+    updated_at=datetime(2026, 4, 14, 13, tzinfo=UTC),
+    acknowledged=True,
+    acknowledged_by="user-1",
+    note="a load test",
+)
+SETTINGS = OrganizationSettings(DaysOff("DE", "BY", [date(2026, 12, 24)]), Price(0.5, "EUR"), 3600)
+
+
 def _event_body(settings: Settings) -> dict[str, Any]:
     event = {"$ref": REF.format(name=EventBody.__name__)}
     several = {"type": "array", "items": event, "maxItems": settings.max_batch_events}
@@ -346,6 +446,15 @@ def _key_body(settings: Settings) -> dict[str, Any]:
     example = {"scopes": KEY["scopes"], "note": KEY["note"], "expires": "2026-07-01T00:00:00Z"}
     schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["scopes"]}
     schema["additionalProperties"] = False
+    return {
+        "required": True,
+        "description": f"At most {settings.max_event_bytes} bytes.",
+        "content": {JSON: {"schema": schema, "example": example}},
+    }
+
+
+def _small_body(kind: type, example: Any, settings: Settings) -> dict[str, Any]:
+    schema = {"$ref": REF.format(name=kind.__name__)}
     return {
         "required": True,
         "description": f"At most {settings.max_event_bytes} bytes.",
@@ -452,6 +561,38 @@ def operations(settings: Settings) -> dict[str, Operation]:
         ),
         "keys.revoke_key": Operation(
             Key(**REVOKED), parameters=(KEY_ID,), errors=DELETE_ERRORS, scope=ANALYTICS_ADMIN
+        ),
+        "findings.list_findings": Operation(
+            FindingList(
+                "org-1", [FINDING], params.next_finding_cursor(Cursor(_OPENED, FINDING.id))
+            ),
+            parameters=(
+                *(STATUS, KIND, OF_AGENT, FIRST_DAY, LAST_DAY),
+                *(FINDINGS_LIMIT, FINDINGS_CURSOR, IF_NONE_MATCH),
+            ),
+            errors=READ_ERRORS,
+            headers=ETAG_HEADER,
+        ),
+        "findings.one_finding": Operation(
+            FINDING,
+            parameters=(FINDING_ID, IF_NONE_MATCH),
+            errors=FOUND_ERRORS,
+            headers=ETAG_HEADER,
+        ),
+        "marks.mark": Operation(
+            MARKED,
+            parameters=(FINDING_ID, ENCODING),
+            errors=MARK_ERRORS,
+            request_body=_small_body(MarkBody, MARKS, settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "settings.show_settings": Operation(SETTINGS, errors=READ_ERRORS, scope=ANALYTICS_ADMIN),
+        "settings.replace_settings": Operation(
+            SETTINGS,
+            parameters=(ENCODING,),
+            errors=WRITE_ERRORS,
+            request_body=_small_body(OrganizationSettings, msgspec.to_builtins(SETTINGS), settings),
+            scope=ANALYTICS_ADMIN,
         ),
         "health.health": Operation(Health("ok"), errors=(500,)),
         "health.ready": Operation(Health("ready"), errors=(500, 503)),

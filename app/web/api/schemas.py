@@ -7,11 +7,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from app.ids import Id
-from app.intake.agent_names import Name
+from app.intake.agent_names import Name, TokenLifetime
 from app.intake.events import EventError
 from app.reports.activity import HourCount
 from app.reports.agents import Agent
 from app.reports.base import Count, Month, Point
+from app.reports.findings import Finding
 from app.reports.hours import HourTokens
 from app.reports.status import MOST_PENDING
 from app.reports.summary import LargestAgent
@@ -187,10 +188,11 @@ class AgentDirectory(ResponseBody):
 
 
 class AgentName(ResponseBody):
-    """The new name of an agent."""
+    """The new name of an agent, and the lifetime of its tokens if the request has one."""
 
     agent_id: Id
     name: Name | None
+    token_lifetime: TokenLifetime | UnsetType | None = UNSET
 
 
 class Key(ResponseBody):
@@ -220,6 +222,17 @@ class KeyList(ResponseBody):
 
     tenant_id: Id
     data: list[Key]
+
+
+class FindingList(ResponseBody):
+    """Findings, newest first.
+
+    ``nextCursor`` is the ``cursor`` of the next page; it is null on the last page.
+    """
+
+    tenant_id: Id
+    data: list[Finding]
+    next_cursor: str | None
 
 
 class NamesReceipt(ResponseBody):

@@ -1,14 +1,14 @@
-"""Dashboard: three reports on one page, each also as a CSV file."""
+"""Dashboard: three reports on one page, each also as a CSV file, and the open findings."""
 
 from flask import Blueprint, Response, g
 
-from app.reports import activity, trend, usage
+from app.reports import activity, findings, trend, usage
 from app.reports.activity import HourCount
 from app.reports.base import Report, freshness
 from app.reports.trend import DayCount
 from app.reports.usage import SORTS, NamedUsage
 from app.web import params, rate_limit
-from app.web.context import Snapshot, connection, services
+from app.web.context import Snapshot, connection, services, stored_options
 from app.web.pages import signin
 from app.web.pages.filters import PERIODS, SPANS, TOP_AGENTS, Filters, parse_filters
 from app.web.responses import csv_response, long_csv_response, page_response
@@ -20,6 +20,9 @@ COMMON_ZONES = (
     *("Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney", "Pacific/Auckland"),
 )
 
+# The newest open findings on the page; the API has all of them.
+SHOWN_FINDINGS = 20
+
 bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
 bp.before_request(signin.require_session)
 bp.before_request(rate_limit.count_request)
@@ -30,7 +33,7 @@ def page() -> Response:
     """The dashboard of an organization."""
     filters, now = _filters(), services().clock()
     history = trend.token_history(
-        connection(), g.tenant_id, last=filters.today, days=trend.trend_days(filters.days)
+        connection(), g.tenant_id, last=filters.today, days=2 * filters.days
     )
     hours = _hours(filters)
     agents = usage.ranking(
@@ -43,6 +46,9 @@ def page() -> Response:
         offset=filters.offset,
     )
     zone_minutes = activity.zone_minutes(filters.zone, now)
+    open_findings = findings.findings_page(
+        connection(), g.tenant_id, findings.FindingsFilter(), stored_options, limit=SHOWN_FINDINGS
+    )
     interval = services().settings.rollup_interval_seconds
     return page_response(
         "dashboard.html",
@@ -55,6 +61,7 @@ def page() -> Response:
         top_agents=TOP_AGENTS,
         now=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         freshness=freshness(agents.counted_at, now, interval),
+        findings=open_findings,
         trend=trend.trend(history, filters.days),
         week=activity.week(hours.points, activity.whole_hours(zone_minutes)),
         zone_minutes=zone_minutes,

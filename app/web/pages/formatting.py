@@ -100,19 +100,19 @@ def tokens(value: Day) -> str:
 
 
 def day_note(value: Day) -> str:
-    """The notes of a day: ``spike``, ``silent``, ``so far``, ``not counted yet``."""
-    return ", ".join(filter(None, (value.note, _STATES[value.state])))
+    """The note of a day: ``so far``, ``not counted yet``, or empty."""
+    return _STATES[value.state]
 
 
 def bar_class(value: Day) -> Markup:
     """The ``class`` attribute of a day's bar; empty for an ordinary day."""
     state = "" if value.state == "whole" else value.state
-    names = " ".join(filter(None, (state, "weekend" if value.weekend else "", value.note)))
+    names = " ".join(filter(None, (state, "weekend" if value.weekend else "")))
     return Markup(' class="{}"').format(names) if names else Markup("")
 
 
 def day_summary(value: Day) -> str:
-    """A day as text: ``Tue 31 Mar: 1,234, spike``."""
+    """A day as text: ``Tue 31 Mar: 1,234, so far``."""
     return ", ".join(filter(None, (f"{day(value.date)}: {tokens(value)}", day_note(value))))
 
 

@@ -1,4 +1,4 @@
-"""The dashboard's arithmetic: comparisons, spikes, silent days, peaks."""
+"""The dashboard's arithmetic: comparisons, states of days, peaks."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -27,7 +27,7 @@ def trend(
     counted_at: datetime | None = NOON,
     began: date | None = date(2020, 1, 1),
 ) -> insights.Trend:
-    missing = max(insights.trend_days(days) - len(values), 0)
+    missing = max(2 * days - len(values), 0)
     history = History(counts(*[0] * missing, *values), counted_at, began)
     return insights.trend(history, days)
 
@@ -76,41 +76,8 @@ def test_the_trend_shows_the_requested_days_up_to_today():
         assert [day.count for day in shown] == list(range(200 - days, 200))
 
 
-def test_more_than_twice_the_usual_is_a_spike():
-    assert trend(*steady(200)).notable == []
-    (day,) = trend(*steady(201)).notable
-    assert (day.note, day.date, day.usual, day.times_usual) == ("spike", TODAY, 100, 2.01)
-
-
-def test_weekdays_and_weekends_are_compared_separately():
-    """The trend compares weekdays with weekdays and weekends with weekends."""
-    values = [
-        5 if (TODAY - timedelta(days=ago)).isoweekday() >= 6 else 100 for ago in range(41, -1, -1)
-    ]
-    assert trend(*values).notable == []
-    saturday = -5  # counted from today
-    values[saturday] = 11
-    (day,) = trend(*values).notable
-    assert (day.note, day.usual, day.weekend) == ("spike", 5, True)
-
-
-def test_a_day_without_tokens_is_silent_where_some_are_usual():
-    (day,) = trend(*steady(0, 100)).notable
-    assert (day.note, day.usual) == ("silent", 100)
-
-
-def test_today_is_not_silent_before_it_is_over():
-    found = trend(*steady(0))
-    assert found.notable == []
-    assert found.days[-1].state == "partial"
-
-
-def test_days_before_the_first_token_are_ignored():
-    """Days before the first token are not silent days and do not count towards the usual."""
-    # Of the days before Tuesday two, and then three, are weekdays.
-    assert trend(100, 100, 100, 100, 0, 100).notable == []
-    (day,) = trend(100, 100, 100, 100, 100, 0, 100).notable
-    assert (day.note, day.date) == ("silent", TODAY - timedelta(days=1))
+def test_today_is_partial_before_it_is_over():
+    assert trend(*steady(0)).days[-1].state == "partial"
 
 
 def test_what_is_not_counted_yet_is_no_zero():
@@ -118,7 +85,6 @@ def test_what_is_not_counted_yet_is_no_zero():
     states = [day.state for day in trend(*steady(0, 0), counted_at=yesterday).days]
     assert states[-3:] == ["whole", "partial", "pending"]
     assert {day.state for day in trend(*steady(), counted_at=None).days} == {"pending"}
-    assert trend(*steady(0, 0), counted_at=yesterday).notable == []
 
 
 def cell(dow: int, hour: int, count: int) -> HourCount:

@@ -7,15 +7,17 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from app.detection import Share
 from app.intake.agent_names import set_names
 from app.storage.tables import rollup_state
+from tests.support.findings import stored
 from tests.support.pages import DASHBOARD, SIGNIN, Browser, place
 from tests.support.settings import NOW, TENANT
 from tests.support.statements import statements
 from tests.support.tokens import bearer
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-MOST_BYTES, MOST_QUERIES = 40_000, 3
+MOST_BYTES, MOST_QUERIES = 40_000, 4
 
 
 @pytest.fixture
@@ -95,6 +97,17 @@ def test_the_page_costs_three_queries_and_few_bytes(browser, issue, roll_up):
     assert page.status_code == 200
     assert len([one for one in sent if one.startswith(("SELECT", "WITH"))]) == MOST_QUERIES
     assert 20_000 < len(page.data) < MOST_BYTES
+
+
+def test_open_findings_are_shown_in_words(browser, database, busy):
+    """The page has the sentence and the advice of each open finding, and no resolved one."""
+    name = {"agents": (Share(HOSTILE, 3900, 780, 0.83),)}
+    stored(database, name, {"resolved_at": NOW, "resolution": "ended"})
+    stored(database, {}, tenant="org-b")
+    page = browser.get(DASHBOARD)
+    assert page.text.count("<strong>Warning</strong>") == 1
+    assert "Tue 14 Apr: 5,120 tokens" in text_of(page)
+    assert HOSTILE not in page.text
 
 
 def test_nobody_sees_another_organizations_numbers(browser, issue, roll_up):

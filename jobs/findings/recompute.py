@@ -1,0 +1,153 @@
+"""Recompute: judges whole days of the past anew, from the summary tables alone.
+
+Judging begins WARM_UP_DAYS before the first day, with an empty state. It goes on behind the last
+day until each finding of these days is resolved, since a later day may resolve it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from threading import Event as Signal
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.config.settings import Settings
+from app.dates import EPOCH
+from app.detection import HISTORY_DAYS, Finding, Options
+from app.errors import RefusedError
+from app.storage.database import Database
+from app.storage.tables import daily_issuance, usual
+from jobs.counting.state import read_state
+from jobs.findings.claim import await_claim
+from jobs.findings.counts import DAY, first_day, history
+from jobs.findings.judging import WARM_UP_DAYS, judged_days, midnight, warm_up
+from jobs.findings.options import options_for
+from jobs.findings.storing import Change, Judged, changes, store
+
+# The organizations that are listed at once.
+BATCH = 100
+WAIT_SECONDS = 120.0
+
+
+@dataclass
+class Recomputed:
+    """What a recompute has done: organizations judged, and findings by what happened to them."""
+
+    organizations: int = 0
+    opened: int = 0
+    changed: int = 0
+    corrected: int = 0
+
+
+def recompute_findings(  # noqa: PLR0913 - what to judge, and how
+    database: Database,
+    settings: Settings,
+    first: date,
+    last: date,
+    *,
+    organization: str | None = None,
+    stop: Signal | None = None,
+    on_organizations: Callable[[int], None] = lambda _done: None,
+) -> Recomputed:
+    """Judge the whole days from ``first`` to ``last`` anew, in all organizations.
+
+    Schedulers do not judge meanwhile; counting goes on.
+
+    Args:
+        organization: only this one.
+        on_organizations: called with the number of organizations that are done.
+
+    Raises:
+        RefusedError: nothing is counted yet, or the tables are not filled.
+        UnavailableError: a scheduler judges all the time.
+    """
+    with database.reading() as connection:
+        state = read_state(connection)
+    if state.last_finished is None:
+        raise RefusedError("nothing is counted yet: run `flask rollup run` first")
+    if state.backfilled < state.backfill_end:
+        raise RefusedError("the tables are not filled: run `flask rollup backfill` first")
+    claim = await_claim(database, WAIT_SECONDS)
+    done = Recomputed()
+    for tenant_id in _tenants(database, organization):
+        if stop is not None and stop.is_set():
+            break
+        with database.reading() as connection:
+            whole = _whole_until(connection, tenant_id, state.last_finished)
+            lifetime = settings.token_lifetime_seconds
+            begin = first - (WARM_UP_DAYS + HISTORY_DAYS) * DAY
+            options = options_for(connection, [tenant_id], lifetime, begin, whole)[tenant_id]
+            began = first_day(connection, tenant_id, state.finer_from or EPOCH.date())
+            judged = None
+            if began is not None and max(first, began) <= min(last, whole):
+                days = _Days(max(first, began), min(last, whole), whole)
+                judged = _judged(connection, tenant_id, options, began, days)
+            found = [] if judged is None else changes(connection, [judged])
+        store(database, claim, found, [], claim.now)
+        _count(done, found)
+        # A pause between organizations may be long, so the claim is kept by each of them.
+        database.write(claim.renew)
+        on_organizations(done.organizations)
+    claim.release(database)
+    return done
+
+
+class _Days(NamedTuple):
+    """The days to judge anew, and the last whole day."""
+
+    first: date
+    last: date
+    whole: date
+
+
+def _judged(
+    connection: Connection, tenant_id: str, options: Options, began: date, days: _Days
+) -> Judged:
+    first, last, whole = days
+    warm_from = max(min(began, first), first - WARM_UP_DAYS * DAY)
+    counts = history(connection, tenant_id, warm_from, whole, began)
+    state = warm_up(counts, tenant_id, options, warm_from, first)
+    begin, end = midnight(first), midnight(last + DAY)
+    found: dict[str, Finding] = {}
+    for day, after, touched in judged_days(counts, tenant_id, options, first, whole, state):
+        found |= {one.id: one for one in touched if begin < one.opened_at <= end}
+        if day >= last and not any(one.id in found and one.is_open for one in after.findings):
+            break
+    return Judged(tenant_id, begin, end, findings=found)
+
+
+def _tenants(database: Database, organization: str | None) -> Iterator[str]:
+    """The organizations that have counts, by id."""
+    if organization is not None:
+        yield organization
+        return
+    after, column = "", daily_issuance.c.tenant_id
+    while True:
+        statement = sa.select(column).where(column > after).group_by(column).order_by(column)
+        with database.reading() as connection:
+            part = list(connection.scalars(statement.limit(BATCH)))
+        if not part:
+            return
+        yield from part
+        after = part[-1]
+
+
+def _whole_until(connection: Connection, tenant_id: str, counted_at: datetime) -> date:
+    """The last whole day; of an organization that was never judged, yesterday."""
+    delay = connection.scalar(
+        sa.select(usual.c.delay_seconds).where(usual.c.tenant_id == tenant_id)
+    )
+    return (counted_at - timedelta(seconds=delay or 0)).date() - DAY
+
+
+def _count(done: Recomputed, found: list[Change]) -> None:
+    done.organizations += 1
+    for change in found:
+        if change.is_new:
+            done.opened += 1
+        elif change.finding.resolution == "corrected":
+            done.corrected += 1
+        else:
+            done.changed += 1

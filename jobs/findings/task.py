@@ -1,0 +1,333 @@
+"""The task of findings: judges the organizations that changed, and those that are due.
+
+It begins after each run, in no transaction of it. A failure is logged, and the next tick goes on.
+Nothing is lost: the events of a failed tick are noted again.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from threading import Event as Signal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.config.settings import Settings
+from app.dates import EPOCH
+from app.detection import HISTORY_DAYS
+from app.storage.database import Database
+from app.storage.locks import LockedError
+from app.storage.tables import detection_state, organization_settings, usual
+from app.storage.types import database_now
+from jobs.counting.adding import Window
+from jobs.counting.state import read_state
+from jobs.findings.claim import Claim, LostClaimError, claim
+from jobs.findings.counts import DAY, open_days
+from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
+from jobs.findings.noting import changed_days, corrected_days, measure_delays, note_changes
+from jobs.findings.options import options_for
+from jobs.findings.storing import Change, Judged, changes, store
+
+# The organizations that are read and stored together.
+BATCH = 100
+# The ids of events that are read at once.
+WINDOW_IDS = 1_000_000
+# A tick ends after so many seconds, and the next one goes on with those that are due longest.
+TICK_SECONDS = 60.0
+# If more of the active organizations than this share turn silent at once, the events are missing
+# rather than the tokens. A few are believed.
+MANY_SILENT = 0.3
+FEW_SILENT = 5
+# By how much the clocks of hosts may differ.
+CLOCKS = timedelta(minutes=2)
+# How often a tick notes that nothing is due.
+RECENT = timedelta(minutes=1)
+
+
+@dataclass
+class Pass:
+    """What one tick has done.
+
+    Attributes:
+        outcome: ``done``, ``stopped`` (by a shutdown, or since more is due than fits in a tick),
+            ``taken`` (another process judges) or ``waiting`` (tables are not filled yet).
+        organizations: how many judgements of an organization were made.
+        found: how many findings were opened, by kind.
+        suspect: how many silences were not stored, because too many began at once.
+    """
+
+    outcome: str = "done"
+    organizations: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    suspect: int = 0
+    seconds: float = 0.0
+
+
+def judge_findings(
+    database: Database,
+    settings: Settings,
+    stop: Signal | None = None,
+    *,
+    tick_seconds: float = TICK_SECONDS,
+) -> Pass:
+    """Judge the organizations that changed since the last tick, then those that are due.
+
+    Raises:
+        RefusedError: the state row is missing.
+    """
+    began = time.monotonic()
+    with database.reading() as connection:
+        state = read_state(connection)
+    if state.last_finished is None or state.backfilled < state.backfill_end:
+        return Pass("waiting")
+    if _is_idle(database, state):
+        return Pass()
+    claimed = claim(database)
+    if claimed is None:
+        return Pass("taken")
+    judge = _Judge(database, settings, claimed, state, stop or Signal(), began + tick_seconds)
+    try:
+        judge.run()
+    except LostClaimError:
+        judge.done.outcome = "taken"
+    except Exception:
+        # The next tick need not wait until the claim ends.
+        with suppress(LostClaimError, LockedError, SQLAlchemyError):
+            claimed.release(database)
+        raise
+    judge.done.seconds = time.monotonic() - began
+    return judge.done
+
+
+def _is_idle(database: Database, state: sa.Row[Any]) -> bool:
+    """Whether nothing is new or due, and that was noted a moment ago."""
+    noted, now = detection_state.c, database_now().label("now")
+    due = sa.select(usual.c.tenant_id).where(usual.c.due_at <= state.last_finished).limit(1)
+    with database.reading() as connection:
+        row = connection.execute(
+            sa.select(noted.noted_upto, noted.noted_correction, noted.last_finished, now)
+        ).one_or_none()
+        if row is None or row.last_finished is None or connection.execute(due).first():
+            return False
+    return bool(
+        row.noted_upto == state.counted_upto
+        and row.noted_correction == state.corrections
+        and timedelta(0) <= row.now - row.last_finished < RECENT
+    )
+
+
+class _Judge:
+    """One tick in progress."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a tick begins with
+        self,
+        database: Database,
+        settings: Settings,
+        claimed: Claim,
+        state: sa.Row[Any],
+        stop: Signal,
+        give_up: float,
+    ) -> None:
+        self.done = Pass()
+        self._database = database
+        self._settings = settings
+        self._claim = claimed
+        self._state = state
+        self._stop = stop
+        self._give_up = give_up
+        # New silences of organizations, and how many organizations could be silent.
+        self._silent: list[Change] = []
+        self._active = 0
+        self._renewed: set[str] = set()
+
+    @property
+    def _counted_at(self) -> datetime:
+        counted_at: datetime = self._state.last_finished
+        return counted_at
+
+    def run(self) -> None:
+        """Judge, and note in the state how far events were noted."""
+        changed = self._changed()
+        if self._is_hour_over():
+            self._measure()
+        for start in range(0, len(changed), BATCH):
+            if self._is_over():
+                break
+            self._judge(changed[start : start + BATCH])
+        else:
+            # The organizations that changed are judged, so the events need not be noted again.
+            self._note(
+                noted_upto=self._state.counted_upto, noted_correction=self._state.corrections
+            )
+        while not self._is_over() and (due := self._due()):
+            self._judge(due)
+        self._store_silences()
+        finished = {}
+        if self._is_over():
+            self.done.outcome = "stopped"
+        else:
+            finished = {"last_finished": self._claim.now}
+        self._claim.release(self._database, **finished)
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() > self._give_up
+
+    def _note(self, **values: object) -> None:
+        self._database.write(lambda connection: self._claim.note(connection, **values))
+
+    def _changed(self) -> list[str]:
+        """The organizations with new events or corrections, noted for those judged before."""
+        changed: dict[str, date] = {}
+        for window in _windows(self._claim.noted_upto, self._state.counted_upto):
+            with self._database.reading() as connection:
+                _merge(changed, changed_days(connection, window))
+        if self._state.corrections > self._claim.noted_correction:
+            with self._database.reading() as connection:
+                _merge(changed, corrected_days(connection, self._claim.noted_correction))
+        note_changes(self._database, self._claim, changed, self._counted_at)
+        self._renewed = self._with_new_settings()
+        return sorted(changed.keys() | self._renewed)
+
+    def _with_new_settings(self) -> set[str]:
+        """The organizations whose settings have changed, so that other days are days off."""
+        last = self._claim.last_finished
+        if last is None:
+            return set()
+        column = organization_settings.c
+        with self._database.reading() as connection:
+            # The time is of another host's clock. To judge them twice does no harm.
+            recent = sa.select(column.tenant_id).where(column.changed_at > last - CLOCKS)
+            return set(connection.scalars(recent))
+
+    def _is_hour_over(self) -> bool:
+        """Whether an hour has begun since delays were last measured."""
+        last = self._claim.measured_at
+        return last is None or _hour_of(last) != _hour_of(self._claim.now)
+
+    def _measure(self) -> None:
+        for window in _windows(self._claim.measured_upto, self._state.counted_upto):
+            measure_delays(self._database, self._claim, window, self._claim.now)
+            # Delays are added up, so each window is noted: it must not be added again.
+            self._note(measured_upto=window.upto)
+        self._note(measured_at=self._claim.now)
+
+    def _due(self) -> list[str]:
+        column = usual.c
+        statement = (
+            sa.select(column.tenant_id)
+            .where(column.due_at <= self._counted_at)
+            .order_by(column.due_at, column.tenant_id)
+            .limit(BATCH)
+        )
+        with self._database.reading() as connection:
+            return list(connection.scalars(statement))
+
+    def _judge(self, tenants: Sequence[str]) -> None:
+        """Judge some organizations, and store what is found."""
+        with self._database.reading() as connection:
+            judged = self._judged(connection, tenants)
+            found = changes(connection, judged)
+        self._silent += [change for change in found if change.may_wait]
+        self._store([change for change in found if not change.may_wait], judged)
+        self.done.organizations += len(judged)
+
+    def _judged(self, connection: Connection, tenants: Sequence[str]) -> list[Judged]:
+        rows = connection.execute(sa.select(usual).where(usual.c.tenant_id.in_(tenants))).all()
+        found: dict[str, Judged] = {}
+        current: list[Progress] = []
+        behind = {}
+        for row in rows:
+            progress = Progress.read(row)
+            if progress.tenant_id in self._renewed:
+                progress.usuals = {}
+            if progress.is_behind(self._counted_at):
+                behind[progress.tenant_id] = progress
+            else:
+                current.append(progress)
+                changed = row.due_at <= self._counted_at
+                found[progress.tenant_id] = Judged(progress.tenant_id)
+                if changed:
+                    due_at = progress.next_due(self._counted_at)
+                    found[progress.tenant_id].progress = {"due_at": due_at}
+        for tenant, judged in self._caught_up(connection, behind):
+            found[tenant] = judged
+            if not behind[tenant].is_behind(self._counted_at):
+                current.append(behind[tenant])
+        self._judge_open_days(connection, current, found)
+        return list(found.values())
+
+    def _caught_up(
+        self, connection: Connection, behind: Mapping[str, Progress]
+    ) -> Iterator[tuple[str, Judged]]:
+        if not behind:
+            return
+        today = self._counted_at.date()
+        first = min(one.changed_from or one.through for one in behind.values())
+        first -= (WARM_UP_DAYS + HISTORY_DAYS) * DAY
+        lifetime = self._settings.token_lifetime_seconds
+        options = options_for(connection, list(behind), lifetime, first, today)
+        for tenant, progress in behind.items():
+            judged = catch_up(
+                connection,
+                progress,
+                options[tenant],
+                self._counted_at,
+                self._state.finer_from or EPOCH.date(),
+            )
+            judged.progress = progress.columns(self._counted_at)
+            yield tenant, judged
+
+    def _judge_open_days(
+        self, connection: Connection, current: Sequence[Progress], found: Mapping[str, Judged]
+    ) -> None:
+        """Add what the days that are not whole show."""
+        today = self._counted_at.date()
+        open_from = min((one.through + DAY for one in current), default=today)
+        tenants = [one.tenant_id for one in current]
+        counts = open_days(connection, tenants, min(open_from, today), today) if current else {}
+        for progress in current:
+            judged = judge_open_days(
+                connection, progress, counts[progress.tenant_id], self._counted_at
+            )
+            found[progress.tenant_id].add_open_days(judged)
+            self._active += _is_active(progress, self._counted_at)
+
+    def _store_silences(self) -> None:
+        """Store the organizations' silences, unless so many begin at once that all are suspect."""
+        many = len(self._silent) > max(MANY_SILENT * self._active, FEW_SILENT)
+        self.done.suspect = len(self._silent) if many else 0
+        if not many:
+            self._store(self._silent, [])
+
+    def _store(self, found: Sequence[Change], judged: Sequence[Judged]) -> None:
+        store(self._database, self._claim, found, judged, self._claim.now)
+        opened = (change.finding.kind.value for change in found if change.is_new)
+        self.done.found.update(opened)
+
+
+def _is_active(progress: Progress, counted_at: datetime) -> bool:
+    """Whether an organization is usually issued tokens in the hour that was delivered last."""
+    hour = counted_at - progress.delay - timedelta(hours=1)
+    bounds = progress.usuals.get(hour.date().isoformat())
+    return bounds is not None and len(bounds.hours) > hour.hour and bounds.hours[hour.hour] >= 1
+
+
+def _hour_of(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
+
+
+def _windows(after: int, upto: int) -> Iterator[Window]:
+    while after < upto:
+        window = Window(after, min(after + WINDOW_IDS, upto))
+        yield window
+        after = window.upto
+
+
+def _merge(days: dict[str, date], others: Mapping[str, date]) -> None:
+    for tenant, day in others.items():
+        days[tenant] = min(day, days.get(tenant, day))

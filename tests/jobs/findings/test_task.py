@@ -1,0 +1,153 @@
+"""The task of findings: what is judged when, by one process at a time, whatever dies."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from app.storage.tables import detection_state, rollup_state, usual
+from jobs.findings import task
+from jobs.findings.claim import LostClaimError, claim
+from tests.jobs.findings.conftest import DAY, FIRST, at
+from tests.support.settings import TENANT
+
+
+def kinds(life):
+    return sorted((row["kind"], row["status"]) for row in life.findings())
+
+
+def set_state(life, **values):
+    update = sa.update(detection_state).values(values)
+    life.database.write(lambda connection: connection.execute(update))
+
+
+def progress(life, tenant=TENANT):
+    with life.database.reading() as connection:
+        return connection.execute(sa.select(usual).where(usual.c.tenant_id == tenant)).one()
+
+
+def test_a_spike_is_found_in_the_hour_that_shows_it(life, weeks):
+    """A spike is open while its day goes on, and is resolved after a usual day."""
+    today = weeks(5)
+    life.tick(at(today))
+    assert kinds(life) == []
+    life.work(today)
+    life.issue(at(today, 9), 900)
+    done = life.tick(at(today, 10) + timedelta(minutes=2))
+    assert done.found["spike"] + done.found["retry_loop"] == 1
+    (found,) = life.findings()
+    assert (found["status"], found["begins_at"].date()) == ("open", today)
+    life.work(today + DAY)
+    life.tick(at(today + 2 * DAY, 3))
+    assert [row["status"] for row in life.findings()] == ["resolved"]
+
+
+def test_a_silence_is_found_without_any_new_event(life, weeks):
+    """An organization that is due is judged, although nothing of it arrives."""
+    today = weeks(9)
+    life.tick(at(today, 8))
+    done = life.tick(at(today, 14) + timedelta(minutes=5))
+    assert done.found["silence"] == 1
+    assert kinds(life) == [("silence", "open")]
+
+
+def test_an_hour_is_judged_after_the_usual_delivery_delay(life, weeks):
+    """An organization whose events arrive a day late is not silent meanwhile."""
+    today = weeks(9)
+    life.tick(at(today, 8))
+    delayed = sa.update(usual).values(delay_seconds=24 * 3600, due_at=at(today, 8))
+    life.database.write(lambda connection: connection.execute(delayed))
+    life.tick(at(today, 18))
+    assert kinds(life) == []
+
+
+def test_the_delay_is_the_99th_percentile_of_arrival(life):
+    """One event in fifty that arrives late counts, one in two hundred does not."""
+    day = at(FIRST)
+    for tenant, late in (("few", 1), ("some", 4)):
+        life.issue(day, 200 - late, tenant=tenant)
+        life.issue(day, late, tenant=tenant, delay=timedelta(hours=5))
+    life.issue(day, 10, tenant="imported", delay=timedelta(days=90))
+    life.tick(at(FIRST) + DAY)
+    delays = {
+        tenant: progress(life, tenant).delay_seconds for tenant in ("few", "some", "imported")
+    }
+    assert delays == {"few": 60, "some": 6 * 3600, "imported": 48 * 3600}
+
+
+def test_a_tick_without_news_writes_nothing(life, weeks):
+    today = weeks(4)
+    life.tick(at(today, 1))
+    with life.database.reading() as connection:
+        before = connection.execute(sa.select(detection_state)).one()
+    assert life.judge().organizations == 0
+    with life.database.reading() as connection:
+        assert connection.execute(sa.select(detection_state)).one() == before
+
+
+def test_one_process_judges_at_a_time(life, weeks):
+    life.tick(at(weeks(4), 1))
+    first = claim(life.database)
+    assert claim(life.database) is None
+    with life.database.reading() as connection:
+        now = connection.scalar(sa.select(detection_state.c.claimed_until))
+    set_state(life, claimed_until=now - timedelta(minutes=2))  # the process has died
+    assert claim(life.database).turn == first.turn + 1
+    with pytest.raises(LostClaimError):
+        life.database.write(first.renew)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_killed_judge_loses_and_doubles_nothing(life, weeks, monkeypatch, when):
+    """What a tick did not store, the next one stores; what it stored stays as it is."""
+    today = weeks(5)
+    life.tick(at(today))
+    life.issue(at(today, 9), 900)
+    stored = task.store
+
+    def dies(*arguments):
+        if when == "after":
+            stored(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task, "store", dies)
+    with pytest.raises(KeyboardInterrupt):
+        life.tick(at(today, 10) + timedelta(minutes=2))
+    monkeypatch.undo()
+    assert life.judge().outcome == "taken"
+    set_state(life, claimed_until=None)
+    life.judge()
+    assert len(life.findings()) == 1
+    before = life.findings()
+    set_state(life, claimed_until=None, noted_upto=0)
+    life.judge()
+    assert life.findings() == before
+
+
+def test_a_failure_leaves_counting_alone(life, weeks, monkeypatch):
+    """A run counts while detection fails, and detection then finds what it missed."""
+    from jobs.scheduler import findings_tick, tick  # noqa: PLC0415 - imports the whole scheduler
+
+    today = weeks(4)
+    life.tick(at(today))
+    life.issue(at(today, 1), 2)
+    life.arrive()
+    monkeypatch.setattr(task, "changed_days", lambda *_: 1 / 0)
+    set_back = sa.update(rollup_state).values(last_tick=None)
+    life.database.write(lambda connection: connection.execute(set_back))
+    assert tick(life.database, life.settings, None).events == 2
+    findings_tick(life.database, life.settings, None)
+    monkeypatch.undo()
+    life.run(at(today, 2))
+    assert life.judge().organizations == 1
+
+
+@pytest.mark.slow
+def test_many_silences_at_once_are_one_problem(life, weeks):
+    """If most organizations turn silent in one hour, no finding is stored."""
+    for number in range(8):
+        today = weeks(5, tenant=f"org-{number}")
+    life.tick(at(today, 8))
+    done = life.tick(at(today, 14) + timedelta(minutes=5))
+    assert done.suspect == 8
+    assert life.findings() == []
