@@ -103,7 +103,9 @@ def drift(database: Database, promised: Iterable[Event]) -> Drift:
     found.add("issuance_events", *_unmatched(database, promised))
     instants = ((event.tenant_id, event.agent_id, event.issued_at) for event in promised)
     for table, expected in recount(instants).items():
-        found.add(table.name, *map(numbers, (expected, stored(database, table))))
+        issued, hours = zip(numbers(expected), numbers(stored(database, table)), strict=True)
+        found.add(table.name, *issued)
+        found.add(f"{table.name}.hours", *hours)
     return found
 
 

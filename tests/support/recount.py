@@ -51,13 +51,12 @@ def stored(database: Database, table):
 
 
 def numbers(rows):
-    """The rows of ``stored`` as plain counts: each hour of a mask counts one."""
-    plain = Counter()
+    """The counts of the rows of ``stored``, and one for each hour of their masks."""
+    issued, hours = Counter(), Counter()
     for key, value in rows.items():
-        issued, mask = value if isinstance(value, tuple) else (value, 0)
-        plain[key] = issued
-        plain.update((*key, hour) for hour in range(24) if mask >> hour & 1)
-    return plain
+        issued[key], mask = value if isinstance(value, tuple) else (value, 0)
+        hours.update((*key, hour) for hour in range(24) if mask >> hour & 1)
+    return issued, hours
 
 
 def assert_exact(database: Database, *, counted_only: bool = False) -> int:

@@ -46,6 +46,9 @@ ARGUMENTS = {
     "flask rollup verify": "",
     "flask rollup rebuild": "--from 2026-01 --to 2026-01",
     "flask rollup resume": "",
+    "flask rollup backfill": "",
+    "flask findings list": "",
+    "flask findings recompute": "--from 2026-01-01 --to 2026-01-02",
     "flask demo load": "",
     "python -m jobs": "",
 }

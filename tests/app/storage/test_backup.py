@@ -21,6 +21,7 @@ from app.intake.store import store_events
 from app.storage import backup as backups
 from app.storage.backup import backup
 from app.storage.database import Database
+from app.storage.schema import expected_revision
 from jobs.counting.run import run_rollup
 from tests.support.command_line import result
 from tests.support.databases import conninfo
@@ -78,7 +79,11 @@ def test_a_backup_is_restored_and_counting_goes_on(database, flask, tmp_path, re
     store(database, "pending", 3)
     file = tmp_path / "night.backup"
     made = result(flask("db", "backup", str(file), "--json"))
-    assert made == {"file": str(file), "bytes": file.stat().st_size, "revision": "0007"}
+    assert made == {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "revision": expected_revision(),
+    }
     store(database, "later", 2)
     restored = restore(file, is_postgresql=database.is_postgresql)
     store(restored, "counted", 21)  # 20 duplicates and a new one
