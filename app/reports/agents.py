@@ -5,8 +5,9 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import CTE, Connection, Select, Subquery
 
@@ -35,12 +36,15 @@ from app.storage.types import as_utc
 
 SORTS = ("id", "lastSeen")
 
+Seconds = Annotated[int, msgspec.Meta(ge=1)]
+
 
 class Agent(Point, frozen=True):
     """One agent: its name, its first and last month and day, and all tokens counted so far.
 
     ``active_days`` counts the days with tokens among those that are kept. A day is null if it is
     not kept, and all three are while they are still being filled after an upgrade.
+    ``token_lifetime``: the seconds for which it can keep a token; null unless set for this agent.
     """
 
     agent_id: Id
@@ -51,6 +55,7 @@ class Agent(Point, frozen=True):
     first_day: date | None
     last_day: date | None
     active_days: Count | None
+    token_lifetime: Seconds | None
 
 
 class Place(NamedTuple):
@@ -113,13 +118,13 @@ def agents_page(  # noqa: PLR0913 - the parameters of a page
     next_after = None
     if len(rows) > limit:
         last = rows[limit - 1]
-        next_after = Place(last[1], last[9])
+        next_after = Place(last[1], last[-2])
     return AgentsPage(points, as_utc(state[0]), next_after)
 
 
 def _agent(row: Any, known_from: date) -> Agent:
     """A row as an agent; its days are known from ``known_from`` on, the first of a month."""
-    _, agent_id, name, first, last, count, first_day, last_day, days, *_ = row
+    _, agent_id, name, lifetime, first, last, count, first_day, last_day, days, *_ = row
     return Agent(
         agent_id,
         name,
@@ -129,6 +134,7 @@ def _agent(row: Any, known_from: date) -> Agent:
         first_day if first and first >= known_from else None,
         last_day if last and last >= known_from else None,
         None if known_from == FILLING else days,
+        lifetime,
     )
 
 
@@ -315,14 +321,19 @@ def _agents(*, search: bool, latest: bool) -> Select[*tuple[Any, ...]]:
         .subquery("active")
     )
     used = sa.case((cells.c.issued > 0, cells.c.month))
-    name = sa.select(agent.name).where(
-        agent.tenant_id == TENANT, agent.agent_id == cells.c.agent_id
-    )
+
+    def stored(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        found = sa.select(column).where(
+            agent.tenant_id == TENANT, agent.agent_id == cells.c.agent_id
+        )
+        return found.correlate(cells).scalar_subquery().label(column.name)
+
     known = cells.outerjoin(active, active.c.agent_id == cells.c.agent_id)
     return (
         sa.select(
             cells.c.agent_id,
-            name.correlate(cells).scalar_subquery().label("name"),
+            stored(agent.name),
+            stored(agent.token_lifetime),
             sa.func.min(used).label("first"),
             sa.func.max(used).label("last"),
             total(cells.c.issued).label("issued"),

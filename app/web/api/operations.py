@@ -468,7 +468,17 @@ def operations(settings: Settings) -> dict[str, Operation]:
     tables = reads | {"headers": TABLE_HEADERS}
     first, second = date(2026, 4, 1), date(2026, 4, 2)
     agents = [
-        Agent("agent-1", "billing-sync", "2026-03", "2026-04", 455, date(2026, 3, 9), second, 20)
+        Agent(
+            agent_id="agent-1",
+            name="billing-sync",
+            first_month="2026-03",
+            last_month="2026-04",
+            token_count=455,
+            first_day=date(2026, 3, 9),
+            last_day=second,
+            active_days=20,
+            token_lifetime=900,
+        )
     ]
     name = {"$ref": REF.format(name=NameBody.__name__)}
     days = [DayCount(first, 142), DayCount(second, 0)]

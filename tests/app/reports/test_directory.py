@@ -72,7 +72,7 @@ def expected(database):
             first, last = (used[0], used[-1]) if used else (None, None)
             first_day, last_day = (own[0], own[-1]) if own else (None, None)
             agents[agent] = Agent(
-                agent, name, first, last, sum(counts), first_day, last_day, len(own)
+                agent, name, first, last, sum(counts), first_day, last_day, len(own), None
             )
     every = {row["date"] for row in days}
     tables = {

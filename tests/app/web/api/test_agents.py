@@ -64,11 +64,11 @@ def test_the_body_has_exactly_the_described_members(get, name, issue, roll_up):
     name({"busy": "billing-sync", "silent": "backup", "taken back": None})
     roll_up()
     members = ("agentId", "name", "firstMonth", "lastMonth", "tokenCount")
-    members += ("firstDay", "lastDay", "activeDays")
+    members += ("firstDay", "lastDay", "activeDays", "tokenLifetime")
     rows = [
-        ("busy", "billing-sync", "2026-01", "2026-03", 3, "2026-01-01", "2026-03-31", 2),
-        ("nameless", None, "2026-04", "2026-04", 1, "2026-04-01", "2026-04-01", 1),
-        ("silent", "backup", None, None, 0, None, None, 0),
+        ("busy", "billing-sync", "2026-01", "2026-03", 3, "2026-01-01", "2026-03-31", 2, None),
+        ("nameless", None, "2026-04", "2026-04", 1, "2026-04-01", "2026-04-01", 1, None),
+        ("silent", "backup", None, None, 0, None, None, 0, None),
     ]
     agents = [dict(zip(members, row, strict=True)) for row in rows]
     expected = {"tenantId": TENANT, "data": agents, "nextCursor": None}
@@ -97,7 +97,7 @@ def test_a_bucket_that_a_repair_has_emptied_makes_no_agent(get, name, database):
     database.write(lambda connection: connection.execute(insert(monthly_agent_issuance), rows))
     name({"named": "n"})
     agent = {"agentId": "named", "name": "n", "firstMonth": "2026-05", "lastMonth": "2026-05"}
-    days = {"firstDay": None, "lastDay": None, "activeDays": 0}
+    days = {"firstDay": None, "lastDay": None, "activeDays": 0, "tokenLifetime": None}
     assert data(get()) == [agent | {"tokenCount": 2**63 - 1} | days]
 
 

@@ -116,3 +116,14 @@ def test_an_agent_has_a_lifetime_of_its_own(client, database):
     assert lifetimes(database) == {"agent-1": 900}
     assert put(tokenLifetime=None).json["tokenLifetime"] is None
     assert lifetimes(database) == {"agent-1": None}
+
+
+def test_the_directory_shows_an_agents_lifetime(client):
+    """It is that of the agent alone, and in every order."""
+    for agent, lifetime in (("short", 60), ("usual", None)):
+        body = {"name": agent, "tokenLifetime": lifetime}
+        headers = bearer(TENANT, "agents:write")
+        assert client.put(f"/api/v1/agents/{agent}", json=body, headers=headers).status_code == 200
+    for query in ("", "?sort=lastSeen", "?q=s"):
+        listed = client.get(f"/api/v1/agents{query}", headers=bearer(TENANT)).json["data"]
+        assert [each["tokenLifetime"] for each in listed] == [60, None]
