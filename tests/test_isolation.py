@@ -87,7 +87,7 @@ HEADERS = [
     *("Cookie", "X-Api-Key", "X-Authorization", "Proxy-Authorization"),
 ]
 PARAMETERS = [
-    *("tenantId", "tenant_id", "tenant", "organizationId", "organization_id", "organization"),
+    *("tenantId", "tenant_id", "tenant", "organizationID", "organization_id", "organization"),
     *("orgId", "org_id", "org", "g.tenant_id", "sub", "client_id", "agent_id"),
 ]
 CLAIMS = [
@@ -95,6 +95,8 @@ CLAIMS = [
     *("sub", "client_id", "azp", "ORGANIZATION_ID", "organization_id ", "scp", "permissions"),
 ]
 WRITING = "events:write agents:write analytics:admin"
+# Writes, and what only an administrator of the organization reads.
+NOT_READS = ("/api/v1/keys", SETTINGS, EVENTS, *PUBLIC)
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
@@ -265,6 +267,74 @@ def test_a_scope_to_write_for_any_organization_reads_no_other(app, send):
             answer = send(path, method, other(scope=f"events:write:any {WRITING}"), parameters)
             check_nothing_of_theirs(answer)
             assert shown(answer) == shown(send(path, method, other(), parameters))
+
+
+def reads(app):
+    """The paths of the reads that take an organizationId."""
+    return [path for path, method in walk(app) if method == "GET" and path not in NOT_READS]
+
+
+@pytest.mark.usefixtures("both_tenants")
+@pytest.mark.parametrize("named", [THEIRS, OURS, "", "a\x00"])
+def test_only_the_scope_for_all_names_an_organization(app, send, named):
+    """With every other scope it is 403, even for the own organization."""
+    assert len(reads(app)) >= 15
+    wide = other(query={"organizationId": named}, scope=f"events:write:any {WRITING}")
+    for path, method in product(reads(app), ("GET", "HEAD")):
+        answer = send(path, method, wide, {})
+        assert (path, answer.status_code) == (path, 403)
+        check_nothing_of_theirs(answer)
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_with_the_scope_for_all_each_read_is_the_named_ones(app, send, database):
+    """The answer is the one that the named organization gets; the caller needs none of its own."""
+    scope = f"analytics:read:any {WRITING}"
+    key = with_key(created(database, "analytics:read:any", tenant=None)[1])
+    named = {"organizationId": THEIRS}
+    callers = (
+        other(query=named, scope=scope),
+        other(query=named, scope=scope, claims={"drop": "organization_id"}),
+        other(query=named, headers=key),
+    )
+    for path, parameters in product(reads(app), QUERIES.values()):
+        theirs = send(path, "GET", other(), parameters, THEIRS)
+        for caller in callers:
+            assert shown(send(path, "GET", caller, parameters)) == shown(theirs), path
+        ours = send(path, "GET", other(), parameters)
+        assert shown(send(path, "GET", other(scope=scope), parameters)) == shown(ours)
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_the_scope_for_all_is_for_reads_alone(app, send):
+    """Other routes ignore the parameter, and the scope opens none of them."""
+    named = {"organizationId": THEIRS}
+    for path, method in walk(app):
+        if path not in reads(app) or method not in ("GET", "HEAD", "OPTIONS"):
+            for scope in (WRITING, "analytics:read:any", f"analytics:read:any {WRITING}"):
+                answer = send(path, method, other(query=named, scope=scope), {})
+                check_nothing_of_theirs(answer)
+                plain = scope.removeprefix("analytics:read:any").strip()
+                assert shown(answer) == shown(send(path, method, other(scope=plain), {})), path
+
+
+@pytest.mark.usefixtures("both_tenants")
+@pytest.mark.parametrize("named", ["", "a\x00", "x" * 256])
+def test_an_invalid_organization_is_refused_by_name(app, send, named):
+    wide = other(query={"organizationId": named}, scope="analytics:read:any")
+    for path in reads(app):
+        answer = send(path, "GET", wide, {})
+        assert (path, answer.status_code) == (path, 400)
+        assert answer.json["details"] == {"parameter": "organizationId"}
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_a_reader_of_all_without_an_organization_names_one(app, send):
+    alone = other(scope="analytics:read:any", claims={"drop": "organization_id"})
+    for path in reads(app):
+        answer = send(path, "GET", alone, {})
+        assert (path, answer.status_code) == (path, 403)
+        assert "organizationId" in answer.json["message"]
 
 
 @pytest.mark.usefixtures("both_tenants")

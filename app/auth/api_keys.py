@@ -19,6 +19,7 @@ from app.auth.claims import (
     AGENTS_WRITE,
     ANALYTICS_ADMIN,
     ANALYTICS_READ,
+    ANALYTICS_READ_ANY,
     EVENTS_WRITE,
     EVENTS_WRITE_ANY,
 )
@@ -34,7 +35,10 @@ KEY_SYNTAX = re.compile(
     rf"{PREFIX}([0-9A-Za-z]{{{ID_CHARACTERS}}})[0-9A-Za-z]{{{SECRET_CHARACTERS}}}"
 )
 _ID_SYNTAX = re.compile(rf"[0-9A-Za-z]{{{ID_CHARACTERS}}}")
-SCOPES = (ANALYTICS_READ, ANALYTICS_ADMIN, EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE)
+SCOPES = (
+    *(ANALYTICS_READ, ANALYTICS_READ_ANY, ANALYTICS_ADMIN),
+    *(EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE),
+)
 # Scopes with this ending are valid for every organization.
 ANY = ":any"
 # Usable keys that callers may create for an organization. The shell may create more.

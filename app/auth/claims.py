@@ -12,10 +12,14 @@ from app.ids import is_id
 
 EVENTS_WRITE, EVENTS_WRITE_ANY = "events:write", "events:write:any"
 AGENTS_WRITE = "agents:write"
-ANALYTICS_READ, ANALYTICS_ADMIN = "analytics:read", "analytics:admin"
+ANALYTICS_READ, ANALYTICS_READ_ANY = "analytics:read", "analytics:read:any"
+ANALYTICS_ADMIN = "analytics:admin"
 # A token may have thousands of scopes. Only these are kept, because tokens are cached.
 KNOWN_SCOPES = frozenset(
-    {EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE, ANALYTICS_READ, ANALYTICS_ADMIN}
+    {
+        *(EVENTS_WRITE, EVENTS_WRITE_ANY, AGENTS_WRITE),
+        *(ANALYTICS_READ, ANALYTICS_READ_ANY, ANALYTICS_ADMIN),
+    }
 )
 _MAX_NAME = 255
 

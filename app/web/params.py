@@ -30,6 +30,7 @@ MAX_RANGE_DAYS, MAX_HOURLY_DAYS = 366, 31
 MAX_MONTHS = 24
 MAX_AGENTS, DEFAULT_PAGE = 1000, 100
 MAX_PAGE = 1_000_000
+ORGANIZATION = "organizationId"
 
 # It is in no id, so no cursor of one order is one of the other.
 _SEPARATOR = "\x1f"
@@ -174,10 +175,7 @@ def _decoded(text: str) -> str:
 
 def search(args: Args) -> str | None:
     """``q``: text to search for, or ``None``."""
-    text = _single(args, "q")
-    if text is not None and not is_id(text):
-        raise _invalid("q", "must be 1 to 255 characters without control characters")
-    return text
+    return _id(args, "q")
 
 
 def agent_id(text: str) -> str:
@@ -235,10 +233,12 @@ def optional_one_of(args: Args, name: str, choices: Sequence[str]) -> str | None
 
 def optional_agent_id(args: Args) -> str | None:
     """``agentId`` in the query: an id, or ``None``."""
-    text = _single(args, "agentId")
-    if text is not None and not is_id(text):
-        raise _invalid("agentId", "must be 1 to 255 characters without control characters")
-    return text
+    return _id(args, "agentId")
+
+
+def organization_id(args: Args) -> str | None:
+    """``organizationId``: an id, or ``None``."""
+    return _id(args, ORGANIZATION)
 
 
 def optional_days(args: Args) -> tuple[date | None, date | None]:
@@ -309,6 +309,13 @@ def _number(args: Args, name: str, largest: int) -> int | None:
     if not _NUMBER.fullmatch(text) or int(text) > largest:
         raise _invalid(name, f"must be a whole number from 1 to {largest}")
     return int(text)
+
+
+def _id(args: Args, name: str) -> str | None:
+    text = _single(args, name)
+    if text is not None and not is_id(text):
+        raise _invalid(name, "must be 1 to 255 characters without control characters")
+    return text
 
 
 def _only(args: Args, name: str, word: str) -> bool:

@@ -80,13 +80,13 @@ HEADER_TEXT = st.text(
 ).map(str.strip)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 NAMES = ["days", "months", "month", "limit", "invalid", "cursor", "q", "access_token"]
-NAMES += ["format", "zone", "from", "to", "agentId", "sort"]
+NAMES += ["format", "zone", "from", "to", "agentId", "organizationId", "sort"]
 DATES = st.dates().map(str)
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "Pacific/Apia", "Africa/Monrovia"])
 
 
 def _good_token() -> str:
-    return f"Bearer {token(scope='events:write agents:write analytics:admin')}"
+    return f"Bearer {token(scope='events:write agents:write analytics:admin analytics:read:any')}"
 
 
 CREDENTIALS = st.one_of(

@@ -16,11 +16,13 @@ from app.auth.claims import (
     AGENTS_WRITE,
     ANALYTICS_ADMIN,
     ANALYTICS_READ,
+    ANALYTICS_READ_ANY,
     EVENTS_WRITE,
     EVENTS_WRITE_ANY,
 )
 from app.auth.tokens import TOKEN_SYNTAX, Caller, tenant_of, verify_token
 from app.errors import ForbiddenError, UnauthorizedError
+from app.web import params, request_log
 
 # A key needs no scheme: some services send only what their form for a token contains.
 _CREDENTIAL = re.compile(rf"(?i:bearer) +({TOKEN_SYNTAX.pattern})|({PREFIX}{TOKEN_SYNTAX.pattern})")
@@ -51,12 +53,30 @@ def require_tenant() -> None:
 
 
 def require_read() -> None:
-    """Require the scope ``analytics:read``, which every token has.
+    """Set ``g.tenant_id`` to the organization whose numbers the caller reads.
+
+    It is the caller's own, for which every token has the scope ``analytics:read``. A caller with
+    ``analytics:read:any`` may name another one as ``organizationId``.
 
     Raises:
-        ForbiddenError: the key lacks the scope.
+        ForbiddenError: the caller lacks the scope, or no organization is named.
+        ValidationError: the name is invalid.
     """
-    _require_scope(ANALYTICS_READ)
+    caller: Caller = g.caller
+    arguments = params.arguments()
+    if params.ORGANIZATION in arguments:
+        _require_scope(ANALYTICS_READ_ANY)
+        g.tenant_id = params.organization_id(arguments)
+        request_log.note(organization=g.tenant_id)
+        return
+    if ANALYTICS_READ_ANY not in caller.scopes:
+        _require_scope(ANALYTICS_READ)
+    elif caller.tenant_id is None:
+        raise ForbiddenError(
+            "the token or key has no organization; name one as organizationId",
+            cause="no organization",
+        )
+    g.tenant_id = tenant_of(caller)
 
 
 def require_admin() -> None:

@@ -15,7 +15,6 @@ PREFIX = "/api/v1/agents"
 
 bp = Blueprint("agents", __name__, url_prefix=PREFIX)
 bp.before_request(access.authenticate)
-bp.before_request(access.require_tenant)
 bp.before_request(access.require_read)
 bp.before_request(rate_limit.count_request)
 

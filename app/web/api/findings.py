@@ -20,7 +20,6 @@ PREFIX = "/api/v1/analytics/findings"
 
 bp = Blueprint("findings", __name__, url_prefix=PREFIX)
 bp.before_request(access.authenticate)
-bp.before_request(access.require_tenant)
 bp.before_request(access.require_read)
 bp.before_request(rate_limit.count_request)
 

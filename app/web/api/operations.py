@@ -66,7 +66,7 @@ WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 MARK_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
 CREATE_ERRORS = (400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
 DELETE_ERRORS = (401, 403, 404, 429, 500, 503)
-FOUND_ERRORS = (401, 403, 404, 429, 500, 503)
+FOUND_ERRORS = (400, 401, 403, 404, 429, 500, 503)
 # The headers of error responses, by status.
 HEADERS = {
     401: {"WWW-Authenticate": "The challenge of RFC 6750."},
@@ -157,6 +157,13 @@ AGENT = _query(
     "Only the tokens of this agent.",
     _text(ID_SCHEMA_PATTERN),
     "agent-1",
+)
+ORGANIZATION = _query(
+    params.ORGANIZATION,
+    "The organization to read; only with the scope `analytics:read:any`. Without it: the caller's"
+    " own.",
+    _text(ID_SCHEMA_PATTERN),
+    "org-1",
 )
 DAYS = _query(
     "days",
@@ -487,12 +494,12 @@ def operations(settings: Settings) -> dict[str, Operation]:
     return {
         "analytics.token_trend": Operation(
             TokenTrend("org-1", 2, days),
-            parameters=(DAYS, FROM, TO, DAYS_ZONE, AGENT, BOM, IF_NONE_MATCH),
+            parameters=(DAYS, FROM, TO, DAYS_ZONE, AGENT, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.hourly_tokens": Operation(
             HourlyTokens("org-1", first, first, hours),
-            parameters=(FROM, TO_HOURLY, DAYS_ZONE, BOM, IF_NONE_MATCH),
+            parameters=(FROM, TO_HOURLY, DAYS_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.token_summary": Operation(
@@ -506,7 +513,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
                 active_agents=3,
                 largest_agent=LargestAgent("agent-1", 0.5),
             ),
-            parameters=(FROM, TO, DAYS_ZONE, BOM, IF_NONE_MATCH),
+            parameters=(FROM, TO, DAYS_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.counting_status": Operation(
@@ -517,18 +524,18 @@ def operations(settings: Settings) -> dict[str, Operation]:
                 4,
                 12,
             ),
-            parameters=(BOM, IF_NONE_MATCH),
+            parameters=(ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.agent_activity": Operation(
             AgentActivity("org-1", [HourCount(1, 9, 54)]),
-            parameters=(MONTHS, FROM, TO, RANGE_ZONE, BOM, IF_NONE_MATCH),
+            parameters=(MONTHS, FROM, TO, RANGE_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "analytics.agent_usage": Operation(
             AgentUsage("org-1", "2026-04", used),
             AgentUsageOfDays("org-1", first, second, used),
-            parameters=(MONTH, FROM, TO, RANGE_ZONE, LIMIT, BOM, IF_NONE_MATCH),
+            parameters=(MONTH, FROM, TO, RANGE_ZONE, LIMIT, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
         ),
         "events.post_events": Operation(
@@ -541,7 +548,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
         ),
         "agents.list_agents": Operation(
             AgentDirectory("org-1", agents, params.next_cursor("agent-1")),
-            parameters=(PAGE_LIMIT, CURSOR, SEARCH, SORT, IF_NONE_MATCH),
+            parameters=(PAGE_LIMIT, CURSOR, SEARCH, SORT, ORGANIZATION, IF_NONE_MATCH),
             **reads,
         ),
         "naming.name_agents": Operation(
@@ -578,14 +585,14 @@ def operations(settings: Settings) -> dict[str, Operation]:
             ),
             parameters=(
                 *(STATUS, KIND, OF_AGENT, FIRST_DAY, LAST_DAY),
-                *(FINDINGS_LIMIT, FINDINGS_CURSOR, IF_NONE_MATCH),
+                *(FINDINGS_LIMIT, FINDINGS_CURSOR, ORGANIZATION, IF_NONE_MATCH),
             ),
             errors=READ_ERRORS,
             headers=ETAG_HEADER,
         ),
         "findings.one_finding": Operation(
             FINDING,
-            parameters=(FINDING_ID, IF_NONE_MATCH),
+            parameters=(FINDING_ID, ORGANIZATION, IF_NONE_MATCH),
             errors=FOUND_ERRORS,
             headers=ETAG_HEADER,
         ),

@@ -24,7 +24,6 @@ from app.web.responses import long_report_response, report_response
 
 bp = Blueprint("analytics", __name__, url_prefix="/api/v1/analytics")
 bp.before_request(access.authenticate)
-bp.before_request(access.require_tenant)
 bp.before_request(access.require_read)
 bp.before_request(rate_limit.count_request)
 

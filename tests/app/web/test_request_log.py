@@ -78,6 +78,17 @@ def test_a_batch_is_told_by_what_became_of_it(client, lines, counted):
     assert counted(total, outcome="refused") == 3
 
 
+def test_the_line_has_the_organization_that_a_read_names(client, lines):
+    """An operator's reads show whose numbers were read."""
+    path = f"{TOKENS}?organizationId=org-b"
+    wide = bearer("org-a", scope="analytics:read:any")
+    assert client.get(path, headers=wide).status_code == 200
+    assert client.get(path, headers=bearer("org-a")).status_code == 403
+    named, refused = lines()
+    assert (named["tenant"], named["organization"]) == ("org-a", "org-b")
+    assert (refused["tenant"], "organization" in refused) == ("org-a", False)
+
+
 def test_neither_path_nor_query_nor_token_is_in_the_line(client, caplog):
     caplog.set_level(logging.DEBUG)
     headers = bearer("org-a")
