@@ -154,7 +154,7 @@ ROWS = {
         "id": 1, "counted_upto": 7, "candidate": 9, "writers": "w", "last_tick": AT,
         "last_finished": AT, "corrections": 2, "newest": 1, "newest_tenant_id": "t",
         "newest_event_id": "e", "newest_upto": 7, "refusal": "because", "backfilled": 6,
-        "backfill_end": 7, "finer_from": "2026-04-01",
+        "backfill_end": 7, "hours_from": "2026-04-01", "agents_from": "2026-04-01",
     },
     "rollup_runs": {
         "started_at": AT, "finished_at": AT, "outcome": "failed", "events": 1, "buckets": 3,
@@ -303,7 +303,7 @@ def test_an_upgrade_fills_the_tables_that_it_adds(database_url, revision):
     with database.reading() as connection:
         state = connection.execute(sa.select(rollup_state)).one()
     assert (state.counted_upto, state.backfilled, state.backfill_end) == (3, 0, 3)
-    assert state.finer_from == date(2026, 1, 1)
+    assert state.hours_from == state.agents_from == date(2026, 1, 1)
     run = run_rollup(database, window_ids=10, wait_seconds=5)
     assert (run.events, run.outcome) == (1, "done")
     with verification(database) as found:

@@ -260,7 +260,7 @@ def _latest_page(spans: CTE, *, search: bool) -> CTE:
 def _days() -> Subquery:
     """The organization's days that are known, by their key."""
     day = daily_issuance.c
-    complete_from = sa.select(rollup_state.c.finer_from).scalar_subquery()
+    complete_from = sa.select(rollup_state.c.agents_from).scalar_subquery()
     known = sa.select(day.date).where(
         day.tenant_id == TENANT,
         day.date >= sa.bindparam("kept_from", type_=sa.Date),
@@ -349,7 +349,8 @@ def _agents(*, search: bool, latest: bool) -> Select[*tuple[Any, ...]]:
 
 def _directory(*, search: bool, latest: bool) -> Reading:
     order = ("-seen", "agent_id") if latest else ("agent_id",)
-    return with_finer_state(_agents(search=search, latest=latest), *order)
+    rows = _agents(search=search, latest=latest)
+    return with_finer_state(daily_agent_issuance, rows, *order)
 
 
 # By the order, and whether it is a search.

@@ -15,25 +15,15 @@ from sqlalchemy import Connection, Select, Table
 from app.errors import UnavailableError, ValidationError
 from app.reports.base import TENANT, read_with_totals, with_state
 from app.reports.days import Days
-from app.storage.complete_days import incomplete_days
+from app.storage.complete_days import COMPLETE_FROM, incomplete_days
 from app.storage.driver import Reading
 from app.storage.tables import daily_agent_issuance, hourly_issuance, rollup_state
 
 _DAY = timedelta(days=1)
 
 
+# While the tables are being filled, any day may be incomplete.
 FILLING = date.max
-# The day from which on every day is complete; null if all are. While the tables are being filled,
-# any day may be incomplete.
-_UNSURE_BEFORE = sa.select(
-    sa.case(
-        (
-            rollup_state.c.backfilled < rollup_state.c.backfill_end,
-            sa.literal(FILLING, sa.Date),
-        ),
-        else_=rollup_state.c.finer_from,
-    ).label("unsure_before")
-)
 
 
 class Kept(NamedTuple):
@@ -53,9 +43,16 @@ class Span(NamedTuple):
     kept: Kept = Kept()
 
 
-def with_finer_state(rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
-    """As :func:`~app.reports.base.with_state`, for rows of a finer table."""
-    return with_state(rows, *order, totals=_UNSURE_BEFORE)
+def with_finer_state(table: Table, rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
+    """As :func:`~app.reports.base.with_state`, for rows of a finer table.
+
+    The last column of the state's row is the day from which on every day of the table is complete.
+    It is null if all are.
+    """
+    state = rollup_state.c
+    filling = (state.backfilled < state.backfill_end, sa.literal(FILLING, sa.Date))
+    unsure_before = sa.case(filling, else_=COMPLETE_FROM[table]).label("unsure_before")
+    return with_state(rows, *order, totals=sa.select(unsure_before))
 
 
 def read_finer(
@@ -104,7 +101,7 @@ def _require_complete(
 
     Raises:
         UnavailableError: the tables are still being filled.
-        ValidationError: the raw events of a day were deleted before it could be filled.
+        ValidationError: a day was deleted, or its raw events were before it could be filled.
     """
     parameters = {name: values[name] for name in ("tenant_id", "first", "last")}
     latest = connection.execute(_LATEST_INCOMPLETE[table], parameters).scalar()
@@ -117,7 +114,7 @@ def _require_complete(
             f" or from {first} on",
             {"firstDay": f"{first}"},
         )
-    raise _too_early(first, "the events of earlier days were deleted before an upgrade")
+    raise _too_early(first, "earlier days, or their events, were deleted before")
 
 
 def _too_early(first: date, reason: str) -> ValidationError:

@@ -90,4 +90,4 @@ def _hours() -> Select[*tuple[Any, ...]]:
     )
 
 
-_HOURS = with_finer_state(_hours(), "date")
+_HOURS = with_finer_state(hourly_issuance, _hours(), "date")

@@ -126,5 +126,6 @@ def _largest(*, are_utc: bool) -> Select[*tuple[Any, ...]]:
 
 
 _LARGEST = {
-    are_utc: with_finer_state(_largest(are_utc=are_utc), "-issued") for are_utc in (True, False)
+    are_utc: with_finer_state(daily_agent_issuance, _largest(are_utc=are_utc), "-issued")
+    for are_utc in (True, False)
 }

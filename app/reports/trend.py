@@ -131,7 +131,7 @@ def _first_day() -> Select[*tuple[Any, ...]]:
 
 
 _TREND = with_state(_days(), "date")
-_AGENT_DAYS = with_finer_state(_agent_days(), "date")
+_AGENT_DAYS = with_finer_state(daily_agent_issuance, _agent_days(), "date")
 _HISTORY = with_state(_days(), "date", totals=_first_day())
 
 

@@ -153,7 +153,9 @@ def _top_of_days(*, are_utc: bool) -> Select[*tuple[Any, ...]]:
 
 # By whether the days are UTC days.
 _TOP_OF_DAYS = {
-    are_utc: with_finer_state(_top_of_days(are_utc=are_utc), "-issued", "agent_id")
+    are_utc: with_finer_state(
+        daily_agent_issuance, _top_of_days(are_utc=are_utc), "-issued", "agent_id"
+    )
     for are_utc in (True, False)
 }
 _OF_DAYS = {

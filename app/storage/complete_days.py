@@ -6,12 +6,24 @@ events. A day whose events were purged before stays incomplete. So does a day th
 deleted. A day is complete in such a table if its hours, or its agents, sum to ``daily_issuance``.
 """
 
+from collections.abc import Mapping
 from datetime import date
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Select, Table
+from sqlalchemy import Column, ColumnElement, Select, Table
 
-from app.storage.tables import daily_issuance
+from app.storage.tables import (
+    daily_agent_issuance,
+    daily_issuance,
+    hourly_issuance,
+    rollup_state,
+)
+
+# The day from which on a table is complete, once the backfill has ended; null: every day is.
+COMPLETE_FROM: Mapping[Table, Column[date | None]] = {
+    hourly_issuance: rollup_state.c.hours_from,
+    daily_agent_issuance: rollup_state.c.agents_from,
+}
 
 
 def incomplete_days(

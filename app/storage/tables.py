@@ -103,8 +103,9 @@ class RollupStateColumns(TypedColumns):
     ``last_tick``: when a scheduler last began a run.
     ``backfilled``, ``backfill_end``: ids. The tables that an upgrade added do not count the events
     above the first up to the second yet. See ``jobs.counting.backfill``.
-    ``finer_from``: these tables may lack events of days before it for good, because the events were
-    purged before the upgrade, or the days are no longer kept; null: they lack none.
+    ``hours_from``, ``agents_from``: hourly_issuance, and daily_agent_issuance, may lack events of
+    days before it for good, because the events were purged before the upgrade, or the days are no
+    longer kept; null: the table lacks none.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
@@ -121,7 +122,8 @@ class RollupStateColumns(TypedColumns):
     refusal: Named[str | None] = Column(sa.Text)
     backfilled: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
     backfill_end: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
-    finer_from = Column(sa.Date)
+    hours_from = Column(sa.Date)
+    agents_from = Column(sa.Date)
 
 
 class RollupRunColumns(TypedColumns):

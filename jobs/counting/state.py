@@ -8,8 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
+from app.dates import EPOCH
 from app.errors import RefusedError, UnavailableError
 from app.storage.citus import open_parts
+from app.storage.complete_days import COMPLETE_FROM
 from app.storage.tables import (
     agents,
     api_keys,
@@ -64,10 +66,23 @@ def note_first_kept(connection: Connection, state: Row[Any], kept: Mapping[str, 
     """Note in the locked state row that the finer tables may lack days which are not kept.
 
     So a read of such a day knows it, even if another retention is set later.
+
+    Args:
+        kept: the first day that a table keeps, by its name.
     """
-    first = max(kept.values(), default=None)
-    if first is not None and (state.finer_from is None or state.finer_from < first):
-        connection.execute(sa.update(rollup_state).values(finer_from=first))
+    later = {}
+    for table, column in COMPLETE_FROM.items():
+        first, noted = kept.get(str(table.name)), getattr(state, column.name)
+        if first is not None and (noted is None or noted < first):
+            later[column.name] = first
+    if later:
+        connection.execute(sa.update(rollup_state).values(later))
+
+
+def complete_from(state: Row[Any]) -> date:
+    """The day from which on all finer tables are complete, once the backfill has ended."""
+    noted = (getattr(state, column.name) for column in COMPLETE_FROM.values())
+    return max(filter(None, noted), default=EPOCH.date())
 
 
 def await_parts(connection: Connection, tables: Iterable[Table[Any]]) -> None:

@@ -14,12 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.config.settings import Settings
-from app.dates import EPOCH
 from app.detection import HISTORY_DAYS, Finding, Options
 from app.errors import RefusedError
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, usual
-from jobs.counting.state import read_state
+from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import await_claim
 from jobs.findings.counts import DAY, first_day, history
 from jobs.findings.judging import WARM_UP_DAYS, judged_days, midnight, warm_up
@@ -79,7 +78,7 @@ def recompute_findings(  # noqa: PLR0913 - what to judge, and how
             lifetime = settings.token_lifetime_seconds
             begin = first - (WARM_UP_DAYS + HISTORY_DAYS) * DAY
             options = options_for(connection, [tenant_id], lifetime, begin, whole)[tenant_id]
-            began = first_day(connection, tenant_id, state.finer_from or EPOCH.date())
+            began = first_day(connection, tenant_id, complete_from(state))
             judged = None
             if began is not None and max(first, began) <= min(last, whole):
                 days = _Days(max(first, began), min(last, whole), whole)

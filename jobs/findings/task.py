@@ -18,14 +18,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.config.settings import Settings
-from app.dates import EPOCH
 from app.detection import HISTORY_DAYS
 from app.storage.database import Database
 from app.storage.locks import LockedError
 from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
 from jobs.counting.adding import Window
-from jobs.counting.state import read_state
+from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import Claim, LostClaimError, claim
 from jobs.findings.counts import DAY, open_days
 from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
@@ -277,7 +276,7 @@ class _Judge:
                 progress,
                 options[tenant],
                 self._counted_at,
-                self._state.finer_from or EPOCH.date(),
+                complete_from(self._state),
             )
             judged.progress = progress.columns(self._counted_at)
             yield tenant, judged

@@ -42,7 +42,7 @@ def downgrade() -> None:
         op.execute("LOCK TABLE rollup_state IN EXCLUSIVE MODE")
     for old, new in RENAMED.items():
         op.alter_column("rollup_state", new, new_column_name=old)
-    for name in ("finer_from", "backfill_end", "backfilled"):
+    for name in ("agents_from", "hours_from", "backfill_end", "backfilled"):
         op.drop_column("rollup_state", name)
     require_months_of_corrections()
     for name in ("dow_hour_total", "daily_agent_issuance", "hourly_issuance"):
@@ -173,10 +173,12 @@ def note_what_to_backfill() -> None:
         op.add_column(
             "rollup_state", sa.Column(name, sa.BigInteger, nullable=False, server_default=zero)
         )
-    op.add_column("rollup_state", sa.Column("finer_from", sa.Date))
+    for name in ("hours_from", "agents_from"):
+        op.add_column("rollup_state", sa.Column(name, sa.Date))
     connection = op.get_bind()
     columns = map(sa.column, ("watermark", "backfilled", "backfill_end"))
-    state = sa.table("rollup_state", *columns, sa.column("finer_from", sa.Date))
+    complete = [sa.column(name, sa.Date) for name in ("hours_from", "agents_from")]
+    state = sa.table("rollup_state", *columns, *complete)
     watermark = connection.scalar(sa.select(state.c.watermark))
     if watermark is None:  # the state row is missing, which every command reports
         return
@@ -185,9 +187,10 @@ def note_what_to_backfill() -> None:
     before = watermark if oldest is None else min(oldest - 1, watermark)
     purged = sa.table("purged_months", sa.column("month", sa.Date))
     last = connection.scalar(sa.select(sa.func.max(purged.c.month)))
+    first = last and month_after(last)
     connection.execute(
         sa.update(state).values(
-            backfilled=before, backfill_end=watermark, finer_from=last and month_after(last)
+            backfilled=before, backfill_end=watermark, hours_from=first, agents_from=first
         )
     )
 

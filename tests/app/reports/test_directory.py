@@ -124,6 +124,24 @@ def test_days_that_are_not_kept_are_unknown(directory, expected, sort):
         assert agent.active_days <= before.active_days
 
 
+@pytest.mark.parametrize("sort", SORTS)
+def test_days_are_known_although_hours_are_not_kept(database, directory, expected, sort):
+    """Hours may be kept for less time than the days of agents."""
+    state = sa.update(rollup_state).values(hours_from=date(2026, 4, 1))
+    database.write(lambda connection: connection.execute(state))
+    order = by_last_day if sort == "lastSeen" else None
+    assert directory(100, sort=sort) == sorted(expected, key=order or (lambda one: one.agent_id))
+
+
+def test_days_that_may_lack_events_are_unknown(database, directory, expected):
+    """After an upgrade, as if they were not kept."""
+    state = sa.update(rollup_state).values(agents_from=date(2026, 2, 1))
+    database.write(lambda connection: connection.execute(state))
+    assert directory(100) == directory(100, kept_from=date(2026, 2, 1))
+    before = [agent for agent in directory(100) if agent.first_month in ("2025-11", "2025-12")]
+    assert {agent.first_day for agent in before} == {None}
+
+
 def test_days_are_unknown_while_tables_are_being_filled(database, directory, expected):
     state = sa.update(rollup_state).values(backfilled=1, backfill_end=2)
     database.write(lambda connection: connection.execute(state))

@@ -221,11 +221,14 @@ def upgraded(database, issued):
     return upgraded
 
 
+INCOMPLETE = {"hours_from": date(2026, 4, 1), "agents_from": date(2026, 4, 1)}
+
+
 @pytest.mark.parametrize(
     ("state", "error"),
     [
         ({"backfilled": 3, "backfill_end": 9}, UnavailableError),
-        ({"backfilled": 9, "backfill_end": 9, "finer_from": date(2026, 4, 1)}, ValidationError),
+        ({"backfilled": 9, "backfill_end": 9, **INCOMPLETE}, ValidationError),
     ],
     ids=["while filling", "events are gone"],
 )

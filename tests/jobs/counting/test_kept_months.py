@@ -15,6 +15,7 @@ from app.storage.tables import (
 )
 from jobs.counting import tables
 from jobs.counting.backfill import backfill
+from jobs.counting.state import complete_from, read_state
 from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
@@ -109,18 +110,20 @@ def test_a_backfill_leaves_out_months_past(issued, roll_up, database):
 
 @pytest.mark.parametrize("by", ["run", "backfill", "purge"])
 def test_days_that_are_not_kept_are_noted_for_reads(issued, roll_up, database, by):
-    """Reads know the first day of which nothing is missing, and it never goes back."""
+    """Reads know each table's first day of which nothing is missing, and it never goes back."""
     if by == "run":
         roll_up(retention=RETENTION)
     else:
         roll_up()
         forget_finer_tables(database)
         {"backfill": backfill, "purge": delete_old_months}[by](database, retention=RETENTION)
+    noted = sa.select(rollup_state.c.hours_from, rollup_state.c.agents_from)
     with database.reading() as connection:
-        assert connection.scalar(sa.select(rollup_state.c.finer_from)) == MONTHS[2]
+        assert connection.execute(noted).one() == (MONTHS[1], MONTHS[2])
     delete_old_months(database, retention={"hourly_issuance": 90})
     with database.reading() as connection:
-        assert connection.scalar(sa.select(rollup_state.c.finer_from)) == MONTHS[2]
+        assert connection.execute(noted).one() == (MONTHS[1], MONTHS[2])
+        assert complete_from(read_state(connection)) == MONTHS[2]
 
 
 def test_a_retention_keeps_whole_months():
