@@ -119,6 +119,9 @@ def test_tables_are_distributed_and_the_state_is_replicated(database):
         "dow_hour_total": ("distributed", SHARDS),
         "rollup_corrections": ("distributed", SHARDS),
         "agents": ("distributed", SHARDS),
+        "findings": ("distributed", SHARDS),
+        "usual": ("distributed", SHARDS),
+        "organization_settings": ("distributed", SHARDS),
         "rollup_state": ("reference", 1),
     }
 
