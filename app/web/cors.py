@@ -22,7 +22,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         app,
         resources=API,
         origins=list(settings.cors_origins),
-        methods=["GET", "POST", "PUT", "DELETE"],
+        methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=[
             "Authorization",
             "Content-Type",
