@@ -156,15 +156,14 @@ def test_a_preflight_of_a_named_origin_needs_no_token(serve):
     """It is answered without a token, and allows each method that a route of the API has."""
     client = serve(CORS_ORIGINS=PAGE)
     rules = client.application.url_map.iter_rules()
-    methods = set().union(*(one.methods for one in rules if one.rule.startswith("/api/v1/")))
+    of_api = (one.methods for one in rules if one.rule.startswith("/api/v1/"))
+    methods = set().union(*of_api) - {"HEAD", "OPTIONS"}
     for path, method in ((TOKENS, "GET"), (EVENTS, "POST"), (f"{NAMES}/a", "PUT")):
         answer = preflight(client, PAGE, path, method)
         assert (answer.status_code, answer.data) == (204, b"")
         shown = allowed(answer)
         assert shown["Access-Control-Allow-Origin"] == PAGE
-        assert set(shown["Access-Control-Allow-Methods"].split(", ")) == methods - {
-            *("HEAD", "OPTIONS")
-        }
+        assert set(shown["Access-Control-Allow-Methods"].split(", ")) == methods
         assert "x-evil" not in shown.get("Access-Control-Allow-Headers", "").lower()
         assert "Access-Control-Allow-Credentials" not in shown
     assert client.options(TOKENS, headers={"Origin": PAGE}).status_code == 405
