@@ -87,7 +87,7 @@ def test_one_agents_tokens(get, filled):
 
 
 def test_hours_of_a_zone_have_its_offset(get, filled):
-    """Where the clock is changed, an hour is left out, and the offset changes."""
+    """Where the clock is changed, an hour is left out or comes twice, with another offset."""
     data = get("tokens/hourly?from=2026-03-29&to=2026-03-29&zone=Europe/Berlin").json["data"]
     assert [point["hour"] for point in data[:3]] == [
         "2026-03-29T00:00:00+01:00",
@@ -95,6 +95,12 @@ def test_hours_of_a_zone_have_its_offset(get, filled):
         "2026-03-29T03:00:00+02:00",
     ]
     assert len(data) == 23
+    data = get("tokens/hourly?from=2025-10-26&to=2025-10-26&zone=Europe/Berlin").json["data"]
+    assert len(data) == 25
+    assert [point["hour"] for point in data[2:4]] == [
+        "2025-10-26T02:00:00+02:00",
+        "2025-10-26T02:00:00+01:00",
+    ]
     data = get("tokens/hourly?from=2026-03-29&to=2026-03-29&zone=Asia/Kolkata").json["data"]
     assert (data[0]["hour"], len(data)) == ("2026-03-29T00:30:00+05:30", 24)
 
@@ -119,6 +125,15 @@ def test_without_from_and_to_a_period_ends_today(get, filled):
         ("tokens?from=2025-01-01&to=2026-01-02", "to"),
         ("tokens?from=2026-04-01&to=2026-04-02&from=2026-04-01", "from"),
         ("tokens?from=2026-04-01&to=2026-04-31", "to"),
+        ("tokens?from=2024-02-29&to=2025-03-01", "to"),
+        ("tokens?from=2025-02-29&to=2025-03-01", "from"),
+        ("tokens?from=1969-12-31&to=1970-01-01", "from"),
+        ("tokens?from=2026-04-01&to=2026-04-02&days=", "days"),
+        ("tokens?from=2026-04-01&to=2026-04-02T00:00:00Z", "to"),
+        ("tokens?from=2026-04-01&to=", "to"),
+        ("tokens?zone=Europe", "zone"),
+        ("tokens?zone=../UTC", "zone"),
+        ("tokens?zone=UTC&zone=UTC", "zone"),
         ("tokens?agentId=", "agentId"),
         ("tokens?agentId=a%00", "agentId"),
         ("tokens?agentId=a&agentId=a", "agentId"),
@@ -140,6 +155,7 @@ def test_parameters_that_do_not_go_together_are_400(get, query, name):
 
 def test_a_range_has_at_most_a_leap_years_days(get):
     assert get("tokens?from=2025-01-01&to=2026-01-01").json["days"] == 366
+    assert get("tokens?from=2024-02-29&to=2025-02-28").json["days"] == 366
     assert len(get("tokens/hourly?from=2026-03-01&to=2026-03-31").json["data"]) == 31 * 24
 
 
