@@ -55,11 +55,11 @@ def silences(usual: Usual, today: Today) -> tuple[list[Candidate], list[int]]:
             recovered.append(hour)
             first = None
             continue
-        window = _silent_window(usual, sums, hour, by_hour.get(hour, ()))
-        if window is not None and first is None:
-            first = window
+        silent = _silent_window(usual, sums, hour, by_hour.get(hour, ()))
+        if silent is not None and first is None:
+            first = silent
             found.append(_silence(usual, known, first, hour, today.agents))
-        elif window is not None and first is not None:
+        elif silent is not None and first is not None:
             later = _silence(usual, known, first, hour, today.agents)
             severity = max(found[-1].severity, later.severity, key=lambda one: one.rank)
             found[-1] = replace(later, severity=severity)

@@ -238,8 +238,8 @@ def _latest_page(spans: CTE, *, search: bool) -> CTE:
         named = named.where(like(agent.name, agent.agent_id))
         used = used.where(sa.or_(like(usage.agent_id), usage.agent_id.in_(found)))
     both = sa.union_all(named, used).subquery("found")
-    last = sa.select(both.c.agent_id, sa.func.max(both.c.month).label("month"))
-    last = last.group_by(both.c.agent_id).subquery("last")
+    months = sa.select(both.c.agent_id, sa.func.max(both.c.month).label("month"))
+    last = months.group_by(both.c.agent_id).subquery("last")
     day = _days()
     last_day = (
         sa.select(day.c.date)

@@ -5,7 +5,7 @@ that every day that it needs is kept and complete. Otherwise it is refused, beca
 would be too low.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ class Kept(NamedTuple):
     hours: date | None = None
     agents: date | None = None
 
-    def since(self, table: Table) -> date | None:
+    def since(self, table: Table[Any]) -> date | None:
         return self.hours if table is hourly_issuance else self.agents
 
 
@@ -43,7 +43,7 @@ class Span(NamedTuple):
     kept: Kept = Kept()
 
 
-def with_finer_state(table: Table, rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
+def with_finer_state(table: Table[Any], rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
     """As :func:`~app.reports.base.with_state`, for rows of a finer table.
 
     The last column of the state's row is the day from which on every day of the table is complete.
@@ -58,7 +58,7 @@ def with_finer_state(table: Table, rows: Select[*tuple[Any, ...]], *order: str) 
 def read_finer(
     connection: Connection,
     statement: Reading,
-    table: Table,
+    table: Table[Any],
     span: Span,
     **parameters: Any,
 ) -> tuple[Sequence[Any], list[Any]]:
@@ -95,7 +95,7 @@ def _require_kept(days: Days, kept_from: date | None) -> None:
 
 
 def _require_complete(
-    connection: Connection, table: Table, days: Days, values: dict[str, Any], *, filling: bool
+    connection: Connection, table: Table[Any], days: Days, values: dict[str, Any], *, filling: bool
 ) -> None:
     """Refuse days of which one is incomplete.
 
@@ -122,12 +122,12 @@ def _too_early(first: date, reason: str) -> ValidationError:
     return ValidationError(f"from must be {first} or later: {reason}", details)
 
 
-def _latest_incomplete(table: Table) -> Select[date | None]:
+def _latest_incomplete(table: Table[Any]) -> Select[date | None]:
     first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
     found = incomplete_days(table, first, last, TENANT).subquery("incomplete")
     return sa.select(sa.func.max(found.c.date))
 
 
-_LATEST_INCOMPLETE = {
+_LATEST_INCOMPLETE: Mapping[Table[Any], Select[date | None]] = {
     table: _latest_incomplete(table) for table in (hourly_issuance, daily_agent_issuance)
 }

@@ -8,6 +8,7 @@ deleted. A day is complete in such a table if its hours, or its agents, sum to `
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Select, Table
@@ -20,7 +21,7 @@ from app.storage.tables import (
 )
 
 # The day from which on a table is complete, once the backfill has ended; null: every day is.
-COMPLETE_FROM: Mapping[Table, Column[date | None]] = {
+COMPLETE_FROM: Mapping[Table[Any], Column[date]] = {
     hourly_issuance: rollup_state.c.hours_from,
     daily_agent_issuance: rollup_state.c.agents_from,
 }

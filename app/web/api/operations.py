@@ -52,7 +52,6 @@ from app.web.api.schemas import (
     NewKey,
     PreviousDays,
     Receipt,
-    ResponseBody,
     TokenSummary,
     TokenTrend,
 )
@@ -106,7 +105,7 @@ class Operation:
     scope: str | None = None
 
     @property
-    def bodies(self) -> list[ResponseBody]:
+    def bodies(self) -> list[msgspec.Struct]:
         return [self.example] if self.other is None else [self.example, self.other]
 
 
