@@ -20,6 +20,8 @@ _INSTANT = re.compile(
 USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|\+00:00)"
 )
+# Files beside the zones: that of the host, and zones that count leap seconds.
+_OTHER_ZONE = re.compile(r"(?:right|posix)/.*|localtime|posixrules", re.DOTALL)
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_DURATION_SECONDS = 3650 * 86_400
@@ -52,7 +54,7 @@ def parse_zone(name: str) -> ZoneInfo:
         ValueError: there is no such zone.
     """
     try:
-        return ZoneInfo(name)
+        return ZoneInfo("" if _OTHER_ZONE.fullmatch(name) else name)
     except (KeyError, ValueError, OSError):  # unknown, not a valid key, or a directory of zones
         raise ValueError("must be the name of a time zone, as Europe/Berlin or UTC") from None
 

@@ -34,7 +34,7 @@ def failing(client, monkeypatch):
     def fail(*_arguments, **_options):
         raise RuntimeError("something broke")
 
-    monkeypatch.setattr(trend, "token_trend", fail)
+    monkeypatch.setattr(trend, "daily_tokens", fail)
     return client
 
 

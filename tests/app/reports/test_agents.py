@@ -43,7 +43,7 @@ def test_a_name_is_stored_with_the_instant_it_was_said_for(database):
     store_events(database, [said("billing", AT + TICK)])
     with database.reading() as connection:
         rows = connection.execute(sa.select(agents)).all()
-    assert rows == [(TENANT, "agent-1", "billing", AT + TICK)]
+    assert rows == [(TENANT, "agent-1", "billing", AT + TICK, None)]
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in batches"])

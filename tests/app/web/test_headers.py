@@ -100,7 +100,7 @@ def answers(client, monkeypatch):
         "a page for who signed in": client.get("/dashboard"),
         "a form without its session": client.post("/signin"),
     }
-    monkeypatch.setattr(trend, "token_trend", broken)
+    monkeypatch.setattr(trend, "daily_tokens", broken)
     found["a bug"] = client.get(TOKENS, headers=bearer())
     return found
 

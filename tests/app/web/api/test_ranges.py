@@ -133,6 +133,8 @@ def test_without_from_and_to_a_period_ends_today(get, filled):
         ("tokens?from=2026-04-01&to=", "to"),
         ("tokens?zone=Europe", "zone"),
         ("tokens?zone=../UTC", "zone"),
+        ("tokens?zone=localtime", "zone"),
+        ("tokens?zone=right/UTC", "zone"),
         ("tokens?zone=UTC&zone=UTC", "zone"),
         ("tokens?agentId=", "agentId"),
         ("tokens?agentId=a%00", "agentId"),
