@@ -221,6 +221,7 @@ def test_what_a_request_says_besides_its_token_changes_nothing(app, send, disgui
 
 @pytest.mark.usefixtures("both_tenants")
 def test_the_etag_of_anothers_answer_is_never_taken_for_ours(app, send):
+    """Only an answer with the very same text has the same tag, as a status in CSV may have it."""
     tags = {}
     for (path, method), parameters in product(walk(app), QUERIES.values()):
         theirs = send(path, method, other(), parameters, THEIRS)
@@ -228,10 +229,12 @@ def test_the_etag_of_anothers_answer_is_never_taken_for_ours(app, send):
         if "ETag" not in theirs.headers:
             continue
         tags[path] = theirs.headers["ETag"]
+        same = tags[path] == plain.headers["ETag"]
+        assert method != "GET" or same == (theirs.data == plain.data)
         for tag in (tags[path], f"W/{tags[path]}", f'"other", {tags[path]}'):
             answer = send(path, method, other(), parameters, **{"If-None-Match": tag})
-            assert answer.status_code == (304 if theirs.data == plain.data != b"" else 200)
-            assert shown(answer) == shown(plain)
+            assert answer.status_code == (304 if same else 200)
+            assert same or shown(answer) == shown(plain)
         ours = send(path, method, other(), parameters, **{"If-None-Match": plain.headers["ETag"]})
         assert ours.status_code == 304
     assert len(tags) >= 3

@@ -4,6 +4,7 @@ import pytest
 
 from app.reports import base, usage
 from tests.support.api_keys import with_key
+from tests.support.findings import stored
 from tests.support.pages import Browser
 from tests.support.settings import TENANT
 from tests.support.tokens import bearer
@@ -171,13 +172,33 @@ def test_records_of_a_provider_are_stored(filled):
     assert answer.json == {"received": 2, "accepted": 1, "duplicates": 1, "skipped": {}}
 
 
+def test_findings_are_listed_and_marked(filled, database):
+    (finding,) = stored(database, {})
+    (shown,) = get(filled, f"{API}/findings?from=2026-01-01&limit=1").json["data"]
+    assert shown == get(filled, f"{API}/findings/{finding.id}").json
+    admin = bearer(scope="analytics:admin")
+    marks = {"acknowledged": True, "note": "\U0001f600"}
+    marked = filled.patch(f"{API}/findings/{finding.id}", json=marks, headers=admin).json
+    assert (marked["status"], marked["note"]) == ("resolved", "\U0001f600")
+    assert get(filled, f"{API}/findings").json["data"] == []
+
+
+def test_settings_are_replaced(filled):
+    admin = bearer(scope="analytics:admin")
+    for lifetime in (60, 90):
+        put = filled.put("/api/v1/settings", json={"tokenLifetime": lifetime}, headers=admin)
+        assert put.json == filled.get("/api/v1/settings", headers=admin).json
+        assert put.json["tokenLifetime"] == lifetime
+
+
 HERE = {
     "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
     "analytics.counting_status", "analytics.hourly_tokens", "analytics.token_summary",
     "analytics.token_trend", "dashboard.agents_file", "dashboard.cells_file",
-    "dashboard.days_file", "dashboard.page", "events.post_events", "health.ready",
-    "keys.create_key", "keys.list_keys", "keys.revoke_key",
-    "naming.name_agent", "naming.name_agents",
+    "dashboard.days_file", "dashboard.page", "events.post_events", "findings.list_findings",
+    "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
+    "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
+    "settings.replace_settings", "settings.show_settings",
 }  # fmt: skip
 WITHOUT_DATABASE = {
     "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",

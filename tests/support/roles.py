@@ -83,12 +83,12 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         lifetime = {"name": "set", "tokenLifetime": 900}
         assert client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers).json
         marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
-        assert marked.json["resolution"] == "acknowledged"
+        assert (marked.status_code, marked.json.get("resolution")) == (200, "acknowledged")
         for _ in range(2):
             put = client.put("/api/v1/settings", json={"tokenLifetime": 900}, headers=headers)
             assert put.status_code == 200
-        shown = client.get("/api/v1/settings", headers=headers).json
-        assert shown["tokenLifetime"] == 900
+        shown = client.get("/api/v1/settings", headers=headers)
+        assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -119,6 +119,7 @@ def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
     owner, database = deployment.connect("owner"), deployment.database("job")
     # A former try may have failed while it had the claim.
     owner.execute("UPDATE detection_state SET claimed_until = NULL")
+    owner.execute("DELETE FROM usual")  # so that the organization is new to detection
     owner.execute(insert())
     owner.execute(insert("2020-01-01T00:00:00Z"))
     with database.reading() as connection:
