@@ -349,9 +349,10 @@ def _status_lines(found: Status) -> Iterable[str]:
         )
     yield "corrections" if found.corrections else "corrections    none"
     for row in found.corrections:
+        month = "all months" if row["month"] is None else f"{row['month']:%Y-%m}"
         yield (
             f"  {row['corrected_at']:%Y-%m-%d %H:%M:%S}  {row['correction']}"
-            f"  {row['table_name']}  {row['tenant_id']}  {row['month']:%Y-%m}"
+            f"  {row['table_name']}  {row['tenant_id']}  {month}"
             f"  {row['old_total']} → {row['new_total']}  {row['corrected_by']}"
         )
 

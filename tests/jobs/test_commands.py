@@ -10,7 +10,13 @@ import psycopg
 import pytest
 from sqlalchemy import select, text, update
 
-from app.storage.tables import daily_issuance, issuance_events, rollup_runs, rollup_state
+from app.storage.tables import (
+    daily_issuance,
+    dow_hour_total,
+    issuance_events,
+    rollup_runs,
+    rollup_state,
+)
 from tests.support.command_line import Runner
 from tests.support.databases import conninfo
 from tests.support.recount import assert_exact
@@ -56,6 +62,16 @@ def test_verify_rebuild_verify(issue, roll_up, database, flask):
     assert "daily_issuance  org-a  2026-04  7 → 2" in status.stdout
     (correction,) = json.loads(flask("rollup", "status", "--json").stdout)["corrections"]
     assert (correction["old_total"], correction["new_total"]) == (7, 2)
+
+
+def test_status_shows_a_correction_of_all_months(issue, roll_up, database, flask):
+    """The journal names no month for a table of all months together."""
+    issue("2026-04-01T00:00:00Z", times=2)
+    roll_up()
+    wrong = update(dow_hour_total).values(issued=7)
+    database.write(lambda connection: connection.execute(wrong))
+    assert flask("rollup", "rebuild", "--from", "2026-04", "--to", "2026-04").returncode == 0
+    assert "dow_hour_total  org-a  all months  7 → 2" in flask("rollup", "status").stdout
 
 
 @pytest.mark.parametrize(
