@@ -9,7 +9,8 @@ one in 1970 would spoil a recent month for every tenant. So neither is believed.
 decides.
 
 Months that a summary table no longer keeps are deleted as a whole, some organizations at a time.
-Runs do not write them, and verify and rebuild leave them out, so no lock is needed for exactness.
+Runs do not write them, and verify and rebuild leave them out. So runs go on meanwhile: the lock on
+the state row is only held to note the first day that is kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -117,13 +118,18 @@ def delete_old_months(
             tenants = connection.scalars(batch.limit(BATCH_TENANTS)).all()
         if not tenants:
             break
+        if not after:
+            database.write(partial(_note_kept, kept=kept))
         deleted += database.write(partial(_delete_months_of, tenants=tenants, kept=kept))
         after = tenants[-1]
     return deleted
 
 
-def _delete_months_of(connection: Connection, *, tenants: Sequence[str], kept: Kept) -> int:
+def _note_kept(connection: Connection, *, kept: Kept) -> None:
     note_first_kept(connection, read_state(connection, lock=True), kept)
+
+
+def _delete_months_of(connection: Connection, *, tenants: Sequence[str], kept: Kept) -> int:
     deleted = 0
     for table in (one.table for one in FINER_TABLES if one.name in kept):
         old = sa.and_(table.c.tenant_id.in_(tenants), table.c.date < kept[str(table.name)])

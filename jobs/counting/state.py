@@ -32,7 +32,8 @@ _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings),
 }
-# The tables that are written only while the state row is locked.
+# The tables that are written only while the state row is locked. Retention deletes months without
+# the lock, because nothing else reads or writes those.
 LOCKED = [table for table in metadata.sorted_tables if table not in _OTHERS]
 
 

@@ -4,6 +4,7 @@ from datetime import date, datetime
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event as hooks
 
 from app.dates import kept_from, months_from
 from app.storage.tables import (
@@ -96,6 +97,25 @@ def test_months_past_are_deleted_for_every_tenant(issued, roll_up, database, mon
     assert delete_old_months(database, retention=RETENTION) == 0
     assert drift(database) == []
     assert len(drift(database, retention={})) == 8
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_runs_go_on_while_old_months_are_deleted(issued, issue, roll_up, database):
+    """A run counts new events while a transaction that deletes old months is open."""
+    roll_up()
+    issue(f"{TODAY}T00:00:00Z", times=4)
+    outcomes = []
+
+    def run(_connection, _cursor, statement, *_):
+        if statement.startswith("DELETE FROM hourly_issuance") and not outcomes:
+            outcomes.append(roll_up(retention=RETENTION).outcome)
+
+    hooks.listen(database.engine, "after_cursor_execute", run)
+    assert delete_old_months(database, retention=RETENTION) == 8
+    hooks.remove(database.engine, "after_cursor_execute", run)
+    assert outcomes == ["done"]
+    assert drift(database) == []
+    assert sum(stored(database, daily_issuance).values()) == 17
 
 
 def test_a_backfill_leaves_out_months_past(issued, roll_up, database):
