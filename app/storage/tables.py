@@ -104,8 +104,8 @@ class RollupStateColumns(TypedColumns):
     ``backfilled``, ``backfill_end``: ids. The tables that an upgrade added do not count the events
     above the first up to the second yet. See ``jobs.counting.backfill``.
     ``hours_from``, ``agents_from``: hourly_issuance, and daily_agent_issuance, may lack events of
-    days before it for good, because the events were purged before the upgrade, or the days are no
-    longer kept; null: the table lacks none.
+    days before it for good, because the events were purged or lost before a backfill counted them,
+    or the days are not kept; null: the table lacks none.
     """
 
     id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)

@@ -80,6 +80,11 @@ def note_first_kept(connection: Connection, state: Row[Any], kept: Mapping[str, 
         connection.execute(sa.update(rollup_state).values(later))
 
 
+def note_incomplete(connection: Connection, state: Row[Any], before: date) -> None:
+    """Note in the locked state row that the finer tables may lack days before another one."""
+    note_first_kept(connection, state, {str(table.name): before for table in COMPLETE_FROM})
+
+
 def complete_from(state: Row[Any]) -> date:
     """The day from which on all finer tables are complete, once the backfill has ended."""
     noted = (getattr(state, column.name) for column in COMPLETE_FROM.values())

@@ -18,8 +18,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
+from app.dates import months_back
 from app.errors import RefusedError
 from app.storage.tables import Id, purged_months
+from jobs.counting.backfill import ids_left
+from jobs.counting.state import note_incomplete, read_state
 from jobs.counting.tables import SUMMARY_TABLES, SummaryTable
 from jobs.recount.difference import deltas_of
 
@@ -89,6 +92,10 @@ def keep_numbers(connection: Connection) -> Lost | None:
     events = sa.cast(sa.func.sum(_LOST.c.missing), sa.BigInteger)
     months = sa.select(_LOST.c.month, events).group_by(_LOST.c.month)
     connection.execute(sa.insert(purged_months).from_select(["month", "events"], months))
+    state = read_state(connection)
+    if ids_left(state):  # a backfill will not find the lost events
+        last = connection.execute(sa.select(sa.func.max(_LOST.c.month))).scalar_one()
+        note_incomplete(connection, state, months_back(last, -1))
     return lost
 
 

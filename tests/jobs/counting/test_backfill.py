@@ -3,7 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from jobs.counting.backfill import Backfilled, backfill
 from jobs.counting.tables import FINER_TABLES
 from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
 from jobs.recount.rebuild import rebuild
+from jobs.recount.resume import resume
 from jobs.recount.verify import verification
 from jobs.retention import purge_events
 from tests.support.recount import assert_exact, stored
@@ -155,6 +156,21 @@ def test_a_purge_waits_for_the_backfill(upgraded):
     backfill(upgraded)
     assert purge_events(upgraded, retention_days=90).events == 12
     assert sum(stored(upgraded, hourly_issuance).values()) == 12
+
+
+def test_lost_events_make_their_days_incomplete(upgraded, issue, roll_up):
+    """A loss that is accepted before the backfill has counted it is noted for reads."""
+    lost = sa.delete(issuance_events).where(issuance_events.c.id > 8)
+    upgraded.write(lambda connection: connection.execute(lost))
+    with pytest.raises(RefusedError):
+        roll_up()
+    resume(upgraded, accept_loss=True)
+    backfill(upgraded)
+    with upgraded.reading() as connection:
+        assert connection.scalar(sa.select(rollup_state.c.finer_from)) == date(2026, 5, 1)
+        for table in (hourly_issuance, daily_agent_issuance):
+            found = connection.execute(incomplete_days(table, FIRST_MONTH, LAST_MONTH)).all()
+            assert {day.day for _, day in found} == {3}
 
 
 def test_a_refusal_to_count_refuses_a_backfill(upgraded):
