@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event as Signal
 
@@ -30,11 +30,11 @@ from app.storage.tables import (
 from jobs.counting import backfill as backfilling
 from jobs.counting.backfill import backfill, ids_left
 from jobs.counting.run import run_rollup
-from jobs.counting.tables import FINER_TABLES, SUMMARY_TABLES
+from jobs.counting.tables import FINER_TABLES, SUMMARY_TABLES, kept_days
 from jobs.recount.difference import FIRST_MONTH, LAST_MONTH
 from jobs.recount.rebuild import rebuild
 from jobs.recount.verify import verification
-from jobs.retention import purge_events
+from jobs.retention import delete_old_months, purge_events
 from tests.support.recount import recount, stored
 from tests.support.upgraded import forget_finer_tables
 
@@ -63,6 +63,7 @@ class Model(RuleBasedStateMachine):
         self.corrupted = False
         self.purged = False
         self.behind = False  # a backfill has yet to count some events
+        self.retention = {}  # of the finer tables, in days
         self.last = []
         self.named = {}  # (tenant, agent) → the newest that was said, and its instant
 
@@ -95,7 +96,9 @@ class Model(RuleBasedStateMachine):
 
     @rule(window_ids=st.integers(1, 20))
     def run(self, window_ids):
-        run = run_rollup(self.database, window_ids=window_ids, wait_seconds=5)
+        run = run_rollup(
+            self.database, window_ids=window_ids, wait_seconds=5, retention=self.retention
+        )
         assert (run.outcome, run.events) == ("done", len(self.uncounted))
         for key in self.uncounted:
             event = self.raw[key]
@@ -107,13 +110,15 @@ class Model(RuleBasedStateMachine):
     def corrupt(self, by, table):
         masks = {"hours": 0} if "hours" in table.c else {}
         worse = sa.update(table).values(issued=table.c.issued + by, **masks)
+        if table.name in self.retention:
+            worse = worse.where(table.c.date >= self.first_kept(table))
         changed = self.database.write(lambda connection: connection.execute(worse).rowcount)
         self.corrupted = self.corrupted or changed > 0
 
     @precondition(lambda self: not self.purged)
     @rule()
     def repair(self):
-        rebuild(self.database, FIRST_MONTH, LAST_MONTH)
+        rebuild(self.database, FIRST_MONTH, LAST_MONTH, retention=self.retention)
         self.corrupted = False
 
     @precondition(lambda self: not self.purged and not self.corrupted)
@@ -126,8 +131,35 @@ class Model(RuleBasedStateMachine):
     @rule(windows=st.integers(0, 3))
     def fill_back(self, windows):
         stop, left = Signal(), iter([None] * windows)
-        done = backfill(self.database, stop=stop, on_ids=lambda *_: next(left, stop) and stop.set())
+        done = backfill(
+            self.database,
+            retention=self.retention,
+            stop=stop,
+            on_ids=lambda *_: next(left, stop) and stop.set(),
+        )
         self.behind = self.behind and not done.finished
+
+    def first_kept(self, table):
+        return kept_days(self.retention, datetime.now(UTC)).get(table.name, date.min)
+
+    def kept(self, table, rows):
+        if table.name not in self.retention:
+            return rows
+        first = self.first_kept(table)
+        return {key: value for key, value in rows.items() if key[1] >= first}
+
+    @precondition(lambda self: not self.corrupted)
+    @rule(table=st.sampled_from([hourly_issuance, daily_agent_issuance]), month=st.integers(2, 5))
+    def keep_fewer_months(self, table, month):
+        days = (datetime.now(UTC).date() - date(2026, month, 15)).days
+        self.retention[table.name] = min(days, self.retention.get(table.name, days))
+
+    @rule()
+    def delete_months_past(self):
+        delete_old_months(self.database, retention=self.retention)
+        for summary in FINER_TABLES:
+            days = {key[1] for key in stored(self.database, summary.table)}
+            assert min(days, default=date.max) >= self.first_kept(summary.table)
 
     @precondition(lambda self: self.behind)
     @rule()
@@ -137,7 +169,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def verify(self):
-        with verification(self.database) as found:
+        with verification(self.database, retention=self.retention) as found:
             drift = list(found.drift)
         assert bool(drift) == self.corrupted
 
@@ -180,7 +212,8 @@ class Model(RuleBasedStateMachine):
         for table, expected in recount(self.counted.elements()).items():
             if table in behind:
                 continue
-            assert stored(self.database, table) == expected, table.name
+            found = self.kept(table, stored(self.database, table))
+            assert found == self.kept(table, expected), table.name
         assert len(SUMMARY_TABLES) == len(recount([]))
 
 
