@@ -1,5 +1,7 @@
 """Rivals of the rollup: the same numbers by plain SELECT, or as materialized views."""
 
+from collections.abc import Sequence
+
 from benchmarks.cluster import Connection
 from benchmarks.figures import BenchmarkError
 
@@ -81,14 +83,14 @@ def forget_counts(connection: Connection) -> None:
     connection.execute("VACUUM (ANALYZE) rollup_state")
 
 
-def check_counts(connection: Connection, suffix: str = "") -> None:
+def check_counts(connection: Connection, suffix: str = "", tables: Sequence[str] = TABLES) -> None:
     """Check that each table or view has counted every event.
 
     Raises:
         BenchmarkError: a table or view has another number.
     """
     events = connection.execute("SELECT count(*) FROM issuance_events").fetchone()
-    for table in TABLES:
+    for table in tables:
         counted = connection.execute(f"SELECT sum(issued) FROM {table}{suffix}").fetchone()
         if counted != events:
             raise BenchmarkError(f"{table}{suffix} has counted {counted} of {events} events")

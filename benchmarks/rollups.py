@@ -1,19 +1,22 @@
 """R1 to R3: rollup runs on PostgreSQL, compared with recounts and materialized views."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from unittest.mock import patch
 
 from app.storage.database import Database
 from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.cluster import Connection
 from benchmarks.figures import Figure, Rival, at_most, faster, interleaved, seconds, timed
+from jobs.counting import run
 
 HISTORY = 5_000_000
 BATCH, FEW = 100_000, 1_000
 REFRESH = "REFRESH MATERIALIZED VIEW of the six"
+FIRST, FIRST_TABLES = 3, "the same into the three tables of 0.1.0"
 # The next events are issued on the days after the history, which has about 55,000 events a day.
 BATCH_PERIOD, FEW_PERIOD = timedelta(hours=43), timedelta(days=1)
 FEW_TURNS = 3  # a run of few events is short, so it is measured more often
@@ -26,6 +29,7 @@ class History:
     bench: Bench
     database: Database
     connection: Connection
+    first_tables: bool = False  # its runs count into the first tables only
     number: int = 0
     batches: int = 0
 
@@ -57,7 +61,8 @@ class History:
         self.connection.execute(f"VACUUM (ANALYZE) {', '.join(rivals.TABLES)}, rollup_state")
         self.connection.execute("CHECKPOINT")
         counted: list[int] = []
-        took = timed(lambda: counted.append(self.bench.roll_up(self.database).events))
+        with only_first_tables() if self.first_tables else nullcontext():
+            took = timed(lambda: counted.append(self.bench.roll_up(self.database).events))
         assert counted == [events]
         return took
 
@@ -68,7 +73,16 @@ class History:
 
 
 @contextmanager
-def history(bench: Bench, events: int, views: bool = False) -> Iterator[History]:
+def only_first_tables() -> Iterator[None]:
+    """Within it, runs count into the tables of 0.1.0 only."""
+    with patch.object(run, "SUMMARY_TABLES", run.SUMMARY_TABLES[:FIRST]):
+        yield
+
+
+@contextmanager
+def history(
+    bench: Bench, events: int, *, views: bool = False, first_tables: bool = False
+) -> Iterator[History]:
     """A copy of a database with ``events`` counted events, dropped after the ``with`` block."""
     with (
         bench.cluster.copy(bench.counted(events)) as name,
@@ -78,8 +92,8 @@ def history(bench: Bench, events: int, views: bool = False) -> Iterator[History]
         if views:
             rivals.create_views(connection)
             rivals.refresh_views(connection)
-        yield History(bench, database, connection)
-        rivals.check_counts(connection)
+        yield History(bench, database, connection, first_tables)
+        rivals.check_counts(connection, tables=rivals.TABLES[: FIRST if first_tables else None])
 
 
 def from_empty(bench: Bench) -> Iterator[Figure]:
@@ -93,21 +107,28 @@ def from_empty(bench: Bench) -> Iterator[Figure]:
         rivals.create_views(connection)
         bench.roll_up(database)  # a warm-up: it fills every cache
         turns: list[Callable[[], float]] = [
+            lambda: _into_first_tables(bench, connection, database),
             lambda: _from_empty(bench, connection, database),
             lambda: _at_rest(connection, rivals.recount),
             lambda: _at_rest(connection, rivals.refresh_views),
         ]
-        ours, recounts, refreshes = map(seconds, interleaved(bench.repetitions, turns))
+        first, ours, recounts, refreshes = map(seconds, interleaved(bench.repetitions, turns))
         rivals.check_counts(connection)
         rivals.check_counts(connection, "_view")
     work = f"roll up {events:,} events from empty"
     yield faster("R1a", work, ours, Rival("six SELECT … GROUP BY", recounts), 0.85)
     yield faster("R1b", work, ours, Rival(REFRESH, refreshes), 1.2)
+    yield at_most("R1c", work, ours, Rival(FIRST_TABLES, first), 1.7)
 
 
 def _from_empty(bench: Bench, connection: Connection, database: Database) -> float:
     rivals.forget_counts(connection)
     return _at_rest(connection, lambda _: bench.roll_up(database))
+
+
+def _into_first_tables(bench: Bench, connection: Connection, database: Database) -> float:
+    with only_first_tables():
+        return _from_empty(bench, connection, database)
 
 
 def _at_rest(connection: Connection, work: Callable[[Connection], object]) -> float:
@@ -118,14 +139,19 @@ def _at_rest(connection: Connection, work: Callable[[Connection], object]) -> fl
 def next_batch(bench: Bench) -> Iterator[Figure]:
     """R2: the next 100,000 events, after a short and a long history."""
     events = bench.scaled(HISTORY)
-    with history(bench, events, views=True) as long, history(bench, events // 10) as short:
-        for one in (long, short):
+    with (
+        history(bench, events, views=True) as long,
+        history(bench, events // 10) as short,
+        history(bench, events, first_tables=True) as few,
+    ):
+        for one in (long, short, few):
             one.next_run()
-        turns = (long.next_run, long.refresh, short.next_run)
-        ours, refreshes, before = map(seconds, interleaved(bench.repetitions, turns))
+        turns = (long.next_run, long.refresh, short.next_run, few.next_run)
+        ours, refreshes, before, first = map(seconds, interleaved(bench.repetitions, turns))
     work = f"roll up the next {bench.scaled(BATCH):,} events after {events:,}"
     yield faster("R2a", work, ours, Rival(REFRESH, refreshes), 25)
     yield at_most("R2b", work, ours, Rival(f"the same after {events // 10:,}", before), 1.2)
+    yield at_most("R2c", work, ours, Rival(FIRST_TABLES, first), 1.7)
 
 
 def late_events(bench: Bench) -> Iterator[Figure]:
