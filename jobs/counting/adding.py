@@ -1,19 +1,23 @@
-"""Adding: the statements that add a window of events to the summary tables."""
+"""Adding: the statements that add a window of events to the summary tables.
+
+Tables whose keys have the same columns of events share a *count*: the window's events, counted by
+these columns and by the finest beginning that one of the tables needs. So a window is counted
+twice, by tenant and hour, and by tenant, agent and day. Every table is added from its count.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, FromClause, Select
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 
 from app.storage.citus import is_citus
 from app.storage.tables import issuance_events
 from jobs.counting.buckets import Beginning, DayBeginning, HourBeginning, MonthBeginning
-from jobs.counting.tables import Kept, SummaryTable, hour_bit
+from jobs.counting.tables import Kept, SummaryTable, count_events
 
 # Enough memory to group a window by hashing.
 _HASHING = sa.select(
@@ -39,20 +43,12 @@ def add_window(
     connection: Connection, summaries: Summaries, window: Window, kept: Kept
 ) -> tuple[int, int]:
     """Add a window to some summary tables; returns its events and the buckets touched."""
+    if connection.dialect.name == "sqlite":
+        return _add_from_temporary_tables(connection, summaries, window, kept)
     _prepare(connection)
-    if connection.dialect.name == "postgresql" and not is_citus(connection):
-        events, buckets = connection.execute(add_to_all(summaries, window, kept)).one()
-        return events, buckets
-    counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
-    events = connection.execute(counted).scalar_one()
-    upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).Insert
-    buckets = 0
-    for summary in summaries if events else ():
-        added = connection.execute(
-            add_to_one(summary, upsert, window, kept),
-            execution_options={"preserve_rowcount": True},
-        )
-        buckets += added.rowcount
+    if is_citus(connection):
+        return _add_in_turn(connection, summaries, window, kept)
+    events, buckets = connection.execute(add_to_all(summaries, window, kept)).one()
     return events, buckets
 
 
@@ -71,48 +67,116 @@ def _prepare(connection: Connection) -> None:
     many buckets as events, sorts a million events, and takes twice as long. One grouping may use
     32 MB at the default ``work_mem``; the rest goes to disk.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_HASHING)
-
-
-def add_to_one(
-    summary: SummaryTable, upsert: Upsert, window: Window, kept: Kept
-) -> PostgreSQLInsert | SQLiteInsert:
-    """Add the window's events to one summary table.
-
-    One statement, grouped in the database. It works on SQLite, PostgreSQL and a sharded
-    PostgreSQL, because every key starts with ``tenant_id``. Its row count is the number of
-    buckets touched.
-    """
-    return _add(summary, upsert, summary.count(in_window(window), kept=kept))
+    connection.execute(_HASHING)
 
 
 def add_to_all(summaries: Summaries, window: Window, kept: Kept) -> Select[int, int]:
     """Add the window's events to every one of some summary tables, in one statement.
 
-    It selects the number of events and the number of buckets touched. It reads the events once,
-    whereas :func:`add_to_one` reads them for each table. SQLite has no grouping sets, and Citus
-    cannot distribute a statement that writes several tables.
+    It selects the number of events and the number of buckets touched.
     """
-    sets = _grouping_sets(summaries)
-    counted = _counted(sets, window)
+    shared = {
+        keys: (count.events.cte(_name(keys)), count.by)
+        for keys, count in counts(summaries, window).items()
+    }
     added = [
-        _add(summary, PostgreSQLInsert, summary.sum(_own(summary, sets, counted), kept=kept))
+        add(
+            summary,
+            PostgreSQLInsert,
+            *shared[tuple(summary.event_keys)],
+            kept=kept,
+            # These tables get the most rows. In order, they touch one page after the other.
+            ordered=summary.finer,
+        )
         .returning(sa.literal_column("1", sa.Integer))
         .cte(f"added_to_{summary.name}")
         for summary in summaries
     ]
     buckets = [sa.select(sa.func.count()).select_from(one).scalar_subquery() for one in added]
-    events = sa.select(
-        sa.func.coalesce(sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger), 0)
-    ).where(counted.c.missing == _missing(sets, summaries[0]))
-    return sa.select(events.scalar_subquery(), sum(buckets[1:], buckets[0]))
+    events, _ = next(iter(shared.values()))
+    return sa.select(_number(events).scalar_subquery(), sum(buckets[1:], buckets[0]))
 
 
-def _add(
-    summary: SummaryTable, upsert: Upsert, counts: Select[Any]
+def _add_from_temporary_tables(
+    connection: Connection, summaries: Summaries, window: Window, kept: Kept
+) -> tuple[int, int]:
+    """Add to one table after the other. SQLite writes one table in a statement."""
+    shared, stored = {}, []
+    for keys, count in counts(summaries, window).items():
+        stored.append(count.events.into(_name(keys), temporary=True))
+        connection.execute(stored[-1])
+        shared[keys] = (stored[-1].table, count.by)
+    buckets = 0
+    for summary in summaries:
+        added = add(summary, SQLiteInsert, *shared[tuple(summary.event_keys)], kept=kept)
+        buckets += _rows(connection, added)
+    events = connection.execute(_number(stored[0].table)).scalar_one()
+    for one in stored:
+        one.table.drop(connection, checkfirst=False)
+    return events, buckets
+
+
+def _add_in_turn(
+    connection: Connection, summaries: Summaries, window: Window, kept: Kept
+) -> tuple[int, int]:
+    """Add to one table after the other, each from its own count.
+
+    Citus cannot distribute a statement that writes several tables. It can distribute these, because
+    every key starts with ``tenant_id``.
+    """
+    counted = sa.select(sa.func.count()).select_from(issuance_events).where(in_window(window))
+    events = connection.execute(counted).scalar_one()
+    buckets = 0
+    for summary in summaries if events else ():
+        count = counts([summary], window)[tuple(summary.event_keys)]
+        own = count.events.subquery("counted")
+        buckets += _rows(connection, add(summary, PostgreSQLInsert, own, count.by, kept=kept))
+    return events, buckets
+
+
+class Count(NamedTuple):
+    """Events, counted by a kind of beginning: see ``count_events``."""
+
+    events: Select[Any]
+    by: type[Beginning]
+
+
+# From the finest on.
+_BEGINNINGS: tuple[type[Beginning], ...] = (HourBeginning, DayBeginning, MonthBeginning)
+
+
+def counts(summaries: Summaries, window: Window) -> dict[tuple[str, ...], Count]:
+    """The counts that serve some summary tables, by their columns of events."""
+    sharing: dict[tuple[str, ...], list[SummaryTable]] = {}
+    for summary in summaries:
+        sharing.setdefault(tuple(summary.event_keys), []).append(summary)
+    found = {}
+    for keys, served in sharing.items():
+        by = min((one.grain for one in served), key=_BEGINNINGS.index)
+        masks = dict.fromkeys(name for one in served for name in one.masks)
+        found[keys] = Count(count_events(keys, by, masks, in_window(window)), by)
+    return found
+
+
+def add(  # noqa: PLR0913 - the parts of one statement
+    summary: SummaryTable,
+    upsert: Upsert,
+    counted: FromClause,
+    by: type[Beginning],
+    *,
+    kept: Kept,
+    ordered: bool = False,
 ) -> PostgreSQLInsert | SQLiteInsert:
-    statement = upsert(summary.table).from_select(summary.columns, counts)
+    """Add a count to a summary table; its row count is the number of buckets touched.
+
+    Args:
+        ordered: add the rows in the order of their keys.
+    """
+    rows = summary.sum(counted, by, kept=kept)
+    if ordered:
+        rows = rows.order_by(*(rows.selected_columns[name] for name in summary.keys))
+    # Without a WHERE, SQLite would read the ON of ON CONFLICT as the condition of a join.
+    statement = upsert(summary.table).from_select(summary.columns, rows.where(sa.true()))
     row, added = summary.table.c, statement.excluded
     merged = {name: row[name].bitwise_or(added[name]) for name in summary.masks}
     return statement.on_conflict_do_update(
@@ -121,75 +185,14 @@ def _add(
     )
 
 
-# Each beginning that events are counted by, from the finest on.
-_BEGINNINGS: dict[type[Beginning], str] = {
-    HourBeginning: "hour",
-    DayBeginning: "day",
-    MonthBeginning: "month",
-}
-_MASK = "hours"
-# For the tables with the same columns of events as keys: the beginning that serves all of them.
-_Sets = dict[tuple[str, ...], type[Beginning]]
+def _name(keys: tuple[str, ...]) -> str:
+    return f"counted_by_{'_and_'.join(keys)}"
 
 
-def _grouping_sets(summaries: Summaries) -> _Sets:
-    """The grouping sets: tables with the same keys share one, by the finest of their beginnings."""
-    finest, sets = list(_BEGINNINGS), _Sets()
-    for summary in summaries:
-        keys = tuple(summary.event_keys)
-        sets[keys] = min(sets.get(keys, summary.grain), summary.grain, key=finest.index)
-    return sets
+def _number(counted: FromClause) -> Select[int]:
+    """The number of events in a count."""
+    return sa.select(sa.func.coalesce(sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger), 0))
 
 
-def _counted(sets: _Sets, window: Window) -> CTE:
-    """The window's events, counted by each grouping set."""
-    found = issuance_events.c
-    names = _columns(sets)
-    beginnings = {name: begin for begin, name in _BEGINNINGS.items()}
-    parts = [
-        beginnings[name](found.issued_at).label(name) if name in beginnings else found[name]
-        for name in names
-    ]
-    bit = hour_bit(found.issued_at).label(_MASK)
-    # OFFSET 0 hides the subquery from the planner. Otherwise the planner would expect as many hours
-    # as instants, and would sort, because so many groups would not fit in memory.
-    chosen = sa.select(*parts, bit).where(in_window(window)).offset(sa.literal_column("0"))
-    events = chosen.subquery("events")
-    columns = [events.c[name] for name in names]
-    groups = (
-        sa.tuple_(*(events.c[name] for name in (*keys, _BEGINNINGS[begin])))
-        for keys, begin in sets.items()
-    )
-    values = (
-        sa.func.grouping(*columns).label("missing"),
-        sa.func.count().label("issued"),
-        sa.func.bit_or(events.c[_MASK]).label(_MASK),
-    )
-    return sa.select(*columns, *values).group_by(sa.func.grouping_sets(*groups)).cte("counted")
-
-
-def _own(summary: SummaryTable, sets: _Sets, counted: CTE) -> FromClause:
-    """The rows that were counted by the table's own grouping set."""
-    keys = tuple(summary.event_keys)
-    beginning = counted.c[_BEGINNINGS[sets[keys]]].label("issued_at")
-    others = (counted.c[name] for name in keys)
-    masks = (counted.c[_MASK].label(name) for name in summary.masks)
-    selected = sa.select(*others, beginning, counted.c.issued, *masks)
-    return selected.where(counted.c.missing == _missing(sets, summary)).subquery("own")
-
-
-def _columns(sets: _Sets) -> list[str]:
-    """The columns of all grouping sets: keys, then beginnings."""
-    keys = dict.fromkeys(name for names in sets for name in names)
-    return [*keys, *dict.fromkeys(_BEGINNINGS[begin] for begin in sets.values())]
-
-
-def _missing(sets: _Sets, summary: SummaryTable) -> int:
-    """The result of GROUPING() for a table's rows: one bit for each column not grouped by.
-
-    The last column has the bit of value 1.
-    """
-    keys = tuple(summary.event_keys)
-    names = (*keys, _BEGINNINGS[sets[keys]])
-    columns = reversed(_columns(sets))
-    return sum(1 << place for place, name in enumerate(columns) if name not in names)
+def _rows(connection: Connection, added: PostgreSQLInsert | SQLiteInsert) -> int:
+    return connection.execute(added, execution_options={"preserve_rowcount": True}).rowcount

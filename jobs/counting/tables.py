@@ -5,7 +5,7 @@ To add a table: declare its columns in ``app.storage.tables``, write a migration
 ``SUMMARY_TABLES``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Union
@@ -41,6 +41,13 @@ Retention = Mapping[str, int]
 # The first day that each table keeps, by its name; no entry: every day.
 Kept = Mapping[str, date]
 FOR_GOOD: Retention = {}
+
+# The parts that together identify a beginning.
+_IDENTIFYING: dict[type[Beginning], set[type[Bucket[Any]]]] = {
+    HourBeginning: {IssuedOn, IssuedHour},
+    DayBeginning: {IssuedOn},
+    MonthBeginning: {IssuedMonth},
+}
 
 
 @dataclass(frozen=True)
@@ -134,30 +141,26 @@ class SummaryTable:
 
     def count(self, *conditions: ColumnElement[bool], kept: Kept) -> Select[Any]:
         """The events that meet the conditions, by bucket, as ``columns``."""
-        event = issuance_events.c
-        others = [event[name] for name in self.event_keys]
-        beginning = self.grain(event.issued_at)
-        issued = [sa.func.count().label("issued")]
-        masks = [sa.func.bit_or(hour_bit(event.issued_at)).label(name) for name in self.masks]
-        counted = (
-            sa.select(*others, beginning.label("issued_at"), *issued, *masks)
-            .where(*conditions)
-            .group_by(*others, beginning)
-        )
-        return self.sum(counted.subquery("counted"), kept=kept)
+        counted = count_events(self.event_keys, self.grain, self.masks, *conditions)
+        return self.sum(counted.subquery("counted"), self.grain, kept=kept)
 
-    def sum(self, counted: FromClause, *, kept: Kept) -> Select[Any]:
+    def sum(self, counted: FromClause, by: type[Beginning], *, kept: Kept) -> Select[Any]:
         """Events that are already counted by a beginning, by bucket, as ``columns``.
 
         Args:
-            counted: the beginning as ``issued_at``, the number of events as ``issued``, the masks.
+            counted: the result of :func:`count_events`.
+            by: its kind of beginning: the grain, or a finer one.
         """
         key = self.key(counted)
-        # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
-        issued = sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger)
-        masks = [sa.func.bit_or(counted.c[name]).label(name) for name in self.masks]
-        named = (part.label(name) for name, part in zip(self.keys, key, strict=True))
-        summed = sa.select(*named, issued.label("issued"), *masks).group_by(*key)
+        named = [part.label(name) for name, part in zip(self.keys, key, strict=True)]
+        if set(self._parts.values()) == _IDENTIFYING.get(by):
+            # Each row is a bucket already. Grouping all of them again would take long.
+            summed = sa.select(*named, *(counted.c[name] for name in ("issued", *self.masks)))
+        else:
+            # On PostgreSQL the sum of big integers is a decimal; the cast keeps it an integer.
+            issued = sa.cast(sa.func.sum(counted.c.issued), sa.BigInteger)
+            masks = [sa.func.bit_or(counted.c[name]).label(name) for name in self.masks]
+            summed = sa.select(*named, issued.label("issued"), *masks).group_by(*key)
         first = kept.get(self.name)
         if first is None or self.period is None:
             return summed
@@ -195,10 +198,24 @@ SUMMARY_TABLES = (
 FINER_TABLES = tuple(summary for summary in SUMMARY_TABLES if summary.finer)
 
 
-def hour_bit(issued_at: ColumnElement[datetime]) -> ColumnElement[int]:
-    """The bit of an instant's UTC hour in a mask."""
+def count_events(
+    keys: Sequence[str],
+    by: type[Beginning],
+    masks: Iterable[str],
+    *conditions: ColumnElement[bool],
+) -> Select[Any]:
+    """The events that meet the conditions, counted by some of their columns and a beginning.
+
+    The columns are the keys, the beginning as ``issued_at``, the number of events as ``issued``,
+    and the masks.
+    """
+    event = issuance_events.c
+    others, beginning = [event[name] for name in keys], by(event.issued_at)
     one = sa.literal_column("1", sa.Integer)
-    return one.bitwise_lshift(IssuedHour(issued_at))
+    mask = sa.func.bit_or(one.bitwise_lshift(IssuedHour(event.issued_at)))
+    values = (sa.func.count().label("issued"), *(mask.label(name) for name in masks))
+    counted = sa.select(*others, beginning.label("issued_at"), *values)
+    return counted.where(*conditions).group_by(*others, beginning)
 
 
 def kept_days(retention: Retention, now: datetime) -> Kept:
