@@ -17,22 +17,27 @@ _WASTE_TIMES, _WASTE_TOKENS, _WASTE_DAYS = 10, 1000, 7
 _DAY_SECONDS = 86_400
 
 
+def _month_days(series: Series) -> int:
+    """How many days of the month are known: those before the first token ever are not."""
+    return min(series.last.day, (series.last - series.began).days + 1)
+
+
 def month_shares(series: Series) -> dict[str, float]:
-    """Each agent's share of the month so far; empty in the first days of a month."""
-    day = series.last.day
-    if day < _MONTH_DAYS:
+    """Each agent's share of the month so far; empty while few days of it are known."""
+    days = _month_days(series)
+    if days < _MONTH_DAYS:
         return {}
-    total = sum(series.days[-day:])
-    return {agent: sum(one.issued[-day:]) / total for agent, one in series.agents.items() if total}
+    total = sum(series.days[-days:])
+    return {agent: sum(one.issued[-days:]) / total for agent, one in series.agents.items() if total}
 
 
 def concentrations(series: Series, usual: Usual) -> list[Candidate]:
     """The agent with most of the month's tokens, as a list of at most one."""
-    day = series.last.day
-    if day < _MONTH_DAYS:
+    days = _month_days(series)
+    if days < _MONTH_DAYS:
         return []
-    counts = {agent: sum(one.issued[-day:]) for agent, one in series.agents.items()}
-    total = sum(series.days[-day:])
+    counts = {agent: sum(one.issued[-days:]) for agent, one in series.agents.items()}
+    total = sum(series.days[-days:])
     active = [agent for agent, count in counts.items() if count]
     if total < _MONTH_TOKENS or len(active) < 2:
         return []
@@ -47,7 +52,7 @@ def concentrations(series: Series, usual: Usual) -> list[Candidate]:
             agent,
             Severity.INFO,
             opened_at=day_end(usual.day),
-            start=day_end(usual.day) - timedelta(days=day),
+            start=day_end(usual.day) - timedelta(days=days),
             end=day_end(usual.day),
             observed=count,
             usual=Range(0, round(_SHARE * total), round(_SHARE * total)),

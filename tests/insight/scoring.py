@@ -144,7 +144,7 @@ def recount(organization: Organization) -> dict[Kind, set[str]]:
     }
     concentrated = set()
     for day in range(WARM_UP, DAYS):
-        of_month = organization.day(day).day
+        of_month = min(organization.day(day).day, day + 1 - began)
         if of_month < 7:
             continue
         month = {agent: sum(counts[day + 1 - of_month : day + 1]) for agent, counts in days.items()}

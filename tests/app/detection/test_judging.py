@@ -240,11 +240,16 @@ def test_dormant_agent() -> None:
 
 
 def test_concentration() -> None:
-    """One agent with more than 80 % of a month is told once, from its seventh day on."""
-    findings = Counts(900, 100).watched()
-    (one,) = findings
+    """One agent with more than 80 % of a month is told once, from its seventh day on.
+
+    Of the month in which the organization began, only the days since then count.
+    """
+    counts = Counts(900, 100)
+    (one,) = counts.watched()
     assert (one.kind, one.agent, one.is_open) == ("concentration", "agent-0", True)
-    assert one.opened_at == day_end(at(2))  # 7 January
+    assert one.opened_at == day_end(at(6))  # it began on 5 January
+    (one,) = counts.watched(days=range(27, counts.days))  # 1 February
+    assert one.opened_at == day_end(at(33))
 
 
 def test_token_waste() -> None:
