@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import reduce
 from itertools import accumulate
 from math import exp, log, sqrt
+from operator import or_, sub
 from typing import NamedTuple
 
-from app.detection.calendar import WEEK, Calendar
+from app.detection.calendar import WEEK, Calendar, Days
 from app.detection.series import AgentSeries, Options, Series
 
 # Added to each count before a logarithm, so that small counts differ less.
@@ -39,6 +41,7 @@ class AgentUsual(NamedTuple):
         typical: the usual tokens of the day.
         high: its own high: more than that is its part of a spike.
         loop: at least so many tokens are a retry loop; -1.0 if the agent is not judged.
+        run: the usual tokens of a day on which it is active, with which a loop is compared.
         is_regular: whether it is issued tokens on the same weekdays each week.
         unused: a mask of the day's hours that it has not used, while it uses few hours at all.
     """
@@ -46,6 +49,7 @@ class AgentUsual(NamedTuple):
     typical: float
     high: int
     loop: float
+    run: float
     is_regular: bool
     unused: int
 
@@ -166,29 +170,27 @@ def day_bounds(counts: Sequence[int], calendar: Calendar, known: int) -> Bounds 
 
     ``known`` is the position of the first known day: that of the first token.
     """
-    base, judged = calendar.base, calendar.judged
-    samples = [sorted([counts[day] for day in group if day >= known]) for group in calendar.groups]
+    judged, days = calendar.judged, calendar.since(known)
+    samples = [sorted(pick(counts)) for pick in days.picks]
     same = samples[calendar.kind]
     if len(same) < AT_LEAST_WEEKS:
         return None
     medians = [middle(one) if len(one) >= AT_LEAST_WEEKS else -1.0 for one in samples]
     median = medians[calendar.kind]
-    logs = [log(count + PSEUDO) for count in counts[base:judged]]
+    logs = [log(count + PSEUDO) for count in counts[calendar.base : judged]]
 
-    level = exp(_level(logs, calendar, known, medians))
+    level = exp(_level(logs, days, medians))
     typical = level * median
-    alike = [
-        kind
-        for kind, one in enumerate(medians)
-        if one >= 0 and _ALIKE[0] <= (one + PSEUDO) / (median + PSEUDO) <= _ALIKE[1]
-    ]
-    spread = _spread(logs, calendar, known, alike, typical)
+    least, most = _ALIKE[0] * (median + PSEUDO), _ALIKE[1] * (median + PSEUDO)
+    alike = [kind for kind, one in enumerate(medians) if one >= 0 and least <= one + PSEUDO <= most]
+    spread = _spread(logs, days, alike, typical)
     spread *= sqrt(1 + 1.57 / len(same))
 
     recent = sorted(counts[max(judged - MONTH_DAYS, known) : judged])
     busy = recent[(3 * len(recent)) // 4]
     high = second(same)
-    alike_high = second(sorted([count for kind in alike for count in samples[kind]]))
+    highest = sorted([count for kind in alike for count in samples[kind][-2:]])
+    alike_high = highest[-2 if sum([len(samples[kind]) for kind in alike]) >= 5 else -1]
     monthly = month_high(counts, calendar)
     two, more = (typical + PSEUDO) * exp(2 * spread), (typical + PSEUDO) * exp(3.5 * spread)
     spike = max(
@@ -201,35 +203,26 @@ def day_bounds(counts: Sequence[int], calendar: Calendar, known: int) -> Bounds 
     return Bounds(typical, median, level, spread, busy, high, monthly, spike, alike)
 
 
-def _level(logs: list[float], calendar: Calendar, known: int, medians: list[float]) -> float:
+def _level(logs: Sequence[float], days: Days, medians: Sequence[float]) -> float:
     """The logarithm of rho: how far the last 14 days differ from the median of their kind."""
-    base = calendar.base
     usual_logs = [log(one + PSEUDO) if one >= 0 else None for one in medians]
     ratios = []
-    for day in range(max(calendar.judged - 14, known, base), calendar.judged):
-        one = usual_logs[calendar.kinds[day - base]]
+    for day, kind in days.recent:
+        one = usual_logs[kind]
         if one is not None:
-            ratios.append(logs[day - base] - one)
+            ratios.append(logs[day] - one)
     if not ratios:
         return 0.0
-    return max(-_MAX_LEVEL, min(middle(sorted(ratios)), _MAX_LEVEL))
+    ratios.sort()
+    return max(-_MAX_LEVEL, min(middle(ratios), _MAX_LEVEL))
 
 
-def _spread(
-    logs: list[float], calendar: Calendar, known: int, alike: list[int], typical: float
-) -> float:
+def _spread(logs: Sequence[float], days: Days, alike: Sequence[int], typical: float) -> float:
     """The spread of a day's logarithm, never below that of a Poisson count."""
-    base = calendar.base
-    steps = sorted(
-        [
-            logs[day - base] - logs[day - base - WEEK]
-            for kind in alike
-            for day in calendar.pairs[kind]
-            if day - WEEK >= known
-        ]
-    )
+    steps = [logs[day] - logs[before] for kind in alike for day, before in days.pairs[kind]]
     spread = _UNKNOWN_SPREAD
     if len(steps) >= _SPREAD_PAIRS:
+        steps.sort()
         centre = middle(steps)
         away = sorted([abs(step - centre) for step in steps])
         spread = max(1.4826 * middle(away), away[(3 * len(away)) // 4] / 1.15) / sqrt(2)
@@ -241,47 +234,44 @@ def month_high(counts: Sequence[int], calendar: Calendar) -> int:
     highest = 0
     for day, around in calendar.months:
         count = counts[day]
-        if (
-            count > highest
-            and around
-            and count > _MONTHLY * middle(sorted([counts[one] for one in around]))
-        ):
-            highest = count
+        if count > highest:
+            neighbours = sorted(around(counts))
+            if neighbours and count > _MONTHLY * middle(neighbours):
+                highest = count
     return highest
 
 
 def agent_usual(agent: AgentSeries, calendar: Calendar, known: int) -> AgentUsual:
     """The usual of an agent; ``known`` is the position of its first token."""
     base, judged = calendar.base, calendar.judged
-    start = max(known, base)
-    window = agent.issued[start:judged]
-    active = sorted([count for count in window if count])
-    used, runs, chances = used_kinds(agent.issued, calendar, start)
+    issued, start = agent.issued, max(known, base)
+    window = sorted(issued[start:judged])
+    active = window[window.count(0) :]
+    used, runs, chances = used_kinds(issued, calendar, start)
     is_known = judged - start >= AT_LEAST_WEEKS * WEEK
     is_regular = is_known and used > 0 and runs >= 0.9 * chances
-    monthly = month_high(agent.issued, calendar)
     unused = _unused_hours(agent.hours, calendar, start, len(active))
-    bounds = day_bounds(agent.issued, calendar, start) if len(active) >= LOOP_DAYS else None
-    window.sort()
-    high = max(second(window) if bounds is None or used < 3 else bounds.high, monthly)
+    bounds = day_bounds(issued, calendar, start) if len(active) >= LOOP_DAYS else None
     if bounds is None:
-        return AgentUsual(float(middle(window)), high, -1.0, is_regular, unused)
-    typical = max(bounds.typical, middle(active))
+        high = max(second(window), month_high(issued, calendar))
+        return AgentUsual(float(middle(window)), high, -1.0, 0.0, is_regular, unused)
+    high = max(second(window) if used < 3 else bounds.high, bounds.monthly)
+    run = max(bounds.typical, middle(active))
     loop = max(
-        4 * typical,
-        typical + max(50.0, 0.3 * bounds.busy),
-        (typical + PSEUDO) * exp(3.5 * bounds.spread) - PSEUDO,
+        4 * run,
+        run + max(50.0, 0.3 * bounds.busy),
+        (run + PSEUDO) * exp(3.5 * bounds.spread) - PSEUDO,
         1.5 * high,
-        monthly / _MATCHED,
+        bounds.monthly / _MATCHED,
     )
-    return AgentUsual(bounds.typical, high, loop, is_regular, unused)
+    return AgentUsual(bounds.typical, high, loop, run, is_regular, unused)
 
 
 def used_kinds(counts: Sequence[int], calendar: Calendar, start: int) -> tuple[int, int, int]:
     """How many kinds of days are used in half of the weeks; on these: active days, and all days."""
     used = runs = chances = 0
-    for group in calendar.groups:
-        days = [counts[day] for day in group if day >= start]
+    for pick in calendar.since(start).picks:
+        days = pick(counts)
         active = len(days) - days.count(0)
         if active and 2 * active >= len(days):
             used += 1
@@ -305,23 +295,20 @@ def _unused_hours(masks: Sequence[int], calendar: Calendar, start: int, active: 
     """
     if active < _HABIT_DAYS:
         return 0
-    once = twice = often = others = hours = 0
-    for group in calendar.groups:
-        days = [masks[day] for day in group if day >= start]
-        union = 0
-        for mask in days:
-            union |= mask
-        hours += union.bit_count()
-        if hours > _FEW_HOURS:
-            return 0
+    groups = [pick(masks) for pick in calendar.since(start).picks]
+    unions = [reduce(or_, days, 0) for days in groups]
+    if sum([union.bit_count() for union in unions]) > _FEW_HOURS:
+        return 0
+    once = twice = often = 0
+    for days, union in zip(groups, unions, strict=True):
         if 2 * days.count(0) <= len(days):
             for mask in days:
                 often |= twice & mask
                 twice |= once & mask
                 once |= mask
-        else:
-            others |= union
-    if once != often or others:
+        elif union:
+            return 0
+    if once != often:
         return 0
     around = once | once << 1 | once >> 1 | once >> (DAY - 1) | once << (DAY - 1)
     return _ALL_HOURS & ~around
@@ -357,14 +344,7 @@ class Hours:
         first = self._calendar.known * DAY + length
         starts = [day * DAY for day in days if day * DAY >= first]
         rows = [
-            [
-                end - begin
-                for end, begin in zip(
-                    sums[at : at + DAY + 2],
-                    sums[at - length : at + DAY + 2 - length],
-                    strict=True,
-                )
-            ]
+            map(sub, sums[at : at + DAY + 2], sums[at - length : at + DAY + 2 - length])
             for at in starts
         ]
         return [*zip(*rows, strict=True)]
@@ -403,9 +383,9 @@ class Hours:
     def _highest(self, length: int) -> int:
         """The second highest daily maximum of such windows in 56 days."""
         calendar = self._calendar
-        start = max(calendar.base, calendar.known)
-        hours = self._hours[start * DAY : calendar.judged * DAY]
-        sums = [*map(sum, zip(*(hours[step:] for step in range(length)), strict=False))]
+        first = max(calendar.base, calendar.known) * DAY
+        after = self._sums[first : calendar.judged * DAY + 1]
+        sums = [*map(sub, after[length:], after)]
         return second(sorted([max(sums[at : at + DAY]) for at in range(0, len(sums), DAY)]))
 
     def windows(self) -> list[Window]:
@@ -437,13 +417,15 @@ class Hours:
         """The windows that have tokens on nearly all alike days; those of several days are."""
         if length > DAY or not windows:
             return windows
-        columns = self._columns(length, self._alike)
-        return [
-            one
-            for one in windows
-            if sum([count < _STEADY * one.typical for count in columns[one.hour + 1]])
-            <= _RARELY_LOW * len(columns[one.hour + 1])
-        ]
+        sums, first = self._sums, self._calendar.known * DAY + length
+        ends = [day * DAY + 1 for day in self._alike if day * DAY >= first]
+        found = []
+        for one in windows:
+            least, hour = _STEADY * one.typical, one.hour
+            low = sum([sums[end + hour] - sums[end + hour - length] < least for end in ends])
+            if low <= _RARELY_LOW * len(ends):
+                found.append(one)
+        return found
 
     def _is_steady(self) -> bool:
         """Whether nearly all working days have tokens: else a day without says nothing.

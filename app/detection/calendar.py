@@ -1,7 +1,9 @@
 """Calendar: which earlier days a judged day is compared with."""
 
 from calendar import monthrange
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from operator import itemgetter
 
 from app.detection.series import Options, Series
 
@@ -9,6 +11,43 @@ WEEKS = 8
 WEEK = 7
 MONTHS = 3
 SUNDAY = 6
+LEVEL_DAYS = 14
+
+# Picks some days from a list with a count for each day.
+Pick = Callable[[Sequence[int]], Sequence[int]]
+
+
+class Days:
+    """The earlier days from a first one on. Organization and agents begin on different days.
+
+    Attributes:
+        picks: for each kind of day a function that picks the counts of such days.
+        recent: of each of the last 14 days its position behind the calendar's base, and its kind.
+        pairs: for each kind the positions, behind the base, of a day and of the one a week before.
+    """
+
+    __slots__ = ("pairs", "picks", "recent")
+
+    def __init__(self, calendar: "Calendar", start: int) -> None:
+        base, judged, kinds = calendar.base, calendar.judged, calendar.kinds
+        groups = [[day for day in group if day >= start] for group in calendar.groups]
+        self.picks = [_pick(group) for group in groups]
+        first = max(judged - LEVEL_DAYS, start)
+        self.recent = [(day - base, kinds[day - base]) for day in range(first, judged)]
+        self.pairs = [
+            [
+                (day - base, day - WEEK - base)
+                for day in group
+                if day - WEEK >= start and kinds[day - WEEK - base] == kind
+            ]
+            for kind, group in enumerate(groups)
+        ]
+
+
+def _pick(days: list[int]) -> Pick:
+    if len(days) > 1:
+        return itemgetter(*days)
+    return lambda counts: [counts[day] for day in days]
 
 
 class Calendar:
@@ -24,13 +63,14 @@ class Calendar:
         kind: that of the judged day.
         groups: for each kind its days before the judged one.
         same: those of the judged day's kind.
-        months: the same day in earlier months, with the days 7 and 14 days before and after it.
+        months: the same day in earlier months, and a function that picks the counts of the days 7
+            and 14 days before and after it.
         has_days_off: whether a day from ``base`` to the judged one is a day off.
     """
 
     __slots__ = (
-        *("base", "groups", "has_days_off", "judged", "kind", "kinds", "known", "months", "off"),
-        *("pairs", "same"),
+        *("_since", "base", "groups", "has_days_off", "judged", "kind", "kinds", "known"),
+        *("months", "off", "same"),
     )
 
     def __init__(self, series: Series, options: Options) -> None:
@@ -53,18 +93,19 @@ class Calendar:
         for day in range(base, judged):
             self.groups[self.kinds[day - base]].append(day)
         self.same = self.groups[self.kind]
-        # A day and the one a week before it, for the spread of a kind of day.
-        self.pairs = [
-            [day for day in group if day - WEEK >= base and self._kind(day - WEEK) == kind]
-            for kind, group in enumerate(self.groups)
-        ]
         self.months = [
-            (day, [day + step for step in (-14, -7, 7, 14) if 0 <= day + step < judged])
+            (day, _pick([day + step for step in (-14, -7, 7, 14) if 0 <= day + step < judged]))
             for day in _same_days(last, judged)
         ]
+        self._since: dict[int, Days] = {}
 
-    def _kind(self, day: int) -> int:
-        return self.kinds[day - self.base]
+    def since(self, known: int) -> Days:
+        """The days from a known one on."""
+        start = max(known, self.base)
+        found = self._since.get(start)
+        if found is None:
+            found = self._since[start] = Days(self, start)
+        return found
 
 
 def _same_days(last: date, judged: int) -> list[int]:

@@ -10,7 +10,7 @@ from app.detection.today import Today
 
 _TOKENS = 3  # in three hours
 _MANY = 50  # tokens a day
-_NO_HABITS = AgentUsual(0.0, 0, -1.0, is_regular=False, unused=0)
+_NO_HABITS = AgentUsual(0.0, 0, -1.0, 0.0, is_regular=False, unused=0)
 
 
 def unusual_hours(usual: Usual, today: Today) -> list[Candidate]:
