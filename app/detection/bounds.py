@@ -24,6 +24,7 @@ OLD_DAYS = 14
 BURST_HOURS = (1, 3)
 SILENCE_HOURS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 120, 168)
 EARLIER_HOURS = SILENCE_HOURS[-1]
+FEW_HOURS = 3
 
 _MAX_LEVEL = 1.1  # of the logarithm
 _ALIKE = 0.4, 2.5
@@ -59,12 +60,14 @@ class Window(NamedTuple):
 
     Attributes:
         typical, low: its usual tokens, and the second least of eight weeks.
+        is_steady: whether it had its tokens on nearly all alike days, which are many.
     """
 
     hour: int
     length: int
     typical: float
     low: float
+    is_steady: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +321,10 @@ def _unused_hours(masks: Sequence[int], calendar: Calendar, start: int, active: 
 _RARELY = 0.05
 # A window must usually have this part of its usual tokens, but for this part of the days.
 _STEADY, _RARELY_LOW = 0.25, 0.15
+# It must usually have so many tokens, in up to three hours more, and such a part of a busy day.
+_TOKENS, _HOUR_TOKENS, _DAY_PART = 20.0, 30.0, 0.02
+# The same of up to three hours that had few on next to none of at least so many alike days.
+_SURE_TOKENS, _SURE_PART, _SURE_LOW, _SURE_DAYS = 50.0, 0.004, 0.06, 20
 
 
 class Hours:
@@ -397,7 +404,9 @@ class Hours:
         reach = self._reach()
         found = []
         for length in SILENCE_HOURS:
-            least = max(30.0 if length <= 3 else 20.0, 0.02 * bounds.busy)
+            least = self._least_tokens(length)
+            if length <= FEW_HOURS:
+                least = min(least, max(_SURE_TOKENS, _SURE_PART * bounds.busy))
             sums = [sorted(one) for one in self._columns(length, self._days_without_off(length))]
             if not sums or len(sums[0]) < AT_LEAST_WEEKS:
                 break
@@ -413,18 +422,34 @@ class Hours:
         found.sort()
         return found
 
+    def _least_tokens(self, length: int) -> float:
+        least = _HOUR_TOKENS if length <= FEW_HOURS else _TOKENS
+        return max(least, _DAY_PART * self._bounds.busy)
+
     def _used(self, length: int, windows: list[Window]) -> list[Window]:
         """The windows that have tokens on nearly all alike days; those of several days are."""
         if length > DAY or not windows:
             return windows
         sums, first = self._sums, self._calendar.known * DAY + length
-        ends = [day * DAY + 1 for day in self._alike if day * DAY >= first]
+        kinds = [
+            [day * DAY + 1 for day in self._calendar.groups[kind] if day * DAY >= first]
+            for kind in self._bounds.alike
+        ]
+        needed = self._least_tokens(length)
         found = []
         for one in windows:
             least, hour = _STEADY * one.typical, one.hour
-            low = sum([sums[end + hour] - sums[end + hour - length] < least for end in ends])
-            if low <= _RARELY_LOW * len(ends):
-                found.append(one)
+            low = known = 0
+            for ends in kinds:
+                few = sum([sums[end + hour] - sums[end + hour - length] < least for end in ends])
+                # A weekday on which these hours are quiet says nothing of the others.
+                if 2 * few <= len(ends):
+                    low += few
+                    known += len(ends)
+            is_sure = known >= _SURE_DAYS and low <= _SURE_LOW * known
+            is_steady = is_sure and length <= FEW_HOURS
+            if is_steady or (low <= _RARELY_LOW * known and one.typical >= needed):
+                found.append(one._replace(is_steady=is_steady))
         return found
 
     def _is_steady(self) -> bool:

@@ -32,7 +32,7 @@ _BACK = 0.3  # of the usual hours: the silence is over
 _CRITICAL_HOURS = 4
 # An hour with this part of the busiest hour's tokens is one of work.
 _WORK = 0.3
-_REST_HOURS = 5
+_REST_HOURS = 4
 _FEW = 0.1  # of the busiest hour's tokens
 # Of an agent: tokens that a window must usually have, and the part that may be left.
 _AGENT_TOKENS, _SEEN = 10.0, 0.02
@@ -99,12 +99,12 @@ def _is_back(usual: Usual, sums: Sequence[int], hour: int) -> bool:
 
 
 def _is_gap(usual: Usual, window: Window, own: int) -> bool:
-    """Whether two or three hours of an organization's usual ones have nothing at all."""
-    return (
-        window.length in _GAP_HOURS
-        and own <= _EMPTY * window.typical
-        and window.typical >= _GAP_PART * usual.busy
-    )
+    """Whether two or three hours of an organization's usual ones have next to nothing."""
+    if window.length not in _GAP_HOURS:
+        return False
+    if window.is_steady and own <= _SILENT * window.typical:
+        return True
+    return own <= _EMPTY * window.typical and window.typical >= _GAP_PART * usual.busy
 
 
 def _silence(
@@ -153,9 +153,12 @@ def _is_day_off(usual: Usual, known: Sequence[int], start: int, end: int) -> boo
     """Whether a silence began before work did, and is like the same hours of a Sunday."""
     if not usual.weekend:
         return False
-    work = _WORK * max(usual.hours)
-    rest = [usual.hours[hour % DAY] for hour in range(start - _REST_HOURS, start)]
-    if any(one >= work for one in rest[1:]):
+    # It begins with the first hour that is not usually quiet.
+    busiest = max(usual.hours)
+    missed = (hour for hour in range(start, end) if usual.hours[hour % DAY] >= _FEW * busiest)
+    onset = next(missed, end)
+    rest = [usual.hours[hour % DAY] for hour in range(onset - _REST_HOURS, onset)]
+    if any(one >= _WORK * busiest for one in rest):
         return False
     sunday = sum(usual.weekend[hour % DAY] for hour in range(start, end))
     seen = sum(known[start:end])

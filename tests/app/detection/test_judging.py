@@ -132,6 +132,37 @@ def test_drop_of_an_organization() -> None:
     assert (silence.kind, silence.detail, silence.severity) == ("silence", "dropped", "warning")
 
 
+def test_silence_in_quiet_hours() -> None:
+    """Two hours without tokens are a silence, also in a night with little of the day's work."""
+    counts = Counts(1000)
+    for day in range(counts.days):
+        counts.set("steady", day, range(24), 60)
+    counts.set("steady", MONDAY, range(2, 4), 0)
+    silences = [one for one in counts.judged(MONDAY)[2].candidates if not one.agent]
+    assert [(one.kind, one.opened_at) for one in silences] == [("silence", hour_end(at(MONDAY), 3))]
+
+
+def test_silence_where_one_weekday_differs() -> None:
+    """A weekday on which the hours are quiet does not hide a silence on the others."""
+    counts = Counts(100)
+    for day in range(counts.days):
+        if day % 7 == 1:
+            counts.set("agent-0", day, range(8, 13), 0)
+            counts.set("agent-0", day, range(13, 18), 200)
+    counts.set("agent-0", MONDAY, range(9, 13), 0)
+    assert ("silence", "", "critical") in counts.found(MONDAY)
+
+
+def test_outage_over_midnight_is_no_day_off() -> None:
+    """A silence that began in the middle of a day's work is no day off on the next one."""
+    counts = Counts(100, 50)
+    counts.set("agent-0", MONDAY, range(11, 24), 0)
+    counts.set("agent-1", MONDAY, range(11, 24), 0)
+    counts.scale(MONDAY + 1, 0)
+    (silence,) = [one for one in counts.judged(MONDAY + 1)[2].candidates if not one.agent]
+    assert (silence.detail, silence.severity) == ("silent", "critical")
+
+
 def test_possible_silence() -> None:
     """The two last hours tell whether a silence is possible at all."""
     _, usual, _ = Counts(100, 50).judged(MONDAY)
