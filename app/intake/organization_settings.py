@@ -6,6 +6,7 @@ with the tokens that it could save, and with their price.
 
 import re
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -167,14 +168,15 @@ def _refuse_unknown_places(days_off: DaysOff) -> None:
         raise InvalidEvent("daysOff.subdivision", f"{some} for {days_off.country}")
 
 
-def _holidays(country: str, subdivision: str | None, years: range) -> set[date]:
+@lru_cache(maxsize=64)
+def _holidays(country: str, subdivision: str | None, years: range) -> frozenset[date]:
     import holidays  # noqa: PLC0415 - as above
 
     try:
         found = holidays.country_holidays(country, subdiv=subdivision, years=years)
     except NotImplementedError:  # a later version of the library no longer knows the place
-        return set()
-    return set(cast("dict[date, str]", found))
+        return frozenset()
+    return frozenset(cast("dict[date, str]", found))
 
 
 def _tidied(settings: OrganizationSettings) -> OrganizationSettings:
