@@ -3,8 +3,8 @@
 Pure functions: no SQL, no Flask, no clock, no settings but :class:`Options`. The order of calls,
 for one organization:
 
-1. Once a day: :func:`build_series` from the summary tables, from HISTORY_DAYS before the day to the
-   day itself. :func:`usual` gives the day's :class:`Usual`. It reads only the days *before* the
+1. Once a day: make a :class:`Series` from the summary tables, from HISTORY_DAYS before the day to
+   the day itself. :func:`usual` gives the day's :class:`Usual`. It reads only the days *before* the
    series' last one, so it is the same at 00:05 and at the end of the day. Store it.
 2. After a run, for an organization that changed: :func:`judge_today` with the stored
    :class:`Usual` and the day's counts so far, a :class:`Today`.
@@ -41,7 +41,7 @@ from app.detection.findings import (
     finding_id,
 )
 from app.detection.judging import judge_day, judge_today, may_be_silent
-from app.detection.life import Change, State, advance, changes, is_muted
+from app.detection.life import REOPENED_DAYS, Change, State, advance, changes, is_muted
 from app.detection.sentences import advice, summary
 from app.detection.series import (
     HISTORY_DAYS,
@@ -50,7 +50,6 @@ from app.detection.series import (
     AgentSeries,
     Options,
     Series,
-    build_series,
     merge_smallest,
 )
 from app.detection.today import Today
@@ -59,6 +58,7 @@ __all__ = [
     "HISTORY_DAYS",
     "LARGEST_AGENTS",
     "OTHERS",
+    "REOPENED_DAYS",
     "AgentSeries",
     "AgentUsual",
     "Candidate",
@@ -78,7 +78,6 @@ __all__ = [
     "Window",
     "advance",
     "advice",
-    "build_series",
     "changes",
     "finding_id",
     "is_muted",

@@ -4,7 +4,7 @@ Every list starts at the same day, ``start``. Its days follow one another withou
 position in a list stands for a day. All days and hours are UTC.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from heapq import nlargest
@@ -80,50 +80,6 @@ class Options:
     price_per_thousand: float | None = None
     currency: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
-
-
-# For each agent the day of its first token ever, and its days with a token before the series.
-Known = Mapping[str, tuple[date, int]]
-
-
-def build_series(  # noqa: PLR0913 - the rows of each table, and their days
-    start: date,
-    last: date,
-    began: date,
-    *,
-    hours: Iterable[tuple[date, int, int]],
-    agents: Iterable[tuple[date, str, int, int]],
-    known: Known,
-) -> Series:
-    """A series from the rows of the summary tables, in any order.
-
-    Args:
-        start: the first day; HISTORY_DAYS before the judged one.
-        last: the judged day.
-        began: the day of the organization's first token ever.
-        hours: ``(date, hour, issued)`` from ``hourly_issuance``.
-        agents: ``(date, agent_id, issued, hours)`` from ``daily_agent_issuance``.
-        known: an agent that is missing here is taken to be as old as its rows.
-    """
-    first = start.toordinal()
-    size = last.toordinal() - first + 1
-    by_hour = [0] * (24 * size)
-    for day, hour, issued in hours:
-        by_hour[(day.toordinal() - first) * 24 + hour] = issued
-    by_day = [sum(by_hour[at : at + 24]) for at in range(0, 24 * size, 24)]
-    found: dict[str, AgentSeries] = {}
-    for day, agent, issued, mask in agents:
-        one = found.get(agent)
-        if one is None:
-            one = found[agent] = AgentSeries([0] * size, [0] * size, *known.get(agent, (day, 0)))
-            if agent not in known:
-                one.first = last
-        at = day.toordinal() - first
-        one.issued[at] = issued
-        one.hours[at] = mask
-        if agent not in known and day < one.first:
-            one.first = day
-    return Series(start, began, by_day, by_hour, found)
 
 
 def merge_smallest(series: Series, largest: int = LARGEST_AGENTS) -> Series:

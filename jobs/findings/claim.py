@@ -20,6 +20,7 @@ from app.storage.types import database_now
 
 CLAIM_SECONDS = 60
 POLL_SECONDS = 0.5
+KEEP_SECONDS = 15.0
 _STATE = detection_state.c
 
 
@@ -66,6 +67,25 @@ class Claim(NamedTuple):
             LostClaimError: as above.
         """
         database.write(lambda connection: self.note(connection, claimed_until=None, **values))
+
+
+class Keeper:
+    """Keeps a claim while days are judged: an organization may take longer than a claim lasts."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._claim = claim
+        self._kept = time.monotonic()
+
+    def keep(self) -> None:
+        """Renew the claim if some seconds have passed.
+
+        Raises:
+            LostClaimError: another process has it.
+        """
+        if time.monotonic() - self._kept >= KEEP_SECONDS:
+            self._database.write(self._claim.renew)
+            self._kept = time.monotonic()
 
 
 def claim(database: Database) -> Claim | None:

@@ -4,12 +4,11 @@ Every read is a range of a primary key. What a read returns is limited: of an or
 agents than the rules judge, only the largest ones are read.
 """
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import cast
+from itertools import pairwise
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -21,10 +20,10 @@ from app.detection import (
     OTHERS,
     AgentSeries,
     Series,
-    build_series,
     merge_smallest,
 )
 from app.detection.series import LARGEST_DAYS
+from app.storage.database import Database
 from app.storage.tables import (
     daily_agent_issuance,
     daily_issuance,
@@ -34,14 +33,10 @@ from app.storage.tables import (
 
 EARLIER_HOURS = 168
 DAY = timedelta(days=1)
-# An agent that had a token on so many days may become dormant.
-ACTIVE_DAYS = 30
+# An agent that had a token on so many days is dormant after so many days without.
+ACTIVE_DAYS, DORMANT_DAYS = 30, 30
 # With more agents, not all of them are read.
 MOST_AGENTS = 5000
-
-
-HourRow = tuple[date, int, int]  # day, hour, tokens
-AgentRow = tuple[date, str, int, int]  # day, agent, tokens, mask of hours
 
 
 @dataclass
@@ -57,11 +52,6 @@ class History:
 
     def __init__(self, series: Series) -> None:
         self._series = series
-        # For each agent the positions of the days on which it was issued a token.
-        self._active = {
-            agent: [index for index, issued in enumerate(one.issued) if issued]
-            for agent, one in series.agents.items()
-        }
 
     def until(self, day: date) -> Series:
         """The series whose last day is ``day``, as the rules read it."""
@@ -71,14 +61,12 @@ class History:
         start = whole.start + begin * DAY
         agents = {}
         for agent, one in whole.agents.items():
-            active = self._active[agent]
-            before = bisect_left(active, begin)
-            if before < bisect_left(active, end):
+            issued = one.issued[begin:end]
+            if any(issued):
                 # Of an earlier first day only the month counts, however far back was read.
                 first = one.first if one.first >= start else month_of(one.first)
-                agents[agent] = AgentSeries(
-                    one.issued[begin:end], one.hours[begin:end], first, one.earlier_days + before
-                )
+                earlier = one.earlier_days + begin - one.issued[:begin].count(0)
+                agents[agent] = AgentSeries(issued, one.hours[begin:end], first, earlier)
         hours = whole.hours[24 * begin : 24 * end]
         series = Series(start, whole.began, whole.days[begin:end], hours, agents)
         return merge_smallest(series)
@@ -90,44 +78,48 @@ class LargeHistory:
     Each day is read on its own, with the largest agents and the sums of the others.
     """
 
-    def __init__(self, connection: Connection, tenant_id: str, began: date) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, tenant_id: str, began: date) -> None:
+        self._database = database
         self._tenant_id = tenant_id
         self._began = began
 
     def until(self, day: date) -> Series:
         """As :meth:`History.until`."""
+        with self._database.reading() as connection:
+            return self._read(connection, day)
+
+    def _read(self, connection: Connection, day: date) -> Series:
         start = day - HISTORY_DAYS * DAY
-        largest = self._largest(start, day)
+        largest = self._largest(connection, start, day)
         row = daily_agent_issuance.c
         ours = sa.and_(
             row.tenant_id == self._tenant_id, row.date.between(start, day), row.issued > 0
         )
-        kept = self._connection.execute(
-            sa.select(row.date, row.agent_id, row.issued, row.hours).where(
-                ours, row.agent_id.in_(largest)
-            )
+        kept = sa.select(row.date, row.agent_id, row.issued, row.hours).where(
+            ours, row.agent_id.in_(largest)
         )
+        agents = _agent_series(connection.execute(_by_agent(kept)), start, day)
+        _add_earlier_days(connection, self._tenant_id, start, agents)
+        row = daily_agent_issuance.c
         bits = [sa.func.max(row.hours.bitwise_rshift(bit).bitwise_and(1)) for bit in range(24)]
         total = sa.cast(sa.func.sum(row.issued), sa.BigInteger)
-        rest = self._connection.execute(
+        statement = (
             sa.select(row.date, total, *bits)
             .where(ours, row.agent_id.not_in(largest))
             .group_by(row.date)
         )
-        agents = [(found.date, found.agent_id, found.issued, found.hours) for found in kept]
-        agents += [
-            (at, OTHERS, issued, sum(bit << number for number, bit in enumerate(mask)))
-            for at, issued, *mask in rest
-        ]
-        hours = _hours(self._connection, self._tenant_id, start, day)
-        known = _known(self._connection, self._tenant_id, start, largest, largest)
-        known[OTHERS] = (self._began, 0)
-        series = build_series(start, day, self._began, hours=hours, agents=agents, known=known)
-        series.new_others = self._new_others(largest, day)
+        size = (day - start).days + 1
+        others = AgentSeries([0] * size, [0] * size, self._began)
+        for at, issued, *mask in connection.execute(statement):
+            others.issued[(at - start).days] = issued
+            others.hours[(at - start).days] = sum(bit << hour for hour, bit in enumerate(mask))
+        agents[OTHERS] = others
+        hours = _hours(connection, self._tenant_id, start, day)
+        series = Series(start, self._began, _days(hours), hours, agents)
+        series.new_others = self._new_others(connection, largest, day)
         return series
 
-    def _largest(self, start: date, day: date) -> list[str]:
+    def _largest(self, connection: Connection, start: date, day: date) -> list[str]:
         row = daily_agent_issuance.c
         recent = sa.case((row.date >= day - LARGEST_DAYS * DAY, row.issued), else_=0)
         ranked = (
@@ -137,9 +129,9 @@ class LargeHistory:
             .order_by(sa.func.sum(recent).desc(), row.agent_id.desc())
             .limit(LARGEST_AGENTS)
         )
-        return list(self._connection.scalars(ranked))
+        return list(connection.scalars(ranked))
 
-    def _new_others(self, largest: Sequence[str], day: date) -> int:
+    def _new_others(self, connection: Connection, largest: Sequence[str], day: date) -> int:
         """The number of agents beyond the largest whose first token is of this day."""
         then, month = daily_agent_issuance.c, monthly_agent_issuance.c
         before = daily_agent_issuance.alias("before").c
@@ -164,11 +156,11 @@ class LargeHistory:
             ~earlier_month,
             ~earlier_day,
         )
-        return self._connection.scalar(new) or 0
+        return connection.scalar(new) or 0
 
 
 def history(
-    connection: Connection, tenant_id: str, first: date, last: date, began: date
+    database: Database, tenant_id: str, first: date, last: date, began: date
 ) -> History | LargeHistory:
     """The counts that judging the days from ``first`` to ``last`` needs.
 
@@ -176,13 +168,32 @@ def history(
         began: the first day that is known.
     """
     start = first - HISTORY_DAYS * DAY
-    agents = _agents(connection, tenant_id, start, last)
-    if agents is None:
-        return LargeHistory(connection, tenant_id, began)
-    hours = _hours(connection, tenant_id, start, last)
-    rare = _rare(agents, ACTIVE_DAYS + (last - first).days)
-    known = _known(connection, tenant_id, start, {row[1] for row in agents}, rare)
-    return History(build_series(start, last, began, hours=hours, agents=agents, known=known))
+    with database.reading() as connection:
+        agents = _agents(connection, tenant_id, start, last)
+        if agents is None:
+            return LargeHistory(database, tenant_id, began)
+        recent = start + (HISTORY_DAYS - LARGEST_DAYS) * DAY
+        rare = [agent for agent, one in agents.items() if _is_rare(one, (last - first).days)]
+        young = [agent for agent, one in agents.items() if one.first >= recent]
+        _add_earlier_days(connection, tenant_id, start, agents, young=young, rare=rare)
+        hours = _hours(connection, tenant_id, start, last)
+    return History(Series(start, began, _days(hours), hours, agents))
+
+
+def _is_rare(agent: AgentSeries, later: int) -> bool:
+    """Whether days before the series decide if the agent is dormant on a judged day.
+
+    Args:
+        later: how many days follow the first judged one.
+    """
+    issued = agent.issued
+    if len(issued) - issued.count(0) >= ACTIVE_DAYS + later:
+        return False
+    active = [day for day, count in enumerate(issued) if count]
+    return any(
+        max(last + DORMANT_DAYS, HISTORY_DAYS) < back
+        for last, back in pairwise([*active, HISTORY_DAYS + later + 1])
+    )
 
 
 def first_day(connection: Connection, tenant_id: str, kept_from: date) -> date | None:
@@ -249,11 +260,7 @@ def with_others(counts: DayCounts, unknown: Collection[str]) -> dict[str, tuple[
 
 def earlier_hours(connection: Connection, tenant_id: str, day: date) -> list[int]:
     """The tokens of the 168 hours before a day."""
-    start = day - EARLIER_HOURS // 24 * DAY
-    hours = [0] * EARLIER_HOURS
-    for at, hour, issued in _hours(connection, tenant_id, start, day - DAY):
-        hours[(at - start).days * 24 + hour] = issued
-    return hours
+    return _hours(connection, tenant_id, day - EARLIER_HOURS // 24 * DAY, day - DAY)
 
 
 def never_seen_before(
@@ -276,63 +283,91 @@ def never_seen_before(
     return [agent for agent in wanted if agent not in old]
 
 
-def _hours(connection: Connection, tenant_id: str, first: date, last: date) -> list[HourRow]:
-    row = hourly_issuance.c
-    statement = sa.select(row.date, row.hour, row.issued).where(
-        row.tenant_id == tenant_id, row.date.between(first, last)
-    )
-    # Thousands of rows: names of columns would take longer than the query.
-    return cast("list[HourRow]", connection.execute(statement).all())
+def _hours(connection: Connection, tenant_id: str, first: date, last: date) -> list[int]:
+    """The tokens of each hour of a range of days."""
+    values = {"tenant_id": tenant_id, "first": first, "last": last}
+    places = _places(first, last)
+    found = [0] * (24 * len(places))
+    for day, hours, issued in connection.execute(_HOURS, values):
+        at = 24 * places[day]
+        for hour, count in zip(hours.split(","), issued.split(","), strict=True):
+            found[at + int(hour)] = int(count)
+    return found
+
+
+def _days(hours: Sequence[int]) -> list[int]:
+    return [sum(hours[at : at + 24]) for at in range(0, len(hours), 24)]
 
 
 def _agents(
     connection: Connection, tenant_id: str, first: date, last: date
-) -> list[AgentRow] | None:
-    """The days of all agents in the range; ``None`` if there are too many agents."""
-    row = daily_agent_issuance.c
-    ours = sa.and_(row.tenant_id == tenant_id, row.date.between(first, last), row.issued > 0)
-    statement = sa.select(row.date, row.agent_id, row.issued, row.hours).where(ours)
-    limit = MOST_AGENTS * ((last - first).days + 1)
-    found = cast("list[AgentRow]", connection.execute(statement.limit(limit + 1)).all())
-    return found if len({one[1] for one in found}) <= MOST_AGENTS else None
+) -> dict[str, AgentSeries] | None:
+    """The days of all agents in the range; ``None`` if there are too many agents.
+
+    Each agent's first day is the first one here.
+    """
+    values = {"tenant_id": tenant_id, "first": first, "last": last}
+    values["rows"] = limit = MOST_AGENTS * ((last - first).days + 1) + 1
+    rows = connection.execute(_AGENTS, values).all()
+    if len(rows) > MOST_AGENTS or sum(row[1].count(",") + 1 for row in rows) == limit:
+        return None
+    return _agent_series(rows, first, last)
 
 
-def _rare(agents: Sequence[AgentRow], enough: int) -> set[str]:
-    """The agents with less than ``enough`` days, of which earlier days decide what is dormant."""
-    days = Counter(row[1] for row in agents)
-    return {agent for agent, count in days.items() if count < enough}
+def _agent_series(rows: Iterable[Any], first: date, last: date) -> dict[str, AgentSeries]:
+    places = _places(first, last)
+    size = len(places)
+    found = {}
+    for agent, days, issued, hours in rows:
+        one = found[agent] = AgentSeries([0] * size, [0] * size, last)
+        at = [places[day] for day in days.split(",")]
+        for place, count, mask in zip(at, issued.split(","), hours.split(","), strict=True):
+            one.issued[place] = int(count)
+            one.hours[place] = int(mask)
+        one.first = first + min(at) * DAY
+    return found
 
 
-def _known(
+def _places(first: date, last: date) -> dict[str, int]:
+    """The positions of days, by their text."""
+    size = (last - first).days + 1
+    return {(first + place * DAY).isoformat(): place for place in range(size)}
+
+
+def _add_earlier_days(  # noqa: PLR0913 - which agents, and what of them
     connection: Connection,
     tenant_id: str,
     start: date,
-    agents: Collection[str],
-    rare: Collection[str],
-) -> dict[str, tuple[date, int]]:
-    """For each of some agents with a token before ``start``: its first month, and its days.
+    agents: Mapping[str, AgentSeries],
+    *,
+    young: Collection[str] | None = None,
+    rare: Collection[str] | None = None,
+) -> None:
+    """Add to some agents what is known of the days before ``start``, where it decides anything.
 
     Args:
-        rare: those of the agents whose days are counted.
+        young: get the month of their first token, if that is earlier; all agents by default.
+        rare: the same, and the number of their days; all agents by default.
     """
-    months = _first_months(connection, tenant_id, start, sorted(agents))
+    rare = agents.keys() if rare is None else rare
+    ids = sorted({*(agents.keys() if young is None else young), *rare})
+    if not ids:
+        return
     row = daily_agent_issuance.c
     ours = sa.and_(row.tenant_id == tenant_id, row.date < start, row.issued > 0)
     this_month = connection.scalars(
-        sa.select(row.agent_id).where(
-            ours, row.date >= month_of(start), row.agent_id.in_(sorted(agents))
-        )
+        sa.select(row.agent_id).where(ours, row.date >= month_of(start), row.agent_id.in_(ids))
     )
-    first = {agent: month_of(start) for agent in this_month} | months
-    days: dict[str, int] = {}
-    wanted = sorted(first.keys() & set(rare))
-    if wanted:
+    first = dict.fromkeys(this_month, month_of(start))
+    first |= _first_months(connection, tenant_id, start, ids)
+    for agent, month in first.items():
+        agents[agent].first = month
+    counted = sorted(first.keys() & rare)
+    if counted:
         number = sa.func.count().label("days")
-        counted = sa.select(row.agent_id, number).where(ours, row.agent_id.in_(wanted))
-        days = {
-            one.agent_id: one.days for one in connection.execute(counted.group_by(row.agent_id))
-        }
-    return {agent: (month, days.get(agent, 0)) for agent, month in first.items()}
+        days = sa.select(row.agent_id, number).where(ours, row.agent_id.in_(counted))
+        for one in connection.execute(days.group_by(row.agent_id)):
+            agents[one.agent_id].earlier_days = one.days
 
 
 def _first_months(
@@ -353,3 +388,34 @@ def _first_months(
         .group_by(row.agent_id)
     )
     return {one.agent_id: one.first for one in found}
+
+
+def _joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """The values of a group as one text. Thousands of rows take longer to receive than to join."""
+    return sa.func.aggregate_strings(sa.cast(column, sa.Text), ",")
+
+
+def _in_range(column: Any) -> sa.ColumnElement[bool]:
+    first, last = (sa.bindparam(name, type_=sa.Date) for name in ("first", "last"))
+    ours: sa.ColumnElement[bool] = column.tenant_id == sa.bindparam("tenant_id", type_=sa.Text)
+    return sa.and_(ours, column.date.between(first, last))
+
+
+def _by_agent(rows: sa.Select[Any]) -> sa.Select[Any]:
+    """One row for each agent of some rows, with its days, tokens and masks as texts."""
+    row = rows.subquery().c
+    joined = (_joined(row.date), _joined(row.issued), _joined(row.hours))
+    return sa.select(row.agent_id, *joined).group_by(row.agent_id)
+
+
+_HOUR, _AGENT = hourly_issuance.c, daily_agent_issuance.c
+_HOURS = (
+    sa.select(sa.cast(_HOUR.date, sa.Text), _joined(_HOUR.hour), _joined(_HOUR.issued))
+    .where(_in_range(_HOUR))
+    .group_by(_HOUR.date)
+)
+_AGENTS = _by_agent(
+    sa.select(_AGENT.date, _AGENT.agent_id, _AGENT.issued, _AGENT.hours)
+    .where(_in_range(_AGENT), _AGENT.issued > 0)
+    .limit(sa.bindparam("rows", type_=sa.Integer))
+).limit(MOST_AGENTS + 1)

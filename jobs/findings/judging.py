@@ -6,7 +6,7 @@ So an event that arrives late costs a few days of judging. For an earlier day, j
 an empty state WARM_UP_DAYS before it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row
 
 from app.detection import (
     OTHERS,
+    REOPENED_DAYS,
     Finding,
     Kind,
     Options,
@@ -28,6 +29,7 @@ from app.detection import (
     may_be_silent,
     usual,
 )
+from app.storage.database import Database
 from jobs.findings.counts import (
     DAY,
     DayCounts,
@@ -43,8 +45,9 @@ from jobs.findings.storing import Judged
 
 WARM_UP_DAYS = 180
 # The same where an organization with a history is judged for the first time, as after an upgrade.
-# What has lasted for long shows on each day, and is then no news.
-FIRST_WARM_UP_DAYS = 2
+# It is the longest time after which a finding can come back. WARM_UP_DAYS would keep all other
+# organizations waiting for hours. A recompute gives the findings of the past, and makes up for it.
+FIRST_WARM_UP_DAYS = max(REOPENED_DAYS.values())
 # States are kept of so many days: an event may be 48 hours late, and then change the day before.
 KEPT_STATES = 4
 # The days of an organization that are judged in one transaction.
@@ -122,7 +125,7 @@ class Progress:
             "changed_from": self.changed_from,
             "due_at": counted_at if behind else self.next_due(counted_at),
             "usuals": msgspec.json.encode(self.usuals).decode(),
-            "states": msgspec.json.encode(self.states).decode(),
+            "states": states_text(self.states),
         }
 
 
@@ -181,41 +184,50 @@ def _hours_until(day: date, instant: datetime) -> int:
     return min(max(int((instant - midnight(day)) / HOUR), 0), 24)
 
 
-def catch_up(
-    connection: Connection,
+def catch_up(  # noqa: PLR0913 - an organization, and how far it is counted
+    database: Database,
     progress: Progress,
     options: Options,
     counted_at: datetime,
     kept_from: date,
+    *,
+    keep: Callable[[], None],
 ) -> Judged:
     """Judge whole days, at most SLICE_DAYS, and then say what is usual on the open days.
 
     It changes ``progress``.
+
+    Args:
+        keep: called before each day; it keeps the claim.
     """
     tenant_id, whole = progress.tenant_id, progress.whole_until(counted_at)
     first = progress.through + DAY
     if progress.changed_from is not None:
         first = min(progress.changed_from, first)
-    began = first_day(connection, tenant_id, kept_from)
+    with database.reading() as connection:
+        began = first_day(connection, tenant_id, kept_from)
     if began is None or began > counted_at.date():
         began = counted_at.date()
     first = max(first, min(began, whole + DAY))
     last = min(first + (SLICE_DAYS - 1) * DAY, whole)
     state = progress.states.get((first - DAY).isoformat())
-    days = WARM_UP_DAYS if progress.states else FIRST_WARM_UP_DAYS
-    warm_from = first if state is not None else max(min(began, first), first - days * DAY)
-    counts = history(connection, tenant_id, warm_from, counted_at.date(), began)
-    state = warm_up(counts, tenant_id, options, warm_from, first, state)
+    warm_up_days = WARM_UP_DAYS if progress.states else FIRST_WARM_UP_DAYS
+    warm_from = first
+    if state is None:
+        warm_from = max(min(began, first), first - warm_up_days * DAY)
+    counts = history(database, tenant_id, warm_from, counted_at.date(), began)
+    state = warm_up(counts, tenant_id, options, warm_from, first, state, keep=keep)
     known = {} if progress.changed_from is not None else progress.usuals
     states = progress.states | {(first - DAY).isoformat(): state}
     found = {finding.id: finding for finding in state.findings}
-    for day, after, touched in judged_days(counts, tenant_id, options, first, last, state, known):
+    days = judged_days(counts, tenant_id, options, first, last, state, known, keep=keep)
+    for day, after, touched in days:
         found |= {finding.id: finding for finding in touched}
         states[day.isoformat()] = after
     progress.through = max(last, first - DAY)
     progress.changed_from = None
-    kept = sorted(day for day in states if day <= progress.through.isoformat())[-KEPT_STATES:]
-    progress.states = {day: states[day] for day in kept}
+    states = {day: one for day, one in states.items() if day <= progress.through.isoformat()}
+    progress.states = last_states(states)
     progress.usuals = {}
     if progress.through >= whole:
         progress.usuals = {
@@ -226,6 +238,16 @@ def catch_up(
     return Judged(tenant_id, begin, end, findings=found)
 
 
+def last_states(states: Mapping[str, State]) -> dict[str, State]:
+    """The states that are kept, of those after some days."""
+    return {day: states[day] for day in sorted(states)[-KEPT_STATES:]}
+
+
+def states_text(states: Mapping[str, State]) -> str:
+    """States as a column of the row."""
+    return msgspec.json.encode(states).decode()
+
+
 def warm_up(  # noqa: PLR0913, PLR0917 - where judging begins and ends
     counts: History | LargeHistory,
     tenant_id: str,
@@ -233,10 +255,12 @@ def warm_up(  # noqa: PLR0913, PLR0917 - where judging begins and ends
     first: date,
     end: date,
     state: State | None = None,
+    *,
+    keep: Callable[[], None],
 ) -> State:
     """The state at the beginning of ``end``, when judging begins with ``first``."""
     state = State() if state is None else state
-    for _, after, _ in judged_days(counts, tenant_id, options, first, end - DAY, state):
+    for _, after, _ in judged_days(counts, tenant_id, options, first, end - DAY, state, keep=keep):
         state = after
     return state
 
@@ -249,15 +273,19 @@ def judged_days(  # noqa: PLR0913, PLR0917 - as above
     last: date,
     state: State,
     known: Mapping[str, Usual] | None = None,
+    *,
+    keep: Callable[[], None],
 ) -> Iterator[tuple[date, State, tuple[Finding, ...]]]:
     """Each whole day, the state after it, and the findings that it has opened or changed.
 
     Args:
         state: at the beginning of the first day.
         known: what is usual on some of the days, so that it need not be computed.
+        keep: called before each day; it keeps the claim.
     """
     day = first
     while day <= last:
+        keep()
         series = counts.until(day)
         bounds = (known or {}).get(day.isoformat())
         # Which agents are the others is known only at the end of the day.

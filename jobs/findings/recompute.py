@@ -1,27 +1,36 @@
 """Recompute: judges whole days of the past anew, from the summary tables alone.
 
 Judging begins WARM_UP_DAYS before the first day, with an empty state. It goes on behind the last
-day until each finding of these days is resolved, since a later day may resolve it.
+day until each finding of these days is resolved, since a later day may resolve it. If that is the
+last judged day, schedulers go on with its state. So they also resolve what began before they first
+judged the organization.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from threading import Event as Signal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from app.config.settings import Settings
-from app.detection import HISTORY_DAYS, Finding, Options
-from app.errors import RefusedError
+from app.detection import HISTORY_DAYS, Finding, Options, State
+from app.errors import RefusedError, UnavailableError
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, usual
 from jobs.counting.state import complete_from, read_state
-from jobs.findings.claim import await_claim
+from jobs.findings.claim import Keeper, LostClaimError, await_claim
 from jobs.findings.counts import DAY, first_day, history
-from jobs.findings.judging import WARM_UP_DAYS, judged_days, midnight, warm_up
+from jobs.findings.judging import (
+    WARM_UP_DAYS,
+    judged_days,
+    last_states,
+    midnight,
+    states_text,
+    warm_up,
+)
 from jobs.findings.options import options_for
 from jobs.findings.storing import Change, Judged, changes, store
 
@@ -60,7 +69,7 @@ def recompute_findings(  # noqa: PLR0913 - what to judge, and how
 
     Raises:
         RefusedError: nothing is counted yet, or the tables are not filled.
-        UnavailableError: a scheduler judges all the time.
+        UnavailableError: a scheduler judges all the time, or has taken over.
     """
     with database.reading() as connection:
         state = read_state(connection)
@@ -69,28 +78,48 @@ def recompute_findings(  # noqa: PLR0913 - what to judge, and how
     if state.backfilled < state.backfill_end:
         raise RefusedError("the tables are not filled: run `flask rollup backfill` first")
     claim = await_claim(database, WAIT_SECONDS)
+    keeper = Keeper(database, claim)
     done = Recomputed()
-    for tenant_id in _tenants(database, organization):
-        if stop is not None and stop.is_set():
-            break
-        with database.reading() as connection:
-            whole = _whole_until(connection, tenant_id, state.last_finished)
-            lifetime = settings.token_lifetime_seconds
-            begin = first - (WARM_UP_DAYS + HISTORY_DAYS) * DAY
-            options = options_for(connection, [tenant_id], lifetime, begin, whole)[tenant_id]
-            began = first_day(connection, tenant_id, complete_from(state))
-            judged = None
-            if began is not None and max(first, began) <= min(last, whole):
-                days = _Days(max(first, began), min(last, whole), whole)
-                judged = _judged(connection, tenant_id, options, began, days)
-            found = [] if judged is None else changes(connection, [judged])
-        store(database, claim, found, [], claim.now)
-        _count(done, found)
-        # A pause between organizations may be long, so the claim is kept by each of them.
-        database.write(claim.renew)
-        on_organizations(done.organizations)
-    claim.release(database)
+    try:
+        for tenant_id in _tenants(database, organization):
+            if stop is not None and stop.is_set():
+                break
+            keeper.keep()
+            judged, found = _recomputed(database, settings, state, tenant_id, (first, last), keeper)
+            store(database, claim, found, judged, claim.now)
+            _count(done, found)
+            on_organizations(done.organizations)
+        claim.release(database)
+    except LostClaimError:
+        raise UnavailableError("a scheduler has taken over judging; run this again") from None
     return done
+
+
+def _recomputed(  # noqa: PLR0913, PLR0917 - an organization, its days, and what is needed for them
+    database: Database,
+    settings: Settings,
+    state: Row[Any],
+    tenant_id: str,
+    wanted: tuple[date, date],
+    keeper: Keeper,
+) -> tuple[list[Judged], list[Change]]:
+    first, last = wanted
+    with database.reading() as connection:
+        whole, through = _whole_until(connection, tenant_id, state.last_finished)
+        lifetime = settings.token_lifetime_seconds
+        begin = first - (WARM_UP_DAYS + HISTORY_DAYS) * DAY
+        options = options_for(connection, [tenant_id], lifetime, begin, whole)[tenant_id]
+        began = first_day(connection, tenant_id, complete_from(state))
+    if began is None or max(first, began) > min(last, whole):
+        return [], []
+    days = _Days(max(first, began), min(last, whole), whole)
+    judged, states = _judged(database, tenant_id, options, began, days, keeper)
+    judged_through = "" if through is None else through.isoformat()
+    if judged_through in states:
+        known = {day: one for day, one in states.items() if day <= judged_through}
+        judged.progress = {"states": states_text(last_states(known))}
+    with database.reading() as connection:
+        return [judged], changes(connection, [judged])
 
 
 class _Days(NamedTuple):
@@ -101,20 +130,29 @@ class _Days(NamedTuple):
     whole: date
 
 
-def _judged(
-    connection: Connection, tenant_id: str, options: Options, began: date, days: _Days
-) -> Judged:
+def _judged(  # noqa: PLR0913, PLR0917 - as above
+    database: Database,
+    tenant_id: str,
+    options: Options,
+    began: date,
+    days: _Days,
+    keeper: Keeper,
+) -> tuple[Judged, dict[str, State]]:
+    """What is found, and the states after the days that were judged for it."""
     first, last, whole = days
     warm_from = max(min(began, first), first - WARM_UP_DAYS * DAY)
-    counts = history(connection, tenant_id, warm_from, whole, began)
-    state = warm_up(counts, tenant_id, options, warm_from, first)
+    counts = history(database, tenant_id, warm_from, whole, began)
+    state = warm_up(counts, tenant_id, options, warm_from, first, keep=keeper.keep)
     begin, end = midnight(first), midnight(last + DAY)
     found: dict[str, Finding] = {}
-    for day, after, touched in judged_days(counts, tenant_id, options, first, whole, state):
+    states: dict[str, State] = {}
+    judging = judged_days(counts, tenant_id, options, first, whole, state, keep=keeper.keep)
+    for day, after, touched in judging:
+        states[day.isoformat()] = after
         found |= {one.id: one for one in touched if begin < one.opened_at <= end}
         if day >= last and not any(one.id in found and one.is_open for one in after.findings):
             break
-    return Judged(tenant_id, begin, end, findings=found)
+    return Judged(tenant_id, begin, end, findings=found), states
 
 
 def _tenants(database: Database, organization: str | None) -> Iterator[str]:
@@ -133,12 +171,21 @@ def _tenants(database: Database, organization: str | None) -> Iterator[str]:
         after = part[-1]
 
 
-def _whole_until(connection: Connection, tenant_id: str, counted_at: datetime) -> date:
-    """The last whole day; of an organization that was never judged, yesterday."""
-    delay = connection.scalar(
-        sa.select(usual.c.delay_seconds).where(usual.c.tenant_id == tenant_id)
-    )
-    return (counted_at - timedelta(seconds=delay or 0)).date() - DAY
+def _whole_until(
+    connection: Connection, tenant_id: str, counted_at: datetime
+) -> tuple[date, date | None]:
+    """The last whole day, and the last one that was judged.
+
+    Of an organization that was never judged, these are yesterday and ``None``.
+    """
+    column = usual.c
+    row = connection.execute(
+        sa.select(column.delay_seconds, column.judged_through).where(column.tenant_id == tenant_id)
+    ).one_or_none()
+    if row is None:
+        return counted_at.date() - DAY, None
+    delay = timedelta(seconds=row.delay_seconds)
+    return (counted_at - delay).date() - DAY, row.judged_through
 
 
 def _count(done: Recomputed, found: list[Change]) -> None:

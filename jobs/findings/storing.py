@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.detection import Finding, Kind, Part
-from app.intake.finding_marks import Mark, severity_of, standing
+from app.intake.finding_marks import NO_MARK, Mark, severity_of, standing
 from app.storage.database import Database
 from app.storage.tables import findings, usual
 from jobs.findings.claim import Claim
@@ -138,25 +138,53 @@ def _write(
     connection: Connection,
 ) -> None:
     claim.renew(connection)
+    by_tenant: dict[str, list[Finding]] = {}
     for change in found:
-        where = sa.and_(_FINDING.tenant_id == change.tenant_id, _FINDING.id == change.finding.id)
-        row = connection.execute(_MARK.where(where).with_for_update()).one_or_none()
-        if row is None:
-            values = _columns(change.finding, Mark(None, None, None)) | {
-                "tenant_id": change.tenant_id,
-                "detected_at": now,
-                "updated_at": now,
-            }
-            connection.execute(sa.insert(findings).values(values))
-        else:
-            mark = Mark(
-                row.acknowledged_at, row.acknowledged_by, severity_of(row.acknowledged_severity)
-            )
-            values = _columns(change.finding, mark) | {"updated_at": now}
-            connection.execute(sa.update(findings).where(where).values(values))
+        by_tenant.setdefault(change.tenant_id, []).append(change.finding)
+    new: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for tenant_id, some in by_tenant.items():
+        marks = _marks(connection, tenant_id, [finding.id for finding in some])
+        for finding in some:
+            mark = marks.get(finding.id, NO_MARK)
+            values = {"tenant_id": tenant_id, "updated_at": now} | _columns(finding, mark)
+            if finding.id in marks:
+                # Columns of the condition have other names than those that are set.
+                ours = {"of_tenant": values.pop("tenant_id"), "of_id": values.pop("id")}
+                changed.append(values | ours)
+            else:
+                new.append(values | {"detected_at": now})
+    if new:
+        connection.execute(sa.insert(findings), new)
+    if changed:
+        connection.execute(_UPDATE, changed)
+    for columns, rows in _by_columns(judged):
+        update = sa.update(usual).where(usual.c.tenant_id == sa.bindparam("of_tenant"))
+        given = {name: sa.bindparam(f"new_{name}") for name in columns}
+        connection.execute(update.values(given), rows)
+
+
+def _marks(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[str, Mark]:
+    """People's marks on the stored ones of some findings, which are locked."""
+    where = sa.and_(_FINDING.tenant_id == tenant_id, _FINDING.id.in_(ids))
+    return {
+        row.id: Mark(
+            row.acknowledged_at, row.acknowledged_by, severity_of(row.acknowledged_severity)
+        )
+        for row in connection.execute(_MARK.where(where).with_for_update())
+    }
+
+
+def _by_columns(
+    judged: Sequence[Judged],
+) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
+    """The new values of rows in ``usual``, of those rows together that get the same columns."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for one in judged:
-        ours = usual.c.tenant_id == one.tenant_id
-        connection.execute(sa.update(usual).where(ours).values(one.progress))
+        row = {f"new_{name}": value for name, value in one.progress.items()}
+        row["of_tenant"] = one.tenant_id
+        found.setdefault(tuple(sorted(one.progress)), []).append(row)
+    yield from found.items()
 
 
 def _columns(finding: Finding, mark: Mark) -> dict[str, Any]:
@@ -174,5 +202,11 @@ def _columns(finding: Finding, mark: Mark) -> dict[str, Any]:
 
 
 _MARK = sa.select(
-    _FINDING.acknowledged_at, _FINDING.acknowledged_by, _FINDING.acknowledged_severity
+    _FINDING.id,
+    _FINDING.acknowledged_at,
+    _FINDING.acknowledged_by,
+    _FINDING.acknowledged_severity,
+)
+_UPDATE = sa.update(findings).where(
+    _FINDING.tenant_id == sa.bindparam("of_tenant"), _FINDING.id == sa.bindparam("of_id")
 )

@@ -25,7 +25,7 @@ from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
 from jobs.counting.adding import Window
 from jobs.counting.state import complete_from, read_state
-from jobs.findings.claim import Claim, LostClaimError, claim
+from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
 from jobs.findings.counts import DAY, open_days
 from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
 from jobs.findings.noting import changed_days, corrected_days, measure_delays, note_changes
@@ -34,6 +34,8 @@ from jobs.findings.storing import Change, Judged, changes, store
 
 # The organizations that are read and stored together.
 BATCH = 100
+# What was judged is stored after so many seconds, before all of them are.
+SLICE_SECONDS = 10.0
 # The ids of events that are read at once.
 WINDOW_IDS = 1_000_000
 # A tick ends after so many seconds, and the next one goes on with those that are due longest.
@@ -136,6 +138,7 @@ class _Judge:
         self._database = database
         self._settings = settings
         self._claim = claimed
+        self._keeper = Keeper(database, claimed)
         self._state = state
         self._stop = stop
         self._give_up = give_up
@@ -227,16 +230,25 @@ class _Judge:
             return list(connection.scalars(statement))
 
     def _judge(self, tenants: Sequence[str]) -> None:
-        """Judge some organizations, and store what is found."""
-        with self._database.reading() as connection:
-            judged = self._judged(connection, tenants)
-            found = changes(connection, judged)
-        self._silent += [change for change in found if change.may_wait]
-        self._store([change for change in found if not change.may_wait], judged)
-        self.done.organizations += len(judged)
+        """Judge some organizations, and store what is found, at least every SLICE_SECONDS.
 
-    def _judged(self, connection: Connection, tenants: Sequence[str]) -> list[Judged]:
-        rows = connection.execute(sa.select(usual).where(usual.c.tenant_id.in_(tenants))).all()
+        Those that are left when the tick is over are due, and the next tick judges them.
+        """
+        rest = list(tenants)
+        while rest:
+            judged, rest = self._judged(rest)
+            with self._database.reading() as connection:
+                found = changes(connection, judged)
+            self._silent += [change for change in found if change.may_wait]
+            self._store([change for change in found if not change.may_wait], judged)
+            self.done.organizations += len(judged)
+            if self._is_over():
+                return
+
+    def _judged(self, tenants: Sequence[str]) -> tuple[list[Judged], list[str]]:
+        """Judge some organizations. Returns those that took too long, too, so they are left."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(usual).where(usual.c.tenant_id.in_(tenants))).all()
         found: dict[str, Judged] = {}
         current: list[Progress] = []
         behind = {}
@@ -253,33 +265,39 @@ class _Judge:
                 if changed:
                     due_at = progress.next_due(self._counted_at)
                     found[progress.tenant_id].progress = {"due_at": due_at}
-        for tenant, judged in self._caught_up(connection, behind):
+        for tenant, judged in self._caught_up(behind):
             found[tenant] = judged
-            if not behind[tenant].is_behind(self._counted_at):
-                current.append(behind[tenant])
-        self._judge_open_days(connection, current, found)
-        return list(found.values())
+            progress = behind.pop(tenant)
+            self._renewed.discard(tenant)
+            if not progress.is_behind(self._counted_at):
+                current.append(progress)
+        with self._database.reading() as connection:
+            self._judge_open_days(connection, current, found)
+        return list(found.values()), list(behind)
 
-    def _caught_up(
-        self, connection: Connection, behind: Mapping[str, Progress]
-    ) -> Iterator[tuple[str, Judged]]:
+    def _caught_up(self, behind: Mapping[str, Progress]) -> Iterator[tuple[str, Judged]]:
         if not behind:
             return
+        give_up = time.monotonic() + SLICE_SECONDS
         today = self._counted_at.date()
         first = min(one.changed_from or one.through for one in behind.values())
         first -= (WARM_UP_DAYS + HISTORY_DAYS) * DAY
         lifetime = self._settings.token_lifetime_seconds
-        options = options_for(connection, list(behind), lifetime, first, today)
-        for tenant, progress in behind.items():
+        with self._database.reading() as connection:
+            options = options_for(connection, list(behind), lifetime, first, today)
+        for tenant, progress in list(behind.items()):
             judged = catch_up(
-                connection,
+                self._database,
                 progress,
                 options[tenant],
                 self._counted_at,
                 complete_from(self._state),
+                keep=self._keeper.keep,
             )
             judged.progress = progress.columns(self._counted_at)
             yield tenant, judged
+            if time.monotonic() > give_up:
+                return
 
     def _judge_open_days(
         self, connection: Connection, current: Sequence[Progress], found: Mapping[str, Judged]

@@ -5,7 +5,11 @@ from datetime import timedelta
 from itertools import chain, pairwise
 
 import pytest
+import sqlalchemy as sa
 
+from app.errors import UnavailableError
+from app.storage.tables import detection_state, rollup_state
+from jobs.findings import claim, recompute
 from jobs.findings.recompute import recompute_findings
 from tests.jobs.findings.conftest import DAY, FIRST, at
 from tests.support.settings import TENANT
@@ -97,3 +101,46 @@ def test_a_recompute_changes_nothing_that_holds(life, weeks):
     done = recompute_findings(life.database, life.settings, today - DAY, today)
     assert (done.opened, done.changed, done.corrected) == (0, 0, 0)
     assert life.findings() == before
+
+
+def test_schedulers_go_on_with_a_recompute(life):
+    """What a recompute finds in the time before detection began is resolved when it ends."""
+
+    def work(days, first, second):
+        for day in days:
+            life.issue(at(FIRST + day * DAY, 9), first, agent="agent-1")
+            life.issue(at(FIRST + day * DAY, 9), second, agent="agent-2")
+
+    work(range(27), 18, 2)  # January: 90 %
+    work(range(27, 55), 15, 5)  # February: 75 %, which neither opens nor ends a concentration
+    march = FIRST + 55 * DAY
+    life.run(at(march))
+    with life.database.reading() as connection:
+        counted = connection.scalar(sa.select(rollup_state.c.counted_upto))
+    upgraded = sa.insert(detection_state).values(id=1, noted_upto=counted, measured_upto=counted)
+    life.database.write(lambda connection: connection.execute(upgraded))
+    work([55], 10, 10)
+    life.tick(at(march + DAY, 3))
+    assert life.findings() == []
+    recompute_findings(life.database, life.settings, FIRST, march)
+    assert [(row["kind"], row["status"]) for row in life.findings()] == [("concentration", "open")]
+    work(range(56, 63), 10, 10)
+    life.tick(at(FIRST + 63 * DAY, 3))
+    (found,) = life.findings()
+    assert (found["status"], found["resolution"]) == ("resolved", "ended")
+
+
+def test_a_recompute_that_lost_its_claim_says_so(life, weeks, monkeypatch):
+    today = weeks(4)
+    life.run(at(today, 1))
+    monkeypatch.setattr(claim, "KEEP_SECONDS", 0.0)
+    taken = sa.update(detection_state).values(turn=detection_state.c.turn + 1)
+    judged = recompute.judged_days
+
+    def loses(*arguments, **more):
+        life.database.write(lambda connection: connection.execute(taken))
+        return judged(*arguments, **more)
+
+    monkeypatch.setattr(recompute, "judged_days", loses)
+    with pytest.raises(UnavailableError, match="run this again"):
+        recompute_findings(life.database, life.settings, FIRST, today)

@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from app.storage.tables import detection_state, rollup_state, usual
-from jobs.findings import task
+from jobs.findings import claim as claims
+from jobs.findings import judging, task
 from jobs.findings.claim import LostClaimError, claim
 from tests.jobs.findings.conftest import DAY, FIRST, at
 from tests.support.settings import TENANT
@@ -95,6 +96,43 @@ def test_one_process_judges_at_a_time(life, weeks):
     assert claim(life.database).turn == first.turn + 1
     with pytest.raises(LostClaimError):
         life.database.write(first.renew)
+
+
+def test_a_slow_judge_stores_what_it_has(life, weeks, monkeypatch):
+    """Organizations that take long to judge are stored before the others, in the same tick."""
+    for tenant in ("org-b", "org-c"):
+        weeks(3, tenant=tenant)
+    today = weeks(3)
+    stored = task.store
+    tenants = []
+
+    def noted(database, claim, found, judged, now):
+        tenants.append([one.tenant_id for one in judged])
+        stored(database, claim, found, judged, now)
+
+    monkeypatch.setattr(task, "store", noted)
+    monkeypatch.setattr(task, "SLICE_SECONDS", -1.0)
+    life.tick(at(today, 1))
+    assert [one for one in tenants if one] == [["org-a"], ["org-b"], ["org-c"]]
+    assert all(progress(life, tenant).judged_through == today - DAY for [tenant] in tenants[:3])
+
+
+def test_a_claim_is_kept_while_days_are_judged(life, weeks, monkeypatch):
+    """A judge that meets another claim in the middle of an organization stores nothing."""
+    today = weeks(4)
+    life.run(at(today, 1))
+    monkeypatch.setattr(claims, "KEEP_SECONDS", 0.0)
+    judged, days = judging.judge_day, []
+
+    def one_day(series, *arguments):
+        days.append(series.last)
+        if len(days) == 5:
+            set_state(life, turn=99)
+        return judged(series, *arguments)
+
+    monkeypatch.setattr(judging, "judge_day", one_day)
+    assert life.judge().outcome == "taken"
+    assert len(days) == 5
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
