@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from app.dates import month_of
 from app.detection import (
@@ -37,6 +37,8 @@ DAY = timedelta(days=1)
 ACTIVE_DAYS, DORMANT_DAYS = 30, 30
 # With more agents, not all of them are read.
 MOST_AGENTS = 5000
+# So many agents of some organizations' open days are read without ranking them.
+FEW_ROWS = 20_000
 
 
 @dataclass
@@ -45,6 +47,12 @@ class DayCounts:
 
     hours: list[int] = field(default_factory=lambda: [0] * 24)
     agents: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def keep_largest(self) -> None:
+        """Keep the largest LARGEST_AGENTS agents, those with the first ids among equals."""
+        if len(self.agents) > LARGEST_AGENTS:
+            order = sorted(self.agents.items(), key=lambda one: (-one[1][0], one[0]))
+            self.agents = dict(order[:LARGEST_AGENTS])
 
 
 class History:
@@ -221,9 +229,29 @@ def open_days(
             hour.tenant_id.in_(tenants), hour.date.between(first, last)
         )
     )
-    for row in hours:
-        found[row.tenant_id][row.date].hours[row.hour] = row.issued
+    for tenant, day, at, issued in hours:
+        found[tenant][day].hours[at] = issued
+    for tenant, day, agent_id, issued, mask in _agents_of_days(connection, tenants, first, last):
+        found[tenant][day].agents[agent_id] = (issued, mask)
+    for of_tenant in found.values():
+        for counts in of_tenant.values():
+            counts.keep_largest()
+    return found
+
+
+def _agents_of_days(
+    connection: Connection, tenants: Sequence[str], first: date, last: date
+) -> Sequence[Row[Any]]:
+    """Each organization's agents of each day, at least the largest, with their tokens and masks."""
     agent = daily_agent_issuance.c
+    ours = sa.and_(agent.tenant_id.in_(tenants), agent.date.between(first, last), agent.issued > 0)
+    all_agents = sa.select(
+        agent.tenant_id, agent.date, agent.agent_id, agent.issued, agent.hours
+    ).where(ours)
+    found = connection.execute(all_agents.limit(FEW_ROWS + 1)).all()
+    if len(found) <= FEW_ROWS:
+        return found
+    # To rank the agents takes longer, and is rarely needed.
     rank = (
         sa.func.row_number()
         .over(
@@ -232,18 +260,11 @@ def open_days(
         )
         .label("rank")
     )
-    ranked = (
-        sa.select(*agent, rank)
-        .where(agent.tenant_id.in_(tenants), agent.date.between(first, last), agent.issued > 0)
-        .subquery()
-        .c
-    )
+    ranked = all_agents.add_columns(rank).subquery().c
     largest = sa.select(
         ranked.tenant_id, ranked.date, ranked.agent_id, ranked.issued, ranked.hours
     ).where(ranked.rank <= LARGEST_AGENTS)
-    for one in connection.execute(largest):
-        found[one.tenant_id][one.date].agents[one.agent_id] = (one.issued, one.hours)
-    return found
+    return connection.execute(largest).all()
 
 
 def with_others(counts: DayCounts, unknown: Collection[str]) -> dict[str, tuple[int, int]]:
