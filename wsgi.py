@@ -2,7 +2,7 @@
 
 import sys
 
-from app.cli.base import ImportedCommands
+from app.cli.imported import ImportedCommands
 from app.errors import SettingsError
 from app.factory import create_app
 

@@ -10,13 +10,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import click
 import msgspec
-from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
 from app import __version__
@@ -110,35 +108,6 @@ class Group(click.Group):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
         return super().invoke(ctx)
-
-
-class ImportedCommands(AppGroup):
-    """A group of commands, each imported when it is called or listed: most start in half the time.
-
-    Args:
-        places: for each command, by its whole name as ``events purge``, its module and its name
-            there as ``package.module:name``.
-    """
-
-    def __init__(self, places: Mapping[str, str]) -> None:
-        super().__init__()
-        self._places = places
-
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return sorted(name for name in self._places if " " not in name)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in self.list_commands(ctx) and name not in self.commands:
-            self.add_command(_imported(self._places[name]), name)
-            for path, place in self._places.items():
-                if path.startswith(f"{name} "):
-                    cast("click.Group", self.commands[name]).add_command(_imported(place))
-        return super().get_command(ctx, name)
-
-
-def _imported(place: str) -> click.Command:
-    module, _, name = place.partition(":")
-    return cast("click.Command", getattr(import_module(module), name))
 
 
 def _is_interruption(error: BaseException | None) -> bool:
