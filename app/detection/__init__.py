@@ -6,14 +6,11 @@ for one organization:
 1. Once a day: make a :class:`Series` from the summary tables, from HISTORY_DAYS before the day to
    the day itself. :func:`usual` gives the day's :class:`Usual`. It reads only the days *before* the
    series' last one, so it is the same at 00:05 and at the end of the day. Store it.
-2. After a run, for an organization that changed: :func:`judge_today` with the stored
-   :class:`Usual` and the day's counts so far, a :class:`Today`.
-3. Each hour: :func:`may_be_silent` with the last two hours. Where it is true, or a silence is open,
-   :func:`judge_today` with ``earlier``, the 168 hours before the day. Without ``earlier`` neither
-   silence nor its end is judged.
-4. When the day is over and counted: :func:`judge_day` with the series and the :class:`Usual`.
+2. After a run, for an organization that changed, and each hour for all: :func:`judge_today` with
+   the stored :class:`Usual` and the day's counts so far, a :class:`Today`.
+3. When the day is over and counted: :func:`judge_day` with the series and the :class:`Usual`.
 
-Steps 2 to 4 give a :class:`Judgement`. :func:`advance` takes the organization's :class:`State` at
+Steps 2 and 3 give a :class:`Judgement`. :func:`advance` takes the organization's :class:`State` at
 the *beginning* of the day and a judgement of that day, and gives the state after it. So a later
 judgement of a day replaces an earlier one, and a whole day gives the same state whatever was judged
 before. Store the state at the beginning of each of the last days, to judge a late day anew.
@@ -40,7 +37,7 @@ from app.detection.findings import (
     Share,
     finding_id,
 )
-from app.detection.judging import judge_day, judge_today, may_be_silent
+from app.detection.judging import judge_day, judge_today
 from app.detection.life import REOPENED_DAYS, Change, State, advance, changes, is_muted
 from app.detection.sentences import advice, summary
 from app.detection.series import (
@@ -83,7 +80,6 @@ __all__ = [
     "is_muted",
     "judge_day",
     "judge_today",
-    "may_be_silent",
     "merge_smallest",
     "summary",
     "usual",

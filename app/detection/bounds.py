@@ -89,7 +89,7 @@ class Usual:
         burst_usual: the usual tokens of these windows.
         hours: the usual tokens of each hour.
         weekend: those of an hour on a day off; empty if a day off is not quieter, or is judged.
-        tail: the tokens of the two hours before the day.
+        earlier: the tokens of the 168 hours before the day.
         windows: the windows in which little is a silence, by hour, shortest first.
         empty: a mask of the day's hours in which the organization was never issued a token.
         agents: each agent with a token in the 56 days before, by id.
@@ -109,7 +109,7 @@ class Usual:
     burst_usual: Sequence[Sequence[float]] = ()
     hours: Sequence[float] = ()
     weekend: Sequence[float] = ()
-    tail: Sequence[int] = (0, 0)
+    earlier: Sequence[int] = (0,) * EARLIER_HOURS
     windows: Sequence[Window] = ()
     empty: int = 0
     agents: Mapping[str, AgentUsual] = field(default_factory=dict)
@@ -126,9 +126,11 @@ def usual(series: Series, options: Options) -> Usual:
         if any(one.issued[calendar.base : calendar.judged])
     }
     found = day_bounds(series.days, calendar, calendar.known)
-    tail = series.hours[calendar.judged * DAY - 2 : calendar.judged * DAY] or (0, 0)
+    # Hours before the series are unknown, and no window reaches them.
+    before = series.hours[max(calendar.judged * DAY - EARLIER_HOURS, 0) : calendar.judged * DAY]
+    earlier = [0] * (EARLIER_HOURS - len(before)) + before
     if found is None:
-        return Usual(day, is_known=False, is_old=is_old, tail=tail, agents=agents)
+        return Usual(day, is_known=False, is_old=is_old, earlier=earlier, agents=agents)
     hours = Hours(series, calendar, found)
     bursts, burst_usual = hours.bursts()
     range_ = 2 * found.spread
@@ -147,7 +149,7 @@ def usual(series: Series, options: Options) -> Usual:
         burst_usual=burst_usual,
         hours=hours.typical(),
         weekend=hours.weekend(),
-        tail=tail,
+        earlier=earlier,
         windows=hours.windows(),
         empty=hours.empty(),
         agents=agents,

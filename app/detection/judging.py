@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from app.detection.agents import concentrations, dormant_agents, month_shares, new_agents, wasters
-from app.detection.bounds import DAY, EARLIER_HOURS, Usual
+from app.detection.bounds import DAY, Usual
 from app.detection.calendar import Calendar
 from app.detection.findings import Candidate, Judgement
 from app.detection.levels import level_shifts
@@ -22,9 +22,8 @@ def judge_today(usual: Usual, today: Today) -> Judgement:
     recovered: list[int] = []
     if usual.is_known:
         found += spikes_and_loops(usual, today)
-        if today.earlier:
-            quiet, recovered = silences(usual, today)
-            found += quiet
+        quiet, recovered = silences(usual, today)
+        found += quiet
     return Judgement(
         usual.day,
         whole=False,
@@ -45,10 +44,7 @@ def judge_day(series: Series, usual: Usual, options: Options) -> Judgement:
         if one.issued[judged]
     }
     new = [agent for agent in agents if series.agents[agent].first == usual.day]
-    # Hours before the series are unknown, and no window reaches them.
-    missing = max(EARLIER_HOURS - at, 0)
-    earlier = [0] * missing + series.hours[max(at - EARLIER_HOURS, 0) : at]
-    today = Today(series.hours[at:], agents, new, series.new_others, earlier, settled=DAY)
+    today = Today(series.hours[at:], agents, new, series.new_others, settled=DAY)
     so_far = judge_today(usual, today)
 
     calendar = Calendar(series, options)
@@ -79,11 +75,6 @@ def _merged(usual: Usual, today: Today) -> Today:
         before = agents.get(key, (0, 0))
         agents[key] = before[0] + count, before[1] | hours
     return replace(today, agents=agents)
-
-
-def may_be_silent(usual: Usual, hour: int, last_two: int) -> bool:
-    """Whether a silence is possible at the end of ``hour``, after ``last_two`` hours' tokens."""
-    return any(last_two <= 0.3 * window.typical for window in usual.windows if window.hour == hour)
 
 
 def _ordered(found: list[Candidate]) -> tuple[Candidate, ...]:

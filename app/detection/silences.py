@@ -42,7 +42,7 @@ _SEVERAL = 3  # agents that fall silent together are one finding
 def silences(usual: Usual, today: Today) -> tuple[list[Candidate], list[int]]:
     """The silences of the day's settled hours, and the hours in which the organization was back."""
     hours = today.hours[: today.settled]
-    known = [*today.earlier, *hours]
+    known = [*usual.earlier, *hours]
     sums = [0, *accumulate(known)]
     by_hour: dict[int, list[Window]] = {}
     for window in usual.windows:

@@ -81,7 +81,7 @@ def _day_hour(usual: Usual, hours: Sequence[int], beyond: int) -> int | None:
 
 def _burst(usual: Usual, hours: Sequence[int], beyond: int) -> tuple[int, int, int, float] | None:
     """The first burst: its last hour, its length, its tokens and the usual ones."""
-    known = [*usual.tail, *hours]
+    known = [*usual.earlier[-2:], *hours]
     for hour in range(len(hours)):
         for index, length in enumerate(BURST_HOURS):
             observed = sum(known[hour + 3 - length : hour + 3])

@@ -13,7 +13,6 @@ class Today:
         agents: for each agent with a token on the day, its tokens and the mask of its hours.
         new: those of them whose first token ever is on this day.
         new_others: how many more such agents there are among the OTHERS.
-        earlier: the tokens of the 168 hours before the day; empty where silence is not judged.
         settled: the number of hours of the day that are over and delivered. Silence and recovery
             are judged at the end of each of these.
     """
@@ -22,7 +21,6 @@ class Today:
     agents: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     new: Sequence[str] = ()
     new_others: int = 0
-    earlier: Sequence[int] = ()
     settled: int = 0
 
     @property

@@ -20,7 +20,7 @@ def unusual_hours(usual: Usual, today: Today) -> list[Candidate]:
     """
     found: dict[str, Candidate] = {}
     hours, agents = today.hours, today.agents
-    known = [*usual.tail, *hours]
+    known = [*usual.earlier[-2:], *hours]
     for hour, count in enumerate(hours):
         seen = sum(known[hour : hour + 3])
         if not count or not usual.empty >> hour & 1 or seen < _TOKENS:

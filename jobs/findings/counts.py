@@ -31,7 +31,6 @@ from app.storage.tables import (
     monthly_agent_issuance,
 )
 
-EARLIER_HOURS = 168
 DAY = timedelta(days=1)
 # An agent that had a token on so many days is dormant after so many days without.
 ACTIVE_DAYS, DORMANT_DAYS = 30, 30
@@ -277,11 +276,6 @@ def with_others(counts: DayCounts, unknown: Collection[str]) -> dict[str, tuple[
     if issued > 0:
         agents[OTHERS] = (issued, hours)
     return agents
-
-
-def earlier_hours(connection: Connection, tenant_id: str, day: date) -> list[int]:
-    """The tokens of the 168 hours before a day."""
-    return _hours(connection, tenant_id, day - EARLIER_HOURS // 24 * DAY, day - DAY)
 
 
 def never_seen_before(

@@ -18,7 +18,6 @@ from app.detection import (
     OTHERS,
     REOPENED_DAYS,
     Finding,
-    Kind,
     Options,
     State,
     Today,
@@ -26,7 +25,6 @@ from app.detection import (
     advance,
     judge_day,
     judge_today,
-    may_be_silent,
     usual,
 )
 from app.storage.database import Database
@@ -35,7 +33,6 @@ from jobs.findings.counts import (
     DayCounts,
     History,
     LargeHistory,
-    earlier_hours,
     first_day,
     history,
     never_seen_before,
@@ -139,7 +136,7 @@ def judge_open_days(
     state = progress.states.get(progress.through.isoformat(), State())
     found = {finding.id: finding for finding in state.findings}
     for day in progress.open_days(counted_at):
-        today = _today(connection, progress, state, day, counts[day], counted_at)
+        today = _today(connection, progress, day, counts[day], counted_at)
         judgement = judge_today(progress.usuals[day.isoformat()], today)
         state, touched = advance(progress.tenant_id, state, judgement)
         found |= {finding.id: finding for finding in touched}
@@ -147,10 +144,9 @@ def judge_open_days(
     return Judged(progress.tenant_id, after, max(counted_at, after) + DAY, findings=found)
 
 
-def _today(  # noqa: PLR0913, PLR0917 - the parts of one day
+def _today(
     connection: Connection,
     progress: Progress,
-    state: State,
     day: date,
     counts: DayCounts,
     counted_at: datetime,
@@ -163,20 +159,7 @@ def _today(  # noqa: PLR0913, PLR0917 - the parts of one day
     agents, new_others = counts.agents, 0
     if OTHERS in bounds.agents:
         agents, new, new_others = with_others(counts, unknown), [], len(new)
-    earlier: list[int] = []
-    if _is_silence_judged(bounds, state, hours, settled):
-        earlier = earlier_hours(connection, progress.tenant_id, day)
-    return Today(hours, agents, new, new_others, earlier, settled)
-
-
-def _is_silence_judged(bounds: Usual, state: State, hours: list[int], settled: int) -> bool:
-    """Whether a silence may have begun or ended on the day, so that the week before is needed."""
-    if any(one.kind is Kind.SILENCE and one.is_open for one in state.findings):
-        return True
-    before = [*bounds.tail, *hours]
-    return any(
-        may_be_silent(bounds, hour, sum(before[hour + 1 : hour + 3])) for hour in range(settled)
-    )
+    return Today(hours, agents, new, new_others, settled)
 
 
 def _hours_until(day: date, instant: datetime) -> int:

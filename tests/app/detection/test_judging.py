@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.detection import OTHERS, Options, Today, bounds, judge_today, may_be_silent, merge_smallest
+from app.detection import OTHERS, Options, Today, bounds, judge_today, merge_smallest
 from app.detection.times import day_end, day_start, hour_end
 from tests.app.detection.histories import FIRST, OFFICE, OPTIONS, Counts, at
 
@@ -123,6 +123,22 @@ def test_silence_of_an_organization() -> None:
     assert silence.start == hour_end(at(MONDAY), 10)
 
 
+def test_silence_is_found_by_the_hour() -> None:
+    """At the end of each settled hour a silence is judged as on the whole day."""
+    counts = Counts(100, 50)
+    for agent in counts.agents:
+        counts.set(agent, MONDAY, range(11, 15), 0)
+    series, usual, judgement = counts.judged(MONDAY)
+    hours = series.hours[-24:]
+    opened, recovered = set(), set()
+    for settled in range(25):
+        so_far = judge_today(usual, Today(hours[: settled + 1], settled=settled))
+        opened |= {one.opened_at for one in so_far.candidates}
+        recovered |= set(so_far.recovered)
+    assert opened == {judgement.candidates[0].opened_at}
+    assert recovered == set(judgement.recovered)
+
+
 def test_drop_of_an_organization() -> None:
     """A fifth of the usual tokens, where the usual ones are steady, is a drop."""
     counts = Counts(500, 50)
@@ -161,13 +177,6 @@ def test_outage_over_midnight_is_no_day_off() -> None:
     counts.scale(MONDAY + 1, 0)
     (silence,) = [one for one in counts.judged(MONDAY + 1)[2].candidates if not one.agent]
     assert (silence.detail, silence.severity) == ("silent", "critical")
-
-
-def test_possible_silence() -> None:
-    """The two last hours tell whether a silence is possible at all."""
-    _, usual, _ = Counts(100, 50).judged(MONDAY)
-    assert may_be_silent(usual, 12, 0)
-    assert not may_be_silent(usual, 12, 10**6)
 
 
 def test_day_off() -> None:
