@@ -45,8 +45,8 @@ def silences(usual: Usual, today: Today) -> tuple[list[Candidate], list[int]]:
     known = [*usual.earlier, *hours]
     sums = [0, *accumulate(known)]
     by_hour: dict[int, list[Window]] = {}
-    for window in usual.windows:
-        by_hour.setdefault(window.hour, []).append(window)
+    for one in usual.windows:
+        by_hour.setdefault(one.hour, []).append(one)
     found: list[Candidate] = []
     recovered: list[int] = []
     first: Window | None = None

@@ -240,7 +240,7 @@ def open_days(
 
 def _agents_of_days(
     connection: Connection, tenants: Sequence[str], first: date, last: date
-) -> Sequence[Row[Any]]:
+) -> Sequence[Row[*tuple[Any, ...]]]:
     """Each organization's agents of each day, at least the largest, with their tokens and masks."""
     agent = daily_agent_issuance.c
     ours = sa.and_(agent.tenant_id.in_(tenants), agent.date.between(first, last), agent.issued > 0)
@@ -416,7 +416,7 @@ def _in_range(column: Any) -> sa.ColumnElement[bool]:
     return sa.and_(ours, column.date.between(first, last))
 
 
-def _by_agent(rows: sa.Select[Any]) -> sa.Select[Any]:
+def _by_agent(rows: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
     """One row for each agent of some rows, with its days, tokens and masks as texts."""
     row = rows.subquery().c
     joined = (_joined(row.date), _joined(row.issued), _joined(row.hours))

@@ -160,7 +160,7 @@ def _write(
         connection.execute(_UPDATE, changed)
     for columns, rows in _by_columns(judged):
         update = sa.update(usual).where(usual.c.tenant_id == sa.bindparam("of_tenant"))
-        given = {name: sa.bindparam(f"new_{name}") for name in columns}
+        given: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in columns}
         connection.execute(update.values(given), rows)
 
 
