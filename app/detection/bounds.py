@@ -437,12 +437,17 @@ class Hours:
             [day * DAY + 1 for day in self._calendar.groups[kind] if day * DAY >= first]
             for kind in self._bounds.alike
         ]
+        columns = self._columns(length, self._alike)
         needed = self._least_tokens(length)
         found = []
         for one in windows:
             least, hour = _STEADY * one.typical, one.hour
             low = known = 0
-            for ends in kinds:
+            # Mostly no day has few tokens, which is seen without looking at the kinds of days.
+            is_never_low = bool(columns) and min(columns[hour + 1]) >= least
+            if is_never_low:
+                known = len(columns[hour + 1])
+            for ends in () if is_never_low else kinds:
                 few = sum([sums[end + hour] - sums[end + hour - length] < least for end in ends])
                 # A weekday on which these hours are quiet says nothing of the others.
                 if 2 * few <= len(ends):

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
@@ -34,6 +35,7 @@ from app.storage.tables import (
 DAY = timedelta(days=1)
 # An agent that had a token on so many days is dormant after so many days without.
 ACTIVE_DAYS, DORMANT_DAYS = 30, 30
+_NUMBERS = msgspec.json.Decoder(list[int])
 # With more agents, not all of them are read.
 MOST_AGENTS = 5000
 # So many agents of some organizations' open days are read without ranking them.
@@ -305,8 +307,8 @@ def _hours(connection: Connection, tenant_id: str, first: date, last: date) -> l
     found = [0] * (24 * len(places))
     for day, hours, issued in connection.execute(_HOURS, values):
         at = 24 * places[day]
-        for hour, count in zip(hours.split(","), issued.split(","), strict=True):
-            found[at + int(hour)] = int(count)
+        for hour, count in zip(_numbers(hours), _numbers(issued), strict=True):
+            found[at + hour] = count
     return found
 
 
@@ -336,11 +338,16 @@ def _agent_series(rows: Iterable[Any], first: date, last: date) -> dict[str, Age
     for agent, days, issued, hours in rows:
         one = found[agent] = AgentSeries([0] * size, [0] * size, last)
         at = [places[day] for day in days.split(",")]
-        for place, count, mask in zip(at, issued.split(","), hours.split(","), strict=True):
-            one.issued[place] = int(count)
-            one.hours[place] = int(mask)
+        for place, count, mask in zip(at, _numbers(issued), _numbers(hours), strict=True):
+            one.issued[place] = count
+            one.hours[place] = mask
         one.first = first + min(at) * DAY
     return found
+
+
+def _numbers(joined: str) -> list[int]:
+    """The numbers of a group."""
+    return _NUMBERS.decode(f"[{joined}]")
 
 
 def _places(first: date, last: date) -> dict[str, int]:
