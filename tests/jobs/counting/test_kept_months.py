@@ -1,6 +1,6 @@
 """Retention of the finer tables by whole months: neither written, verified nor rebuilt."""
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 
 import pytest
 import sqlalchemy as sa
@@ -32,12 +32,18 @@ MONTHS = [date(2026, month, 1) for month in (3, 4, 5, 6)]
 
 @pytest.fixture(autouse=True)
 def today(monkeypatch):
-    """The database's clock may say any day; here it is 15 June 2026 for retention."""
-    days = tables.kept_days
-    noon = datetime(2026, 6, 15, 12)  # noqa: DTZ001 - only its date is used
-    for module in ("jobs.counting.run", "jobs.counting.backfill", "jobs.recount.difference"):
-        monkeypatch.setattr(f"{module}.kept_days", lambda retention, _now: days(retention, noon))
-    monkeypatch.setattr("jobs.retention.kept_days", lambda retention, _now: days(retention, noon))
+    """The database's clock may say any day; here retention counts from TODAY, or a later day."""
+    days, now = tables.kept_days, []
+
+    def set_day(day):
+        now[:] = [datetime.combine(day, time(12))]
+
+    set_day(TODAY)
+    for name in ("counting.run", "counting.backfill", "recount.difference", "retention"):
+        monkeypatch.setattr(
+            f"jobs.{name}.kept_days", lambda retention, _now: days(retention, now[0])
+        )
+    return set_day
 
 
 @pytest.fixture
@@ -116,6 +122,24 @@ def test_runs_go_on_while_old_months_are_deleted(issued, issue, roll_up, databas
     assert outcomes == ["done"]
     assert drift(database) == []
     assert sum(stored(database, daily_issuance).values()) == 17
+
+
+def test_a_month_that_ends_while_a_rebuild_compares(issued, roll_up, database, today):
+    """The rebuild compares again, and does not bring back a month that was deleted meanwhile."""
+    roll_up(retention=RETENTION)
+    april = sa.delete(hourly_issuance).where(hourly_issuance.c.date < MONTHS[2])
+    database.write(lambda connection: connection.execute(april))
+    assert drift(database) != []
+
+    def month_ends(done, _steps):
+        if done == len(tables.SUMMARY_TABLES):
+            today(date(2026, 7, 15))
+            delete_old_months(database, retention=RETENTION)
+
+    rebuild(database, FIRST_MONTH, LAST_MONTH, retention=RETENTION, on_step=month_ends)
+    assert months(database, hourly_issuance) == set(MONTHS[2:])
+    assert months(database, daily_agent_issuance) == set(MONTHS[3:])
+    assert drift(database) == []
 
 
 def test_a_backfill_leaves_out_months_past(issued, roll_up, database):
