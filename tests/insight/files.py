@@ -1,6 +1,6 @@
 """``python -m tests.insight.files FILE``: the findings in a file of events (NDJSON, or gzip).
 
-Everything from the first event to the last is judged, as if each day had just ended.
+All days are judged, as if each had just ended, but for the last one, which may not be whole.
 """
 
 import gzip
@@ -31,7 +31,7 @@ def findings_in(path: Path) -> Iterator[tuple[str, Finding]]:
         for (agent, day, hour), count in rows.items():
             agents[agent][(day - first) // timedelta(days=1) * 24 + hour] = count
         history = History(first, agents)
-        for finding in watched(organization, history, range(size)):
+        for finding in watched(organization, history, range(size - 1)):
             yield organization, finding
 
 
