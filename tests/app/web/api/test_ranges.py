@@ -8,12 +8,17 @@ import sqlalchemy as sa
 
 from app.reports import base, status, usage
 from app.storage.tables import rollup_state
-from tests.support.settings import NOW, TENANT
+from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.summaries import fill
 from tests.support.tokens import bearer
 
 API = "/api/v1/analytics"
 APRIL = datetime(2026, 4, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(database_url):
+    return make_settings(database_url, HOURLY_RETENTION_DAYS="800")
 
 
 @pytest.fixture
