@@ -3,10 +3,15 @@
 import uuid
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
+import psycopg
+
+from app.config.settings import Settings
 from app.factory import create_app
 from app.intake.events import Event
 from app.intake.sources.positions import Spot, advance, create, note_failure
+from app.storage.database import Database
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
@@ -80,8 +85,10 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         for name in ("set", None):
             named = client.put("/api/v1/agents/agent-2", json={"name": name}, headers=headers)
             assert named.json == {"agentId": "agent-2", "name": name}
-        lifetime = {"name": "set", "tokenLifetime": 900}
-        assert client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers).json
+        for seconds in (900, None):
+            lifetime = {"name": "set", "tokenLifetime": seconds}
+            named = client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers)
+            assert named.json == {"agentId": "agent-3"} | lifetime
         marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
         assert (marked.status_code, marked.json.get("resolution")) == (200, "acknowledged")
         for _ in range(2):
@@ -117,6 +124,17 @@ def read_source(deployment: Deployment) -> None:
 def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
     """The jobs' work, with something to do in each."""
     owner, database = deployment.connect("owner"), deployment.database("job")
+    try:
+        return _run_jobs(owner, database, make_settings(deployment.url("job")))
+    finally:
+        # It is repeated without each grant, and the server has few connections.
+        database.dispose()
+        owner.close()
+
+
+def _run_jobs(
+    owner: psycopg.Connection[Any], database: Database, settings: Settings
+) -> tuple[Run, Rebuilt, Purged]:
     # A former try may have failed while it had the claim.
     owner.execute("UPDATE detection_state SET claimed_until = NULL")
     owner.execute("DELETE FROM usual")  # so that the organization is new to detection
@@ -140,7 +158,7 @@ def run_jobs(deployment: Deployment) -> tuple[Run, Rebuilt, Purged]:
         " VALUES ('s', '', 'okta', '{}') ON CONFLICT DO NOTHING"
     )
     assert any(one.samples for one in SourcesCollector(database).collect())
-    assert judge_findings(database, make_settings(deployment.url("job"))).organizations
+    assert judge_findings(database, settings).organizations
     assert any(one.samples for one in FindingsCollector(database).collect())
     claim = await_claim(database, 5)
     finding = replace(SPIKE, id=uuid.uuid4().hex)
