@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
 from jobs.counting.run import run_rollup
+from tests.faults.findings import misjudged
 from tests.faults.inserts import INSERT, columns
 from tests.faults.jobs import Keeper, Operator, Victims, count_the_rest
 from tests.faults.ledger import Drift, drift_at, make_events
@@ -39,7 +40,7 @@ class Plan:
 
     ``freezes``: of PostgreSQL, by SIGSTOP; ``locks``: of the state row, by a session that
     forgets its transaction. ``naive``: count to the newest visible id; ``prepared``: writers
-    prepare some transactions.
+    prepare some transactions. ``findings``: compare these with a recompute, too.
     """
 
     events: int
@@ -54,6 +55,7 @@ class Plan:
     locks: int = 0
     naive: bool = False
     prepared: bool = True
+    findings: bool = False
     seconds: float = 300
 
 
@@ -64,7 +66,8 @@ class Report:
     ``complete``: how many ``flask rollup run`` exited 0 in between; ``incomplete``: those
     that had counted less than was promised before they began. ``verified``: the exit code of
     ``flask rollup verify``, which must see what the recount sees. ``slowest``: the seconds of
-    the slowest answer to a batch.
+    the slowest answer to a batch. ``findings``: how many were compared with a recompute;
+    ``misjudged``: those that differ from it.
     """
 
     seed: int
@@ -76,6 +79,8 @@ class Report:
     incomplete: list[str]
     complete: int
     verified: int
+    findings: int
+    misjudged: list[str]
     tracebacks: str
     seconds: float
     done: dict[str, int]
@@ -83,7 +88,8 @@ class Report:
     @property
     def exact(self) -> bool:
         drift = self.drift.lost or self.drift.doubled
-        return not (drift or self.incomplete or self.verified or self.tracebacks)
+        wrong = drift or self.incomplete or self.verified or self.misjudged or self.tracebacks
+        return not wrong
 
     @property
     def in_time(self) -> bool:
@@ -105,6 +111,8 @@ class Report:
                 f"{self}; seed {self.seed}, {self.seconds:.0f} s",
                 f"flask rollup run: {self.complete} complete; verify: exit {self.verified}",
                 f"deliveries and transactions: {done}",
+                f"findings: {self.findings}, {len(self.misjudged)} differ from a recompute",
+                *self.misjudged,
                 *self.drift.examples,
                 *self.incomplete,
                 self.tracebacks,
@@ -264,6 +272,7 @@ class Harness:
                 time.sleep(0.02)
 
     def _report(self, began: float) -> Report:
+        found, wrong = misjudged(self.workshop.url) if self.plan.findings else (0, [])
         return Report(
             seed=self.plan.seed,
             events=len(self.crew.ledger),
@@ -274,6 +283,8 @@ class Harness:
             incomplete=[run for one in self.operators for run in one.incomplete],
             complete=sum(one.finished for one in self.operators),
             verified=self.workshop.run("flask", "rollup", "verify"),
+            findings=found,
+            misjudged=wrong,
             tracebacks=tracebacks(self.workshop.output()),
             seconds=time.monotonic() - began,
             done=dict(sorted(self.crew.done.items())),
