@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from app.intake.events import read_members
 from app.intake.agent_names import parse_name, parse_names
+from app.intake.organization_settings import parse_settings
 
 def slowly(alias, usual=typing._AnnotatedAlias.__hash__):
     time.sleep(0.01)
@@ -50,7 +51,12 @@ NAMED = EVENT % ', "agentName": "é"'
             f"('e', 'a', '{INSTANT}', None, 'é')",
             id="any event",
         ),
-        pytest.param("""parse_name(b'{"name": "n"}', 99)""", "n", id="name"),
+        pytest.param("""parse_name(b'{"name": "n"}', 99).name""", "n", id="name"),
+        pytest.param(
+            """parse_settings(b'{"price": {"perThousand": 2, "currency": "EUR"}}', 99).price""",
+            "Price(per_thousand=2.0, currency='EUR')",
+            id="settings",
+        ),
         pytest.param(
             """parse_names([b'{"agentId": "a", "name": "n"}'], 99)""", "{'a': 'n'}", id="names"
         ),
