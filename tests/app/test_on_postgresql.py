@@ -15,7 +15,7 @@ EVENTS = [
     {"id": f"e{number}", "agentId": agent, "issuedAt": f"2026-04-14T{9 + number:02}:00:00.5Z"}
     for number, agent in enumerate([AGENT, AGENT, OTHER])
 ]
-HEADERS = bearer(scope="events:write agents:write")
+HEADERS = bearer(scope="events:write agents:write", exp=4_102_444_800)
 
 
 @pytest.fixture

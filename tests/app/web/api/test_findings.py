@@ -14,7 +14,7 @@ from tests.support.statements import statements
 from tests.support.tokens import bearer
 
 FINDINGS = "/api/v1/analytics/findings"
-ADMIN = bearer(TENANT, "analytics:admin", sub="user-1")
+ADMIN = bearer(TENANT, "analytics:admin", sub="user-1", exp=4_102_444_800)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 

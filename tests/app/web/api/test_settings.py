@@ -11,7 +11,7 @@ from tests.support.settings import TENANT
 from tests.support.tokens import bearer
 
 SETTINGS = "/api/v1/settings"
-ADMIN = bearer(TENANT, "analytics:admin")
+ADMIN = bearer(TENANT, "analytics:admin", exp=4_102_444_800)
 EMPTY = {"daysOff": None, "price": None, "tokenLifetime": None}
 FULL = {
     "daysOff": {"country": "DE", "subdivision": "BY", "dates": ["2026-12-24", "2026-12-31"]},
