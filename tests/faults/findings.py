@@ -8,8 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from app.config.settings import Settings
 from app.storage.database import Database
-from app.storage.tables import daily_issuance, findings, usual
+from app.storage.tables import daily_issuance, findings, rollup_state, usual
 from jobs.findings.recompute import recompute_findings
 from jobs.findings.task import judge_findings
 from tests.support.settings import make_settings
@@ -24,20 +25,31 @@ def misjudged(url: str) -> tuple[int, list[str]]:
     """How many findings the whole days have, and in which of them the two differ."""
     database, settings = Database(make_url(url)), make_settings(url)
     try:
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        while (done := judge_findings(database, settings)).organizations or done.outcome != "done":
-            assert time.monotonic() < give_up, done
+        _judge(database, settings)
         with database.reading() as connection:
             first = connection.scalar(sa.select(sa.func.min(daily_issuance.c.date)))
             last = connection.scalar(sa.select(sa.func.min(usual.c.judged_through)))
         lived = _holding(database, last)
         database.write(lambda connection: connection.execute(sa.delete(findings)))
         recompute_findings(database, settings, first, last)
+        # The hours of the days that are not whole are judged by schedulers alone.
+        due = sa.update(usual).values(
+            due_at=sa.select(rollup_state.c.last_finished).scalar_subquery()
+        )
+        database.write(lambda connection: connection.execute(due))
+        _judge(database, settings)
         anew = _holding(database, last)
     finally:
         database.dispose()
     keys = sorted(key for key in lived.keys() | anew.keys() if lived.get(key) != anew.get(key))
     return len(lived), [f"{key}: {lived.get(key)} != {anew.get(key)}" for key in keys[:SHOWN]]
+
+
+def _judge(database: Database, settings: Settings) -> None:
+    """Judge until nothing is due."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while (done := judge_findings(database, settings)).organizations or done.outcome != "done":
+        assert time.monotonic() < give_up, done
 
 
 def _holding(database: Database, last: date) -> dict[tuple[str, str], dict[str, Any]]:
