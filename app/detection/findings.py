@@ -22,7 +22,7 @@ class Kind(StrEnum):
     CONCENTRATION = "concentration"
     NEW_AGENT = "new_agent"
     DORMANT_AGENT = "dormant_agent"
-    TOKEN_WASTE = "token_waste"  # noqa: S105 - the name of a kind
+    TOKEN_WASTE = "token_waste"  # noqa: S105  # nosec B105  # the name of a kind
 
 
 class Severity(StrEnum):
