@@ -68,7 +68,7 @@ class Share:
     share: float
 
 
-# What a finding is told by: its kind, its part and the agent's id (empty for an organization).
+# What distinguishes a finding: its kind, its part and the agent's id (empty for an organization).
 Key = tuple[Kind, Part, str]
 
 

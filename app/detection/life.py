@@ -261,7 +261,7 @@ def _updated(found: Finding, candidate: Candidate) -> Finding:
     """A finding with later numbers; its severity never falls, and its beginning stays."""
     observed, usual = candidate.observed, candidate.usual
     if candidate.kind is Kind.SILENCE and candidate.part is Part.ORGANIZATION and found.is_open:
-        # A silence of several days is told by the tokens of all of them.
+        # A silence of several days has the tokens, and the usual tokens, of all of them.
         if candidate.start > found.start:
             observed += found.observed
         if usual and found.usual:

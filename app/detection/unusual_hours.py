@@ -16,7 +16,7 @@ _NO_HABITS = AgentUsual(0.0, 0, -1.0, 0.0, is_regular=False, unused=0)
 def unusual_hours(usual: Usual, today: Today) -> list[Candidate]:
     """The agents with tokens in hours that are empty, or that they alone do not use.
 
-    A new agent is told as such, and not here.
+    A new agent is a finding of its own kind, and not here.
     """
     found: dict[str, Candidate] = {}
     hours, agents = today.hours, today.agents

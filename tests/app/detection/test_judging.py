@@ -280,7 +280,7 @@ def test_dormant_agent() -> None:
 
 
 def test_concentration() -> None:
-    """One agent with more than 80 % of a month is told once, from its seventh day on.
+    """One agent with more than 80 % of a month is reported once, from its seventh day on.
 
     Of the month in which the organization began, only the days since then count.
     """
@@ -322,7 +322,7 @@ def test_two_weeks_are_too_few() -> None:
 
 
 def test_few_tokens_show_nothing() -> None:
-    """Below twenty tokens of effect nothing is told."""
+    """Below twenty tokens of effect nothing is reported."""
     counts = Counts(0)
     for day in range(counts.days):
         counts.set("agent-0", day, range(9, 14), 1)

@@ -128,7 +128,7 @@ def test_acknowledged_stays_silent() -> None:
 
 
 def test_new_agent_is_known_after_a_week() -> None:
-    """A new agent is told once, and resolved after seven days."""
+    """A new agent is reported once, and resolved after seven days."""
     counts = Counts(90, 50, weekend=1)
     for day in range(70, 90):
         counts.set("new", day, OFFICE, 5)
