@@ -65,7 +65,7 @@ lint: .venv/test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@ .venv/run
 
-## soak: a million events while jobs and PostgreSQL are killed; prints lost and doubled events
+## soak: a million events while jobs and PostgreSQL are killed; counts lost and doubled events, and compares findings
 soak: .venv/test
 	$(BIN)/python -m tests.faults.soak
 
