@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.storage.audit import forget_old_changes
 from app.storage.database import Database
 from app.storage.tables import dow_hour_total, issuance_events, purged_months, rollup_state
 from app.storage.types import database_now
@@ -32,7 +33,7 @@ from jobs.counting.backfill import refuse_before_backfill
 from jobs.counting.buckets import issued_month
 from jobs.counting.history import forget_old_runs
 from jobs.counting.refusals import note_newest, refuse_refused
-from jobs.counting.state import note_first_kept, read_state
+from jobs.counting.state import being_deleted, note_first_kept, read_state
 from jobs.counting.tables import FINER_TABLES, Kept, Retention, kept_days
 from jobs.counting.watermark import candidate_or_refusal
 
@@ -65,7 +66,7 @@ def purge_events(
     stop: Signal | None = None,
     on_events: Callable[[int], None] = lambda _deleted: None,
 ) -> Purged:
-    """Delete the events that are due, oldest first, and old rows of the run history.
+    """Delete the events that are due, oldest first, and old rows of the run history and audit log.
 
     An event that is not counted is never deleted. After an interruption, run the purge again.
     Several purges at the same time take turns.
@@ -79,11 +80,11 @@ def purge_events(
     """
     with database.reading() as connection:
         state = read_state(connection, rollup_state, database_now().label("now"))
+    now = state.now
+    database.write(partial(_forget_old_history, now=now))
     candidate_or_refusal(database, state)
     refuse_before_backfill(state)
-    now = state.now
     receipt = _Receipt(now, now - timedelta(days=retention_days))
-    database.write(lambda connection: forget_old_runs(connection, now))
     purged, idle, after = 0, 0, 0
     while idle < IDLE_BATCHES:
         if stop is not None and stop.is_set():
@@ -99,6 +100,11 @@ def purge_events(
         purged, after = purged + deleted, upto
         on_events(purged)
     return Purged(purged, finished=True)
+
+
+def _forget_old_history(connection: Connection, *, now: datetime) -> None:
+    forget_old_runs(connection, now)
+    forget_old_changes(connection, now)
 
 
 def delete_old_months(
@@ -185,7 +191,10 @@ def _purge_batch(connection: Connection, *, window: Window, due: ColumnElement[b
     state = read_state(connection, lock=True)
     refuse_refused(state)
     refuse_before_backfill(state)
-    due = sa.and_(in_window(window), due)
+    # purged_months leaves out the events of organizations that are being deleted.
+    deleting = being_deleted(connection)
+    others = [issuance_events.c.tenant_id.not_in(deleting)] if deleting else []
+    due = sa.and_(in_window(window), due, *others)
     upsert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     lost = sa.func.count().label("events")
     months = sa.select(issued_month.label("month"), lost).where(due).group_by(issued_month)

@@ -25,6 +25,7 @@ from app.auth.claims import (
 )
 from app.errors import ForbiddenError, RefusedError, ValidationError
 from app.ids import is_id
+from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.tables import api_keys
 
@@ -110,8 +111,12 @@ def new_key(
     return ApiKey(_random(ID_CHARACTERS), tenant_id, granted, note, now, expires)
 
 
-def store_key(database: Database, key: ApiKey) -> str:
-    """Store a new key. Returns its whole text, which is not stored and never shown again."""
+def store_key(database: Database, key: ApiKey, *, by: str) -> str:
+    """Store a new key. Returns its whole text, which is not stored and never shown again.
+
+    Args:
+        by: the actor, for the audit log.
+    """
     text = key.prefix + _random(SECRET_CHARACTERS)
     values = {
         "id": key.id,
@@ -126,6 +131,15 @@ def store_key(database: Database, key: ApiKey) -> str:
     def insert(connection: Connection) -> None:
         database.name_key(connection, key.id)
         connection.execute(sa.insert(api_keys).values(values))
+        record_change(
+            connection,
+            tenant_id=key.tenant_id,
+            actor=by,
+            action="key.created",
+            subject=key.id,
+            details={"scopes": key.scopes, "expires": key.expires},
+            at=key.created,
+        )
 
     database.write(insert)
     return text
@@ -174,13 +188,14 @@ def all_keys(connection: Connection, now: datetime) -> list[ApiKey]:
 
 
 def revoke_key(
-    database: Database, key_id: str, now: datetime, *, tenant_id: str | None = None
+    database: Database, key_id: str, now: datetime, *, by: str, tenant_id: str | None = None
 ) -> ApiKey | None:
     """Revoke a key. Returns it, or ``None`` if there is none.
 
     A key that was revoked before keeps that instant.
 
     Args:
+        by: the actor, for the audit log.
         tenant_id: revoke only a key of this organization; by default any.
     """
     if not _ID_SYNTAX.fullmatch(key_id):  # it may have a NUL, which PostgreSQL cannot read
@@ -192,9 +207,20 @@ def revoke_key(
 
     def work(connection: Connection) -> ApiKey | None:
         database.name_key(connection, key_id)
-        connection.execute(revoke.values(revoked_at=now))
+        revoked = connection.execute(revoke.values(revoked_at=now)).rowcount
         row = connection.execute(sa.select(*_COLUMNS).where(where)).one_or_none()
-        return None if row is None else _read(row)
+        if row is None:
+            return None
+        if revoked:
+            record_change(
+                connection,
+                tenant_id=row.tenant_id,
+                actor=by,
+                action="key.revoked",
+                subject=key_id,
+                at=now,
+            )
+        return _read(row)
 
     return database.write(work)
 

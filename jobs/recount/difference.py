@@ -11,6 +11,7 @@ from app.dates import MonthRange, months_without
 from app.storage.tables import issuance_events, purged_months, rollup_state
 from app.storage.types import database_now
 from jobs.counting.buckets import issued_month
+from jobs.counting.state import being_deleted
 from jobs.counting.tables import Kept, Retention, SummaryTable, kept_days
 
 FIRST_MONTH, LAST_MONTH = date(1970, 1, 1), date(9999, 12, 1)
@@ -21,11 +22,13 @@ class Scope:
     """The requested months: ``ranges`` can be recounted, ``purged`` cannot.
 
     ``kept``: the first day that each table keeps; its months before are not compared.
+    ``deleting``: organizations that are being deleted; they are not compared.
     """
 
     ranges: list[MonthRange]
     purged: list[date]
     kept: Kept
+    deleting: tuple[str, ...] = ()
 
 
 def scope(
@@ -37,7 +40,8 @@ def scope(
     purged = set(connection.scalars(months))
     now = connection.execute(sa.select(database_now())).scalar_one()
     kept = kept_days(retention, now)
-    return Scope(months_without(first, last, purged), sorted(purged), kept)
+    deleting = being_deleted(connection)
+    return Scope(months_without(first, last, purged), sorted(purged), kept, deleting)
 
 
 def difference(summary: SummaryTable, months: Scope) -> Select[Any]:
@@ -54,8 +58,10 @@ def difference(summary: SummaryTable, months: Scope) -> Select[Any]:
     ranges = summary.kept_ranges(months.ranges, months.kept)
     stored = sa.select(*(summary.table.c[name] for name in summary.columns))
     sides = {
-        "stored": stored.where(summary.within(ranges)).subquery("stored"),
-        "recounted": _recount(summary, ranges, months.kept).subquery("recounted"),
+        "stored": stored.where(
+            summary.within(ranges), *without(summary.table, months.deleting)
+        ).subquery("stored"),
+        "recounted": _recount(summary, ranges, months).subquery("recounted"),
     }
     zero = sa.literal_column("0", sa.Integer)
     rows = [
@@ -87,15 +93,24 @@ def difference(summary: SummaryTable, months: Scope) -> Select[Any]:
     )
 
 
-def _recount(summary: SummaryTable, ranges: list[MonthRange], kept: Kept) -> Select[Any]:
+def without(table: Table, tenants: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    """The condition that a row belongs to none of these organizations; none if there are none."""
+    return [table.c.tenant_id.not_in(tenants)] if tenants else []
+
+
+def _recount(summary: SummaryTable, ranges: list[MonthRange], months: Scope) -> Select[Any]:
     """The table's buckets, counted from the raw events or summed from its source."""
     if summary.source is None:
-        months = (issued_month.between(first, last) for first, last in ranges)
-        return summary.count(counted_by(summary), sa.or_(sa.false(), *months), kept=kept)
+        within = (issued_month.between(first, last) for first, last in ranges)
+        others = without(issuance_events, months.deleting)
+        counted = sa.and_(counted_by(summary), *others)
+        return summary.count(counted, sa.or_(sa.false(), *within), kept=months.kept)
     rows = summary.source.table
     key = [rows.c[name] for name in summary.keys]
     issued = sa.cast(sa.func.sum(rows.c.issued), sa.BigInteger).label("issued")
-    conditions = [] if summary.period is None else [summary.source.within(ranges)]
+    conditions = without(rows, months.deleting)
+    if summary.period is not None:
+        conditions.append(summary.source.within(ranges))
     return sa.select(*key, issued).where(*conditions).group_by(*key)
 
 

@@ -10,9 +10,6 @@ source in the short transaction, after the source is repaired.
 A recount is right only if the raw events are all there: see ``jobs.recount.lost``.
 """
 
-import getpass
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -24,6 +21,7 @@ from sqlalchemy import Connection, Row, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RefusedError
+from app.storage.audit import record_change, shell_user, system_user
 from app.storage.citus import is_citus
 from app.storage.database import Database
 from app.storage.tables import issuance_events, rollup_corrections, rollup_state
@@ -168,6 +166,15 @@ def _apply(
     if not buckets:
         return Rebuilt(0, None), lost
     connection.execute(sa.update(rollup_state).values(corrections=before + 1))
+    record_change(
+        connection,
+        tenant_id=None,
+        actor=shell_user(),
+        action="rollup.rebuilt",
+        subject=f"correction {before + 1}",
+        details={"buckets": buckets},
+        at=connection.execute(sa.select(database_now())).scalar_one(),
+    )
     return Rebuilt(buckets, before + 1), lost
 
 
@@ -244,7 +251,7 @@ def _write_journal(
         "old_total": old,
         "new_total": old + changed.c.delta,
         "corrected_at": database_now(),
-        "corrected_by": sa.literal(_author()),
+        "corrected_by": sa.literal(system_user()),
     }
     rows = (
         sa.select(*(value.label(name) for name, value in values.items()))
@@ -265,11 +272,3 @@ def _add_deltas(connection: Connection, summary: SummaryTable, deltas: Table) ->
         sa.select(*(deltas.c[name] for name in names))
     )
     connection.execute(sa.delete(table).where(table.c.issued == 0, touched))
-
-
-def _author() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -5,7 +5,7 @@ The order makes it exact:
 1. Lock the events against writers for a moment. So every transaction that has drawn an id ends
    first. Then move the id sequence beyond the watermark and beyond every event. From now on, the
    events up to the watermark are all there, and no new one joins them. A switch-over leaves the
-   sequence of the history behind as well, so it is moved, too.
+   sequences of the history and of the audit log behind as well, so they are moved, too.
 2. Rebuild every month whose raw events are all kept. This adds the events that were never counted.
    It refuses if counted events are missing. With an accepted loss, the numbers of those tenants'
    months stay as they are, and all others are made equal to a recount.
@@ -22,19 +22,23 @@ from sqlalchemy import Column, Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
+from app.storage.audit import record_change, shell_user
 from app.storage.database import Database
 from app.storage.tables import (
+    audit_log,
     daily_issuance,
     issuance_events,
     purged_months,
     rollup_runs,
     rollup_state,
 )
+from app.storage.types import database_now
 from jobs.counting.buckets import MonthOf, issued_month
 from jobs.counting.refusals import checked_newest_id, note_newest
 from jobs.counting.sequences import advance
-from jobs.counting.state import await_parts, read_state
+from jobs.counting.state import await_parts, being_deleted, read_state
 from jobs.counting.tables import FOR_GOOD, Retention
+from jobs.recount.difference import without
 from jobs.recount.lost import Lost, LostEventsError
 from jobs.recount.rebuild import OnStep, Rebuilt, rebuild_kept_months
 
@@ -95,7 +99,8 @@ def _settle_ids(connection: Connection) -> None:
         connection.execute(sa.text(lock))
         # On a cluster, a writer that has ended here may have left prepared parts at the nodes.
         await_parts(connection, [issuance_events])
-    newest = {issuance_events.c.id: read_state(connection).counted_upto, rollup_runs.c.id: 0}
+    watermark = read_state(connection).counted_upto
+    newest = {issuance_events.c.id: watermark, rollup_runs.c.id: 0, audit_log.c.id: 0}
     try:
         for column, least in newest.items():
             advance(connection, column, max(least, _newest(connection, column)))
@@ -148,6 +153,16 @@ def _end(connection: Connection, *, accept_loss: bool) -> int:
     # A candidate may be of another server, whose writers mean nothing here.
     connection.execute(sa.update(rollup_state).values(refusal=None, candidate=None, writers=None))
     checked_newest_id(connection, read_state(connection))
+    if state.refusal is not None:
+        record_change(
+            connection,
+            tenant_id=None,
+            actor=shell_user(),
+            action="rollup.resumed",
+            subject="counting",
+            details={"refusal": state.refusal, "acceptLoss": accept_loss},
+            at=connection.execute(sa.select(database_now())).scalar_one(),
+        )
     return uncounted
 
 
@@ -158,9 +173,12 @@ def _purged_totals(connection: Connection, watermark: int) -> dict[date, tuple[i
         return {}
     day, event = daily_issuance.c, issuance_events.c
     month = MonthOf(day.date).label("month")
-    counted = sa.select(month, sa.cast(sa.func.sum(day.issued), sa.BigInteger)).group_by(month)
+    total = sa.cast(sa.func.sum(day.issued), sa.BigInteger)
+    deleting = being_deleted(connection)
+    counted = sa.select(month, total).where(*without(daily_issuance, deleting)).group_by(month)
     kept_month = issued_month.label("month")
-    kept = sa.select(kept_month, sa.func.count()).where(event.id <= watermark).group_by(kept_month)
+    ours = (event.id <= watermark, *without(issuance_events, deleting))
+    kept = sa.select(kept_month, sa.func.count()).where(*ours).group_by(kept_month)
     stored = {row[0]: row[1] for row in connection.execute(counted)}
     left = {row[0]: row[1] for row in connection.execute(kept)}
     return {

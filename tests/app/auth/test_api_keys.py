@@ -189,11 +189,11 @@ def test_a_revoked_key_stops_within_a_minute(database, read, clock):
     """Each process may remember a key, but for less than a minute."""
     key, text = created(database)
     assert read(text) == 200
-    revoked = revoke_key(database, key.id, NOW)
+    revoked = revoke_key(database, key.id, NOW, by="tester")
     assert revoked.revoked == NOW
     clock(31)
     assert read(text) == 401
-    assert revoke_key(database, key.id, NOW + timedelta(days=1)).revoked == NOW
+    assert revoke_key(database, key.id, NOW + timedelta(days=1), by="tester").revoked == NOW
 
 
 def test_a_key_that_has_expired_is_refused(database, client):
@@ -396,9 +396,9 @@ def test_usable_keys_come_first_in_a_list(database):
     """A list of many revoked keys still shows each usable one."""
     for number in range(3):
         key = new_key(TENANT, ["analytics:read"], NOW + timedelta(minutes=number))
-        store_key(database, key)
+        store_key(database, key, by="tester")
         if number != 0:
-            revoke_key(database, key.id, NOW + timedelta(hours=1))
+            revoke_key(database, key.id, NOW + timedelta(hours=1), by="tester")
     created(database, tenant="org-b")
     with database.reading() as connection:
         found = keys_of(connection, TENANT, NOW)

@@ -1,0 +1,298 @@
+"""Erasure of an agent: its id is nowhere, and all numbers are exact."""
+
+import itertools
+import threading
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from app.detection import Finding, Kind, Part, Share, State, Usual, finding_id
+from app.detection.bounds import AgentUsual
+from app.errors import RefusedError, UnavailableError
+from app.intake.agent_names import NameBody, set_agent
+from app.intake.events import Event
+from app.intake.store import store_events
+from app.storage.audit import changes, record_change
+from app.storage.tables import (
+    agents,
+    daily_agent_issuance,
+    detection_state,
+    erasures,
+    findings,
+    monthly_agent_issuance,
+    usual,
+)
+from jobs.erasure import agent as erasing
+from jobs.erasure.agent import Erased, erase_agent
+from jobs.erasure.organization import delete_organization
+from jobs.recount.rebuild import rebuild
+from jobs.recount.resume import resume
+from tests.jobs.erasure.conftest import OF_TENANTS, OLD, OTHER, contents, drift, dying
+from tests.support.findings import SPIKE, stored
+
+pytestmark = pytest.mark.slow
+
+AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
+START = SPIKE.start
+# Columns of texts in tables of organizations. An erasure must change those that can hold the id of
+# an agent. Say here what a new one holds, and let jobs/erasure/agent.py change it if it must.
+CHANGED = {
+    *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
+    *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
+    *("share_links.created_by", "usual.states", "usual.usuals"),
+}
+WITHOUT_AGENTS = {
+    *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
+    *("findings.acknowledged_severity", "findings.kind", "findings.resolution"),
+    *("findings.severity", "findings.status", "issuance_events.event_id"),
+    *("organization_summaries.days", "organization_summaries.weeks"),
+    *("organization_settings.days_off", "organization_settings.price"),
+    *("share_links.id", "share_links.views"),
+    *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
+    "findings.note",  # a person's text: the command names the findings whose notes have the id
+}
+
+
+def erase(database, agent=OLD):
+    return erase_agent(database, "t", agent, by="tester")
+
+
+def finding(**changes):
+    made = replace(SPIKE, part=Part.AGENT, agent=OLD, kind=Kind.NEW_AGENT, start=START)
+    made = replace(made, agents=(Share(OLD, 1, 2, 0.5), Share(OTHER, 1, 2, 0.5)), **changes)
+    return replace(made, id=finding_id("t", made.key, made.start))
+
+
+@pytest.fixture
+def known(filled):
+    """The agent is in every place that an organization has for it."""
+    about, beside = finding(), finding(part=Part.ORGANIZATION, agent="", kind=Kind.SPIKE)
+    for one in (about, beside):
+        members = {name: getattr(one, name) for name in Finding.__dataclass_fields__}
+        stored(filled, members, tenant="t")
+    set_agent(filled, "t", OLD, NameBody("Alice's laptop", 60), AT, by=OLD)
+    each = AgentUsual(1.0, 1, -1.0, 1.0, is_regular=False, unused=0)
+    day = Usual(date(2026, 5, 1), is_known=False, is_old=True, agents={OLD: each, OTHER: each})
+    texts = {
+        "usuals": msgspec.json.encode({"2026-05-01": day}).decode(),
+        "states": msgspec.json.encode({"2026-04-30": State((about, beside))}).decode(),
+    }
+
+    def put(connection):
+        connection.execute(sa.update(usual).where(usual.c.tenant_id == "t").values(texts))
+        ours = sa.and_(findings.c.tenant_id == "t", findings.c.id == about.id)
+        connection.execute(sa.update(findings).where(ours).values(acknowledged_by=OLD))
+        noted = sa.and_(findings.c.tenant_id == "t", findings.c.id == beside.id)
+        connection.execute(sa.update(findings).where(noted).values(note=f"it was {OLD}"))
+        for details in ({"agentId": OLD, "tokens": 5}, {"agentId": OTHER}):
+            record_change(
+                connection,
+                tenant_id="t",
+                actor="u",
+                action="budget.set",
+                subject="t",
+                details=details,
+                at=AT,
+            )
+
+    filled.write(put)
+    return filled
+
+
+@pytest.mark.quick
+def test_every_column_of_texts_is_known():
+    """So a new column cannot be forgotten by an erasure."""
+    texts = {
+        f"{table.name}.{column.name}"
+        for table in OF_TENANTS
+        for column in table.c
+        if isinstance(column.type, sa.String) and column.name not in ("tenant_id", "agent_id")
+    }
+    assert texts == CHANGED | WITHOUT_AGENTS
+
+
+@pytest.mark.quick
+def test_the_id_is_nowhere(known):
+    """Not in JSON either; what others have, and what agents of the same id do, stays."""
+    others = contents(known, "other")
+    before = contents(known, "t")
+    done = erase(known)
+    (noted,) = done.notes
+    assert done == Erased(known=True, events=9, notes=(noted,))
+    after = contents(known, "t")
+    escaped = msgspec.json.encode(OLD).decode()
+    for name, rows in after.items():
+        shown = [value for row in rows for value in row if isinstance(value, str)]
+        assert OLD not in shown, name
+        assert not any(escaped in text for text in shown), name
+        assert not any("Alice" in text for text in shown), name
+        if name not in ("audit_log", "erasures"):
+            assert len(rows) == len(before[name]), name
+    assert contents(known, "other") == others
+    assert drift(known) == []
+    assert resume(known).buckets == 0
+
+
+def test_one_random_id_takes_its_place(known):
+    """Of the same shape everywhere: events, buckets, the agent's row and findings."""
+    erase(known)
+    with known.reading() as connection:
+        ids = {
+            table.name: set(
+                connection.scalars(sa.select(table.c.agent_id).where(table.c.tenant_id == "t"))
+            )
+            for table in OF_TENANTS
+            if "agent_id" in table.c and table is not erasures
+        }
+        rows = connection.execute(sa.select(findings).where(findings.c.tenant_id == "t")).all()
+        text = connection.scalar(sa.select(usual.c.states).where(usual.c.tenant_id == "t"))
+        agent = connection.execute(sa.select(agents).where(agents.c.tenant_id == "t")).all()
+    (new,) = ids["monthly_agent_issuance"] - {OTHER}
+    assert len(new) == 36
+    assert ids["issuance_events"] == ids["daily_agent_issuance"] == {new, OTHER}
+    assert {(one.name, one.token_lifetime) for one in agent if one.agent_id == new} == {(None, 60)}
+    (about,) = (row for row in rows if row.agent_id == new)
+    decoded = msgspec.json.decode(about.content, type=Finding)
+    assert decoded.agent == decoded.agents[0].agent_id == new
+    assert about.id == decoded.id == finding_id("t", decoded.key, decoded.start)
+    assert about.acknowledged_by == new
+    states = msgspec.json.decode(text, type=dict[str, State])
+    assert decoded.id in {one.id for one in states["2026-04-30"].findings}
+
+
+def test_an_erasure_that_dies_anywhere_goes_on(filled, issue, roll_up):
+    """After each death verify is clean, and the next try uses the same new id."""
+    ids = set()
+    for statement in itertools.count(1):
+        try:
+            with dying(filled, statement):
+                erase(filled)
+        except ConnectionError:
+            free = sa.update(detection_state).values(claimed_until=None)
+            filled.write(lambda connection, free=free: connection.execute(free))
+            assert drift(filled) == []
+            if statement % 10 == 0:
+                issue("2026-04-03T00:00:00Z", 2, tenant="t", agent=OLD)
+                assert roll_up().outcome == "done"
+        else:
+            break
+        with filled.reading() as connection:
+            ids |= set(connection.scalars(sa.select(daily_agent_issuance.c.agent_id)))
+    assert statement > 20
+    assert len(ids - {OLD, OTHER}) == 1
+    with filled.reading() as connection:
+        found = set(connection.scalars(sa.select(monthly_agent_issuance.c.agent_id)))
+        assert connection.scalar(sa.select(sa.func.count()).select_from(erasures)) == 2
+    assert found == ids
+    assert drift(filled) == []
+    assert resume(filled).buckets == 0
+
+
+def test_events_that_come_meanwhile_are_erased_too(filled, issue, roll_up, monkeypatch):
+    """Counted or pending: their buckets are merged with those that were moved before."""
+    before = stored_counts(filled)
+
+    def months(database, swap):
+        found = original(database, swap)
+        for month in found:
+            yield month
+            issue("2026-04-01T07:00:00Z", tenant="t", agent=OLD)
+            roll_up()
+        issue("2026-04-01T08:00:00Z", tenant="t", agent=OLD)
+
+    original = erasing._months
+    monkeypatch.setattr(erasing, "_months", months)
+    assert erase(filled).events == 12
+    with filled.reading() as connection:
+        mine = sa.select(sa.func.count()).where(monthly_agent_issuance.c.agent_id == OLD)
+        assert connection.scalar(mine.where(monthly_agent_issuance.c.tenant_id == "t")) == 0
+    assert drift(filled) == []
+    assert roll_up().events == 1
+    assert drift(filled) == []
+    assert stored_counts(filled) == before + 3 + 6
+
+
+def stored_counts(database):
+    with database.reading() as connection:
+        issued = sa.cast(sa.func.sum(monthly_agent_issuance.c.issued), sa.BigInteger)
+        return connection.scalar(sa.select(issued))
+
+
+def test_an_agent_that_goes_on_gets_its_old_id_again(filled, roll_up):
+    """So its provider must stop first; a second erasure gives another random id."""
+    erase(filled)
+    store_events(filled, [Event("t", "later", OLD, AT, "Alice")])
+    roll_up()
+    assert drift(filled) == []
+    assert erase(filled).events == 1
+    with filled.reading() as connection:
+        ours = sa.select(monthly_agent_issuance.c.agent_id).distinct()
+        ids = set(connection.scalars(ours.where(monthly_agent_issuance.c.tenant_id == "t")))
+    assert len(ids) == 3
+    assert OLD not in ids
+
+
+def test_a_rebuild_that_began_before_computes_again(filled):
+    """A wrong bucket of the agent is repaired where it is now."""
+    spoil = sa.update(monthly_agent_issuance).values(issued=1)
+    ours = sa.and_(
+        monthly_agent_issuance.c.agent_id == OLD,
+        monthly_agent_issuance.c.tenant_id == "t",
+        monthly_agent_issuance.c.month == date(2026, 4, 1),
+    )
+    filled.write(lambda connection: connection.execute(spoil.where(ours)))
+    erased = []
+
+    def on_step(done, steps):
+        if done == steps - 1 and not erased:
+            erased.append(erase(filled))
+
+    rebuild(filled, date(2026, 4, 1), date(2026, 4, 1), on_step=on_step)
+    assert drift(filled) == []
+
+
+def test_unknown_agents_and_others_of_the_same_id_stay(filled):
+    before = contents(filled, "t"), contents(filled, "other")
+    assert erase(filled, "nobody") == Erased(known=False)
+    assert erase_agent(filled, "nobody", OLD, by="tester") == Erased(known=False)
+    assert (contents(filled, "t"), contents(filled, "other")) == before
+
+
+def test_an_erasure_is_recorded_without_the_ids(filled):
+    """Who knows the old id can find that it was erased, and not what has become of it."""
+    erase(filled)
+    with filled.snapshot() as connection:
+        (found,) = (one for one in changes(connection) if one.action == "agent.erased")
+        ids = set(connection.scalars(sa.select(monthly_agent_issuance.c.agent_id)))
+    assert found.subject.startswith("sha256:")
+    assert found.details == {"events": 9}
+    assert (found.tenant_id, found.actor) == ("t", "tester")
+    (new,) = ids - {OLD, OTHER}
+    assert new not in repr(found)
+
+
+def test_a_deletion_under_way_refuses_an_erasure(filled):
+    """The deletion takes the agent with it."""
+    stop = threading.Event()
+    stop.set()
+    delete_organization(filled, "t", by="tester", stop=stop)
+    with pytest.raises(RefusedError, match="finish `flask organizations delete`"):
+        erase(filled)
+
+
+def test_a_scheduler_that_judges_is_awaited(filled, monkeypatch):
+    """Its claim is respected, and given back afterwards."""
+    monkeypatch.setattr(erasing, "WAIT_SECONDS", 0.1)
+    until = datetime.now(UTC) + timedelta(seconds=50)
+    held = sa.insert(detection_state).values(id=1, claimed_until=until)
+    filled.write(lambda connection: connection.execute(held))
+    with pytest.raises(UnavailableError, match="run this again"):
+        erase(filled)
+    free = sa.update(detection_state).values(claimed_until=None)
+    filled.write(lambda connection: connection.execute(free))
+    assert erase(filled).known
+    with filled.reading() as connection:
+        assert connection.scalar(sa.select(detection_state.c.claimed_until)) is None
