@@ -1,13 +1,10 @@
-"""``flask demo``: demonstration data of one organization, the same on every machine.
+"""``flask demo``: demonstration data of a few organizations, the same on every machine.
 
-The events of a day depend only on its date. A second load therefore delivers the same events, and
-each event is stored once.
+:mod:`app.cli.demo_story` says what each day holds. This module stores it, a day in a transaction.
 """
 
-import random
 import sys
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -15,43 +12,37 @@ import click
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.auth.claims import AGENTS_WRITE, EVENTS_WRITE
+from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY, EVENTS_WRITE
 from app.auth.tokens import mint_token
-from app.cli.base import Group, json_option, open_database, show, warn
+from app.cli import demo_first_release, demo_story
+from app.cli.base import Group, OnProgress, json_option, open_database, progress, show, warn
+from app.cli.demo_story import DAY, NAMES, ORGANIZATION, OTHERS, PREFIX, TENANTS
 from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now
 from app.errors import RefusedError
 from app.intake.events import Event
+from app.intake.organization_settings import (
+    DaysOff,
+    OrganizationSettings,
+    settings_of,
+    store_settings,
+)
 from app.intake.store import Stored, store_events
+from app.storage.audit import shell_user
 from app.storage.database import Database
 from app.storage.tables import agents, daily_issuance, issuance_events
 
+__all__ = ["NAMES", "ORGANIZATION", "demo", "holds_other_data", "load_demo"]
+
 # "Cannot create output" in sysexits.h.
 EX_CANTCREAT = 73
-ORGANIZATION = "org-0a1b2c3d-e4f5-6789-abcd-ef0123456789"
-DAYS = 90
-NAMES = (
-    *("billing-sync", "nightly-backup", "ci-deployer", "invoice-mailer", "search-indexer"),
-    *("crm-export", "log-shipper", "image-resizer", "fraud-scorer", "report-builder"),
-    *("cache-warmer", "order-router", "stock-watcher", "price-crawler", "ticket-triage"),
-    *("chat-responder", "feed-importer", "cert-renewer", "tax-calculator", "audit-collector"),
-    *("metrics-agent", "webhook-relay", "data-cleaner", "payroll-runner", "address-checker"),
-    *("alert-bot", "release-notes", "dns-updater", "quota-keeper", "survey-sender"),
-    *("translation-bot", "contract-reader", "refund-handler", "shipping-labels", "user-importer"),
-    *("schema-migrator", "sandbox-cleaner", "video-encoder", "lead-scorer", "calendar-sync"),
-)
-AGENTS = len(NAMES)
-PREFIX = "demo-"
-
-# Every period of 90 days has one day of each kind.
-_SPIKE_DAY, _SILENT_DAY = 31, 49
-_SPIKE, _WEEKEND, _NIGHT = 4.0, 0.15, 0.06
-_OFFICE_HOURS = range(8, 18)
-# Tokens per office hour: of the one agent that requests a token for every call, and of all others.
-_GREEDY, _FRUGAL = 150.0, (0.2, 0.5, 0.8, 1.6)
 
 
-def load_demo(database: Database, now: datetime) -> Stored:
+def load_demo(
+    database: Database,
+    now: datetime,
+    on_progress: OnProgress = lambda _what, _done, _total: None,
+) -> Stored:
     """Store the demonstration's events up to ``now``; stored ones stay as they are.
 
     Raises:
@@ -63,12 +54,25 @@ def load_demo(database: Database, now: datetime) -> Stored:
                 "the database holds other data; nothing was added: use an empty database"
             )
         after = _delivered_until(connection)
-    first = max(after.date(), now.date() - timedelta(days=DAYS - 1))
+        story_first = _story_first(connection)
+    day_events: Callable[[date], Iterable[Event]]
+    if story_first is None and after > EPOCH:
+        first = now.date() - (demo_first_release.DAYS - 1) * DAY
+        day_events = demo_first_release.day_events
+    else:
+        first = story_first or now.date() - (demo_story.DAYS - 1) * DAY
+        _store_days_off(database, first, now)
+
+        def day_events(day: date) -> list[Event]:
+            return demo_story.day_events(first, day)
+
+    days = days_until(now.date(), (now.date() - max(after.date(), first)).days + 1)
     total = Stored(0, 0, 0)
-    for day in days_until(now.date(), (now.date() - first).days + 1):
-        events = [event for event in _day(day) if after < event.issued_at <= now]
+    for number, day in enumerate(days, 1):
+        events = [event for event in day_events(day) if after < event.issued_at <= now]
         recorded = store_events(database, events)
         total = Stored(*map(sum, zip(total, recorded, strict=True)))
+        on_progress("demo data", number, len(days))
     return total
 
 
@@ -77,12 +81,12 @@ def holds_other_data(connection: Connection) -> bool:
     event = issuance_events.c
     is_demo = event.event_id.startswith(PREFIX)
     others = [
-        sa.exists().where(event.tenant_id != ORGANIZATION),
-        sa.exists().where(daily_issuance.c.tenant_id != ORGANIZATION),
-        sa.exists().where(agents.c.tenant_id != ORGANIZATION),
-        # Events of the demonstration's organization, but none of the demonstration itself.
-        sa.exists().where(event.tenant_id == ORGANIZATION)
-        & ~sa.exists().where(event.tenant_id == ORGANIZATION, is_demo),
+        sa.exists().where(event.tenant_id.not_in(TENANTS)),
+        sa.exists().where(daily_issuance.c.tenant_id.not_in(TENANTS)),
+        sa.exists().where(agents.c.tenant_id.not_in(TENANTS)),
+        # Events of the demonstration's organizations, but none of the demonstration itself.
+        sa.exists().where(event.tenant_id.in_(TENANTS))
+        & ~sa.exists().where(event.tenant_id.in_(TENANTS), is_demo),
     ]
     return bool(connection.scalar(sa.select(sa.or_(*others))))
 
@@ -104,7 +108,7 @@ def _delivered_until(connection: Connection) -> datetime:
     """
     event = issuance_events.c
     newest = sa.select(sa.func.max(event.issued_at)).where(
-        event.tenant_id == ORGANIZATION, event.event_id.startswith(PREFIX)
+        event.tenant_id.in_(TENANTS), event.event_id.startswith(PREFIX)
     )
     last: datetime | None = connection.scalar(newest)
     if last is not None:
@@ -113,29 +117,31 @@ def _delivered_until(connection: Connection) -> datetime:
     return datetime.combine(counted, time.max, UTC) if counted else EPOCH
 
 
-def _day(day: date) -> Iterator[Event]:
-    """All events of a day, future ones included."""
-    if day.toordinal() % DAYS == _SILENT_DAY:
-        return
-    # S311: these numbers are not secret. Every machine has to draw the same ones.
-    dice = random.Random(day.isoformat())  # noqa: S311
-    volume = _WEEKEND if day.isoweekday() >= 6 else 1.0
-    if day.toordinal() % DAYS == _SPIKE_DAY:
-        volume = _SPIKE
-    for agent in range(AGENTS):
-        usual = _FRUGAL[agent % len(_FRUGAL)] if agent else _GREEDY
-        for hour in range(24):
-            expected = usual * volume * (1 if hour in _OFFICE_HOURS else _NIGHT)
-            count = int(expected * dice.uniform(0.7, 1.3) + dice.random())
-            start = datetime.combine(day, time(hour), UTC)
-            for number in range(count):
-                moment = start + timedelta(microseconds=dice.randrange(3_600_000_000))
-                name = f"{PREFIX}{day}-{agent:02}-{hour:02}-{number:04}"
-                yield Event(ORGANIZATION, name, _agent_id(agent), moment, NAMES[agent])
+def _story_first(connection: Connection) -> date | None:
+    """The story's first day; ``None`` if no part of it is stored.
+
+    It is the first day of an organization to which nothing else adds events. Counts are kept for
+    good, and events are purged only when they are counted.
+    """
+    day, event, tenant_id = daily_issuance.c, issuance_events.c, OTHERS[0].tenant_id
+    counted: date | None = connection.scalar(
+        sa.select(sa.func.min(day.date)).where(day.tenant_id == tenant_id)
+    )
+    if counted is not None:
+        return counted
+    oldest = sa.select(sa.func.min(event.issued_at)).where(event.tenant_id == tenant_id)
+    stored: datetime | None = connection.scalar(oldest)
+    return None if stored is None else stored.date()
 
 
-def _agent_id(number: int) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{ORGANIZATION}/agents/{number}"))
+def _store_days_off(database: Database, first: date, now: datetime) -> None:
+    """Store the story's holidays as days off, unless the organization has settings."""
+    with database.reading() as connection:
+        stored = settings_of(connection, ORGANIZATION)
+    if stored == OrganizationSettings():
+        days_off = DaysOff(dates=demo_story.holidays(first))
+        settings = OrganizationSettings(days_off=days_off)
+        store_settings(database, ORGANIZATION, settings, now, by=shell_user())
 
 
 @click.group(cls=Group)
@@ -153,7 +159,8 @@ def load(as_json: bool) -> None:
     """Add demonstration events up to now; refused if the database holds other data."""
     database = open_database(Settings.from_environ())
     try:
-        recorded = load_demo(database, utc_now())
+        with progress() as on_progress:
+            recorded = load_demo(database, utc_now(), on_progress)
     except RefusedError as error:
         warn(f"Error: {error.message}")
         sys.exit(EX_CANTCREAT)
@@ -164,13 +171,20 @@ def load(as_json: bool) -> None:
 @demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
-    """Print a TOKEN of an organization that has data, three curl calls, and the dashboard's URL."""
+    """Print a link that signs in, a TOKEN of an organization that has data, and three curl calls.
+
+    In production there is no link.
+    """
     settings = Settings.from_environ()
     with open_database(settings).reading() as connection:
         organization = _organization(connection)
     scopes = [EVENTS_WRITE, AGENTS_WRITE]
+    if not settings.production:
+        scopes += [ANALYTICS_ADMIN, ANALYTICS_READ_ANY]
     token = mint_token(organization, scopes, timedelta(days=1))
     dashboard = f"{settings.base_url}/dashboard"
+    # Browsers do not send the text behind the #, so the token is in no log and no referrer.
+    sign_in = f"{settings.base_url}/signin/link#{token}" if settings.sign_in_link else None
     base = f"{settings.base_url}/api/v1/analytics"
     urls = [f"{base}/tokens?days=30", f"{base}/agents/activity", f"{base}/agents"]
     header = '"Authorization: Bearer $TOKEN"'
@@ -179,10 +193,14 @@ def calls(as_json: bool) -> None:
     lines.append(f"# the dashboard{hint}: {dashboard}")
     if organization != ORGANIZATION:
         lines.insert(0, f"# a token of the organization {organization}")
+    lines.insert(0, f"TOKEN={token}")
+    if sign_in is not None:
+        lines.insert(0, f"# open this link to see the dashboard; it signs in: {sign_in}")
     result: dict[str, Any] = {
         "organization": organization,
         "token": token,
         "urls": urls,
         "dashboard": dashboard,
+        "signIn": sign_in,
     }
-    show(result, "\n".join(["", f"TOKEN={token}", *lines, ""]), as_json=as_json)
+    show(result, "\n".join(["", *lines, ""]), as_json=as_json)

@@ -1,11 +1,12 @@
-"""The demonstration's spike day, silent day and dominant agent are found and named."""
+"""What the demonstration's story hides is found and named, and nothing else."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from app.cli.demo import _SILENT_DAY, _SPIKE_DAY, DAYS, ORGANIZATION, load_demo
+from app.cli import demo_story
+from app.cli.demo import load_demo
 from app.detection import Options
 from app.reports.findings import FindingsFilter, findings_page
 from app.storage.tables import rollup_state
@@ -15,17 +16,12 @@ from tests.support.settings import make_settings
 
 pytestmark = pytest.mark.slow
 
-# In the 90 days before each of them, the special days have weeks before them.
-INSTANTS = [datetime(2026, 6, 20, 12, 30, tzinfo=UTC), datetime(2026, 11, 28, 7, tzinfo=UTC)]
+INSTANTS = [datetime(2026, 6, 20, 12, 30, tzinfo=UTC), datetime(2026, 11, 26, 0, 7, tzinfo=UTC)]
 
 
 @pytest.mark.parametrize("now", INSTANTS, ids=str)
-def test_the_demonstrations_days_are_found_and_nothing_else(database, database_url, now):
-    """A spike, a silence and the agent with most of the tokens, each with its name."""
-    days = [now.date() - timedelta(days=back) for back in range(DAYS)]
-    (spike,) = [day for day in days if day.toordinal() % DAYS == _SPIKE_DAY]
-    (silent,) = [day for day in days if day.toordinal() % DAYS == _SILENT_DAY]
-    assert min(spike, silent) > days[-1] + timedelta(days=28)
+def test_the_demonstrations_story_is_found_and_nothing_else(database, database_url, now):
+    """Each finding names its agent and begins on its day; what still goes on is open."""
     load_demo(database, now)
     run_rollup(database, window_ids=10_000_000, wait_seconds=5)
     ended = sa.update(rollup_state).values(last_finished=now)
@@ -33,14 +29,36 @@ def test_the_demonstrations_days_are_found_and_nothing_else(database, database_u
     settings = make_settings(database_url)
     while judge_findings(database, settings).organizations:
         pass
+    first = now.date() - timedelta(days=demo_story.DAYS - 1)
+    told = demo_story.telling(first, now.date())
+    assert told.now == now.date()
+    expected = [
+        ("new_agent", demo_story.first_seen(first), demo_story.NEW, True),
+        ("retry_loop", told.loop_from, demo_story.LOOPING, True),
+        ("silence", told.quiet_from, demo_story.QUIET, True),
+        ("silence", told.silent, "No token", False),
+        ("spike", told.spike, demo_story.SPIKING, False),
+        ("unusual_hour", told.leaked_from, demo_story.LEAKED, True),
+    ]
+    found = _found(database, demo_story.ORGANIZATION)
+    assert sorted(one[:2] for one in found) == [one[:2] for one in expected]
+    for kind, day, name, is_open in expected:
+        (one,) = [one for one in found if one[:2] == (kind, day)]
+        assert name in one[2]
+        assert one[3] is is_open
+    others = {one.tenant_id: _found(database, one.tenant_id) for one in demo_story.OTHERS}
+    ((kind, _, summary, is_open),) = others.pop(demo_story.DOMINATED)
+    assert (kind, is_open) == ("concentration", True)
+    assert demo_story.DOMINANT in summary
+    assert not any(others.values())
+
+
+def _found(database, tenant_id):
+    """The kind, the first day and the sentence of each finding, and whether it is open."""
+    wanted = FindingsFilter(status="all")
     with database.reading() as connection:
-        wanted = FindingsFilter(status="all")
-        found = findings_page(
-            connection, ORGANIZATION, wanted, lambda _tenant: Options(), limit=100
-        ).findings
-    kinds = {one.kind.value: one for one in found}
-    assert sorted(one.kind.value for one in found) == ["concentration", "silence", "spike"]
-    assert kinds["spike"].begins_at.date() == spike
-    assert kinds["silence"].begins_at.date() == silent
-    assert "billing-sync" in kinds["concentration"].summary
-    assert "billing-sync" in kinds["spike"].summary
+        page = findings_page(connection, tenant_id, wanted, lambda _tenant: Options(), limit=100)
+    return [
+        (one.kind.value, one.begins_at.date(), one.summary, one.status == "open")
+        for one in page.findings
+    ]
