@@ -1,12 +1,16 @@
 """API reference: ``/api/v1/openapi.json`` and the page ``/docs``, both without a token."""
 
+import json
 from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request
+from markupsafe import Markup, escape
 
 from app.web.api.openapi import document
+from app.web.api.operations import operations
+from app.web.api.reference import SERVER, contents
 from app.web.context import services
 from app.web.responses import html_response
 
@@ -16,6 +20,7 @@ MAX_AGE_SECONDS = 300
 # A proxy names the path below which the service is. Pages are kept for so many of these.
 MOST_PATHS = 8
 
+_CODE = Markup("<code>{}</code>")
 _DOCUMENT, _PAGE = "analytics_openapi", "analytics_docs"
 
 
@@ -23,8 +28,11 @@ def init_app(app: Flask) -> None:
     """Build the document and the page at the first call only."""
 
     def page(_root: str) -> str:
-        return render_template("docs.html", api=_document())
+        api = _document()
+        parts = contents(api, operations(services().settings))
+        return render_template("docs.html", api=api, contents=parts)
 
+    app.jinja_env.filters.update(prose=prose, example=example)
     app.extensions[_DOCUMENT] = cache(lambda: document(app, services().settings))
     app.extensions[_PAGE] = lru_cache(MOST_PATHS)(page)
 
@@ -48,5 +56,17 @@ def openapi() -> Response:
 
 @bp.get("/docs")
 def page() -> Response:
-    """The API reference as a page, without scripts."""
-    return html_response(current_app.extensions[_PAGE](request.script_root))
+    """The API reference as a page. Its script searches in it; without scripts it is whole."""
+    text: str = current_app.extensions[_PAGE](request.script_root)
+    return html_response(text.replace(SERVER, str(escape(request.root_url.rstrip("/")))))
+
+
+def prose(text: str) -> Markup:
+    """A text of the document as HTML, with the words between backquotes as code."""
+    parts = enumerate(text.split("`"))
+    return Markup("").join(_CODE.format(part) if at % 2 else part for at, part in parts)
+
+
+def example(value: Any) -> str:
+    """An example as text; JSON has a member a line."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
