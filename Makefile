@@ -17,7 +17,7 @@ help:
 	@awk '/^## [a-z-]+: / { name = $$2; sub(/:$$/, "", name); sub(/^## [a-z-]+: /, ""); \
 		printf "  %-14s %s\n", name, $$0 }' Makefile
 
-## run: web and scheduler with demo data on http://127.0.0.1:3000; prints a token and calls
+## run: web and scheduler with demo data; prints a link that signs in, a token and calls
 run: .venv/run
 	@$(BIN)/python -m jobs.dev check
 	@$(FLASK) db upgrade
@@ -88,9 +88,9 @@ insight-report: .venv/test
 SEEDS := 101-106
 TENANTS := 300
 
-## screenshots: the pictures in README.md and docs/dashboard.md; needs Debian's chromium-driver
+## screenshots: the pictures in README.md and docs/, in build/ all views; needs chromium-driver
 screenshots: .venv/test
-	$(BIN)/python -m tests.browser.screenshots --into docs/images
+	$(BIN)/python -m tests.browser.screenshots --into docs/images --all build/screenshots
 
 ## settings-docs: docs/settings.md, deploy/*.env.example and the mappings' JSON Schema, from code
 settings-docs: .venv/run

@@ -7,6 +7,8 @@ from app.errors import SettingsError
 from app.factory import create_app
 
 COMMANDS = {
+    "agents": "jobs.erasure.commands:agents",
+    "audit": "app.cli.audit:audit",
     "db": "app.cli.database:db",
     "db copy": "jobs.commands:copy",
     "demo": "app.cli.demo:demo",
@@ -17,6 +19,8 @@ COMMANDS = {
     "findings": "app.cli.findings:findings",
     "findings recompute": "jobs.commands:recompute",
     "keys": "app.cli.keys:keys",
+    "organizations": "jobs.erasure.commands:organizations",
+    "report": "app.cli.report:report",
     "rollup": "jobs.commands:rollup",
     "sources": "app.cli.sources:sources",
     "tokens": "app.cli.tokens:tokens",

@@ -11,7 +11,7 @@ from app.dates import utc_now
 from app.storage.database import Database
 from app.telemetry import metrics, tracing
 from app.waits import Waits
-from app.web import context, cors, errors, own_address, rate_limit, request_log
+from app.web import compression, context, cors, errors, own_address, rate_limit, request_log
 from app.web.api import (
     agents,
     docs,
@@ -20,10 +20,16 @@ from app.web.api import (
     handshakes,
     health,
     keys,
+    organizations,
     reports,
+    share_links,
 )
 from app.web.api import settings as organization_settings
-from app.web.pages import dashboard, files, formatting, sessions, signin
+from app.web.pages import agent as agent_page
+from app.web.pages import dashboard, exports, files, formatting, sessions, shared, signin
+from app.web.pages import day as day_page
+from app.web.pages import finding as finding_page
+from app.web.pages import organizations as organizations_page
 
 
 def create_app(
@@ -80,11 +86,13 @@ def create_app(
     docs.init_app(app)
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
-        *(findings.bp, findings.marks, organization_settings.bp),
-        *(signin.bp, dashboard.bp, files.bp),
+        *(findings.bp, findings.marks, organization_settings.bp, organizations.bp),
+        *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
+        *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)
+    compression.init_app(app)
     # Flask documents this assignment. mypy objects, because it replaces a method.
     app.wsgi_app = tracing.follow_requests(app.wsgi_app)  # type: ignore[method-assign]
     own_address.init_app(app, settings)

@@ -18,6 +18,7 @@ from app.cli.base import (
     check_organization,
     coloured,
     database_problem,
+    day,
     duration,
     json_option,
     open_database,
@@ -26,7 +27,6 @@ from app.cli.base import (
     show,
     warn,
 )
-from app.cli.findings import day
 from app.config import parsing
 from app.config.settings import Settings
 from app.dates import parse_month
@@ -368,6 +368,8 @@ def _verify_text(found: Verification) -> int:
         say(coloured(text, "red"))
     for month in found.scope.purged:
         say(f"{month:%Y-%m} cannot be verified: raw events were purged")
+    for tenant_id in found.scope.deleting:
+        say(f"{tenant_id} is not verified: finish `flask organizations delete` first")
     say(f"{drifts} buckets differ, events up to {found.watermark}")
     return drifts
 
@@ -378,7 +380,10 @@ def _verify_json(found: Verification) -> int:
         for one in found.drift
     ]
     purged = [f"{month:%Y-%m}" for month in found.scope.purged]
-    result = {"watermark": found.watermark, "not_verifiable": purged, "drift": drift}
+    result: dict[str, Any] = {"watermark": found.watermark, "not_verifiable": purged}
+    if found.scope.deleting:
+        result["being_deleted"] = found.scope.deleting
+    result["drift"] = drift
     click.echo(msgspec.json.encode(result).decode())
     return len(drift)
 

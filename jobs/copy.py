@@ -46,7 +46,9 @@ from app.storage.tables import (
     detection_state,
     issuance_events,
     metadata,
+    organization_summary_state,
     rollup_state,
+    share_links,
 )
 from jobs.counting.sequences import advance, newest_id
 from jobs.counting.state import read_state
@@ -72,7 +74,7 @@ DRAWN = [column for table in TABLES for column in table.c if column.identity is 
 # These columns refer to open transactions of the source, which do not exist in another database.
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}
 # A run changes these columns even if it counts nothing, detection even if it finds nothing, and a
-# read that uses a key.
+# read that uses a key or a link, and a pass over organizations.
 _TIMES: set[Column[Any]] = {
     rollup_state.c.last_tick,
     rollup_state.c.last_finished,
@@ -80,6 +82,13 @@ _TIMES: set[Column[Any]] = {
     detection_state.c.turn,
     detection_state.c.claimed_until,
     detection_state.c.last_finished,
+    share_links.c.opened,
+    share_links.c.last_opened_at,
+    organization_summary_state.c.began_at,
+    organization_summary_state.c.after,
+    organization_summary_state.c.counting,
+    organization_summary_state.c.counted_at,
+    organization_summary_state.c.last_finished,
 }
 # These tables are not compared again. The newest id shows new events; the state row and the journal
 # show changes of summary tables.

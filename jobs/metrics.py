@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: runs, purges, how far the rollup has counted, and the sources."""
+"""Metrics for Prometheus: the tasks, how far each has come, and the sources."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.detection import Kind
 from app.errors import ServiceError
 from app.storage.database import Database
-from app.storage.tables import detection_state, rollup_state, source_positions, usual
+from app.storage.tables import (
+    detection_state,
+    organization_summary_state,
+    rollup_state,
+    source_positions,
+    usual,
+)
 from app.storage.types import database_now
 from jobs.counting.history import Run
 from jobs.counting.status import Standing, standing
 
 OUTCOMES = ("done", "held_up", "failed", "refused")
 JUDGING_OUTCOMES = ("done", "stopped", "taken", "waiting", "failed")
+SUMMARIZING_OUTCOMES = ("done", "stopped", "taken", "failed")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Prometheus waits ten seconds for a scrape; a connection may take five of them.
 ANSWER_SECONDS = 4
@@ -41,8 +48,19 @@ _suspect = Gauge(
     "analytics_findings_suspect_silences",
     "Silences that the last pass did not store, because too many began at once",
 )
+_summarizings = Counter(
+    "analytics_organizations_runs", "Ticks of the list of organizations, by outcome", ["outcome"]
+)
+_summarizing_seconds = Histogram(
+    "analytics_organizations_run_duration_seconds",
+    "Time of a tick of the list of organizations",
+    buckets=SECONDS,
+)
+_summarized = Counter("analytics_organizations_summarized", "Organizations that were summed up")
 for _outcome in JUDGING_OUTCOMES:
     _judgings.labels(_outcome)
+for _outcome in SUMMARIZING_OUTCOMES:
+    _summarizings.labels(_outcome)
 for _kind in Kind:
     _found.labels(_kind.value)
 for _outcome in OUTCOMES:
@@ -85,6 +103,14 @@ def count_judging(
         _suspect.set(suspect)
     if seconds is not None and outcome in {"done", "stopped"}:
         _judging_seconds.observe(seconds)
+
+
+def count_summarizing(outcome: str, organizations: int = 0, seconds: float | None = None) -> None:
+    """Count a tick that went on with the list of organizations."""
+    _summarizings.labels(outcome).inc()
+    _summarized.inc(organizations)
+    if seconds is not None:
+        _summarizing_seconds.observe(seconds)
 
 
 class StandingCollector(Collector):
@@ -165,6 +191,45 @@ class FindingsCollector(Collector):
 def register_findings(database: Database) -> None:
     """Serve how far findings are judged, beside this process's own metrics."""
     REGISTRY.register(FindingsCollector(database))
+
+
+class OrganizationsCollector(Collector):
+    """How old the list of organizations is, from the database at each scrape.
+
+    So the number is right even if another process keeps the list, and after a restart.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Describe nothing: registering must not query the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._turn:  # as above
+            found = self._last_finished()
+        if found is not None:
+            yield _gauge(
+                "organizations_last_finished_timestamp_seconds",
+                "When all organizations were last summed up",
+                found,
+            )
+
+    def _last_finished(self) -> float | None:
+        """When the last pass ended, 0 before; ``None`` if the database is unavailable."""
+        try:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
+                finished = connection.scalar(sa.select(organization_summary_state.c.last_finished))
+        except (SQLAlchemyError, ServiceError):
+            return None
+        return 0.0 if finished is None else finished.timestamp()
+
+
+def register_organizations(database: Database) -> None:
+    """Serve how old the list of organizations is, beside this process's own metrics."""
+    REGISTRY.register(OrganizationsCollector(database))
 
 
 class SourcesCollector(Collector):

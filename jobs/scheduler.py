@@ -1,4 +1,4 @@
-"""The scheduler process: runs TASKS, the rollup, findings and the purge, at their intervals.
+"""The scheduler process: runs TASKS at their intervals: rollup, findings, purge, organizations.
 
 Several schedulers may run at the same time. At every tick, each one checks by the database's clock
 whether a run is due. The lock of the state row gives the run to one of them. There is no lease that
@@ -37,14 +37,15 @@ from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
 from jobs.findings.task import Pass, judge_findings
+from jobs.organizations import summarize_organizations
 from jobs.retention import delete_old_months, purge_events
 
 log = logging.getLogger("jobs")
 
 # Ticks are a little early or late, so a run is already due this share of its interval earlier.
 EARLY = 0.1
-# One connection each for a run, for findings, for a purge and for a scrape.
-POOL_SIZE = 4
+# One connection each for a run, for findings, for a purge, for organizations and for a scrape.
+POOL_SIZE = 5
 SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
@@ -165,6 +166,34 @@ def purge_tick(database: Database, settings: Settings, stop: threading.Event) ->
     logs.write(log, logging.INFO, "purge", outcome=outcome, events=purged.events, buckets=buckets)
 
 
+def organizations_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Go on with the list of all organizations. Several processes take turns, batch by batch."""
+    try:
+        with tracing.span("organizations"):
+            done = summarize_organizations(
+                database, agent_days=settings.agent_daily_retention_days, stop=stop
+            )
+    except Exception as error:  # as above
+        job_metrics.count_summarizing("failed")
+        if isinstance(error, ServiceError | LockedError):
+            reason = getattr(error, "message", None) or "a lock was not free"
+            logs.write(log, logging.ERROR, "organizations", outcome="failed", reason=reason)
+        else:
+            _log_failure("organizations", error)
+        return
+    if done is None:
+        return
+    job_metrics.count_summarizing(done.outcome, done.organizations, done.seconds)
+    logs.write(
+        log,
+        logging.INFO,
+        "organizations",
+        outcome=done.outcome,
+        organizations=done.organizations,
+        seconds=round(done.seconds, 6),
+    )
+
+
 class Task(NamedTuple):
     """A task: what runs, and when."""
 
@@ -181,6 +210,8 @@ TASKS = (
     # A little later, so that it finds what the run has counted.
     Task("findings", findings_tick, lambda settings: settings.rollup_interval_seconds, first=2),
     Task("purge", purge_tick, lambda _settings: 3600, first=60),
+    # It looks often whether a pass is due or under way. A pass begins every hour.
+    Task("organizations", organizations_tick, lambda _settings: 60, first=10),
 )
 
 
@@ -289,6 +320,7 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
     if bind is not None:
         job_metrics.register_standing(database)
         job_metrics.register_findings(database)
+        job_metrics.register_organizations(database)
         job_metrics.register_sources(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()

@@ -63,6 +63,10 @@ class Scenario:
                 f"analytics_findings_last_finished_timestamp_seconds{{{jobs}}}", lambda s: s
             )
             self.series(f"analytics_findings_suspect_silences{{{jobs}}}", 0)
+            self.series(
+                f"analytics_organizations_last_finished_timestamp_seconds{{{jobs}}}",
+                lambda s: s // HOUR * HOUR,
+            )
             self.series(f"analytics_database_connections_in_use{{{web}}}", 0)
             self.series(f"analytics_database_connections_max{{{web}}}", 8)
 
@@ -270,6 +274,22 @@ def test_findings_that_are_not_judged_are_noticed(scenario: Scenario):
         "AnalyticsFindingsOld",
         fires=[stuck + 75 * MINUTE, ends - MINUTE],
         silent=[stuck + 55 * MINUTE, ends + 2 * MINUTE],
+    )
+
+
+def test_an_old_list_of_organizations_is_noticed(scenario: Scenario):
+    """The list is old three hours after the last complete one, whichever scheduler made it."""
+    stuck, ends = HOUR, 6 * HOUR
+    for instance in ("a", "b"):
+        scenario.series(
+            f'analytics_organizations_last_finished_timestamp_seconds{{instance="{instance}"}}',
+            lambda second: second if second > ends else min(second, stuck) // HOUR * HOUR,
+        )
+    scenario.expect(
+        "AnalyticsOrganizationsOld",
+        fires=[stuck + 3 * HOUR + 15 * MINUTE, ends - MINUTE],
+        silent=[stuck + 3 * HOUR + 5 * MINUTE, ends + 2 * MINUTE],
+        every=60,
     )
 
 

@@ -2,14 +2,30 @@
 
 import re
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
-from app.reports import activity, finer, hours, status, summary, trend, usage
+from app.reports import (
+    activity,
+    agent_list,
+    agent_periods,
+    findings,
+    finer,
+    hours,
+    overview,
+    so_far,
+    status,
+    summary,
+    trend,
+    usage,
+    zone_days,
+)
 from app.reports import agents as directory
+from app.reports.days import Days
 from app.storage.database import Database
 from app.storage.tables import hourly_issuance, metadata
 from jobs.counting.adding import Window, add, add_to_all, counts
@@ -19,7 +35,6 @@ from tests.support.statements import statements
 from tests.support.summaries import fill
 from tests.support.tokens import bearer
 
-RANKED = {"month": date(2026, 1, 1), "last": date(2026, 1, 31), "limit": 5, "offset": 0}
 RANGE = "from=2026-03-01&to=2026-04-10"
 READS = [
     "tokens?days=30",
@@ -35,7 +50,39 @@ READS = [
 ]
 PAGE = {"after": "", "limit": 5, "kept_from": date.min}
 SOME_DAYS = {"first": date(2026, 1, 3), "last": date(2026, 1, 9)}
+_ZONE = ZoneInfo("Europe/Berlin")
+_DAYS = Days(date(2026, 2, 1), date(2026, 2, 28), _ZONE)
+LISTED = {
+    **agent_periods.parameters(_DAYS, 27, Days(date(2026, 1, 3), date(2026, 1, 29), _ZONE)),
+    "first": _DAYS.utc_first,
+    "last": _DAYS.utc_last,
+    "limit": 12,
+    "offset": 0,
+    "show": "all",
+    "sort": "change",
+    "pattern": "%1%",
+}
+CELLS = {
+    "offset_0": 1,
+    "offset_1": 2,
+    "changed_1": date(2026, 2, 3),
+    "changed_hour_1": 1,
+    "first": date(2026, 2, 1),
+    "last": date(2026, 2, 9),
+    "first_hour": 3,
+    "last_hour": 4,
+    "other_first": date(2026, 1, 1),
+    "other_last": date(2026, 1, 9),
+    "other_first_hour": 3,
+    "other_last_hour": 4,
+}
 EDGES = {"before_begin": 7, "before_end": 15}
+SO_FAR = so_far.parameters(
+    so_far.windows(date(2026, 1, 9), None, datetime(2026, 1, 9, 12, tzinfo=UTC))
+)
+OFFSETS = zone_days.parameters(
+    [zone_days.Offset(hour, 1) for hour in range(17_758_000, 17_758_003)]
+)
 EVENT = {"id": "1", "agentId": "a", "issuedAt": "2026-04-01T00:00:00Z"}
 
 
@@ -83,7 +130,7 @@ def test_names_are_one_statement_more_whatever_their_number(client, sent_for, ag
     names = [{"agentId": f"{n}", "name": "n"} for n in range(agents)]
     answer = client.put("/api/v1/agents", json=names, headers=bearer(scope="agents:write"))
     assert answer.json == {"received": agents}
-    assert len(sent_for) == 3
+    assert len(sent_for) == 4  # the names, and one row of the audit log
 
 
 @pytest.mark.parametrize("events", [1, 500])
@@ -168,14 +215,11 @@ def run(database, statement):
         (trend._TREND, {"first": date(2026, 1, 1), "last": date(2026, 1, 30)}),
         (activity._ACTIVITY, {}),
         (activity._RECENT_ACTIVITY, {"since": date(2026, 1, 1), "until": date(2026, 1, 1)}),
-        (trend._HISTORY, {"first": date(2026, 1, 1), "last": date(2026, 1, 30)}),
+        (overview._statement(0, has_today=True), SOME_DAYS | SO_FAR),
+        (overview._statement(3, has_today=True), SOME_DAYS | SO_FAR | OFFSETS),
         (usage._USAGE, {"month": date(2026, 1, 1)}),
         (usage._TOP_USAGE, {"month": date(2026, 1, 1), "limit": 5}),
         (usage._NAMED_USAGE, {"month": date(2026, 1, 1)}),
-        (usage._COUNT, RANKED),
-        (usage._BY_COUNT, RANKED),
-        (usage._RANKED["name", False], RANKED),
-        (usage._UNRANKED["id", True], RANKED | {"pattern": "%1%"}),
         (directory._PAGES["id", False], PAGE),
         (directory._PAGES["id", True], PAGE | {"pattern": "%1%"}),
         (directory._PAGES["lastSeen", False], PAGE | {"seen": date.max}),
@@ -185,19 +229,18 @@ def run(database, statement):
         (usage._TOP_OF_DAYS[False], SOME_DAYS | {"limit": 5} | EDGES),
         (summary._LARGEST[False], SOME_DAYS | EDGES),
         (finer._LATEST_INCOMPLETE[hourly_issuance], SOME_DAYS),
+        (agent_list._LIST, LISTED),
+        (activity._days_cells(1), CELLS),
     ],
     ids=[
         "trend",
         "heatmap",
         "heatmap of months",
-        "history",
+        "overview",
+        "overview in a zone",
         "agents",
         "top agents",
         "names of agents",
-        "number of agents",
-        "ranking",
-        "ranking by name",
-        "ranking of a search",
         "directory",
         "search",
         "latest agents",
@@ -207,6 +250,8 @@ def run(database, statement):
         "agents of days of a zone",
         "largest agent",
         "incomplete days",
+        "list of agents",
+        "hours of the week",
     ],
 )
 def test_no_read_goes_through_a_whole_table(large, statement, parameters):
@@ -318,11 +363,11 @@ def test_a_run_reads_only_the_new_events(postgresql_url, history):
 def test_on_sqlite_nothing_scans_a_whole_table(sqlite_url):
     """On SQLite neither a report nor a run scans a whole table."""
     database = Database(make_settings(sqlite_url).database_url)
-    reads = [trend._TREND, trend._HISTORY, activity._ACTIVITY, activity._RECENT_ACTIVITY]
-    reads += [usage._USAGE, usage._COUNT, usage._BY_COUNT]
-    reads += [*usage._RANKED.values(), *usage._UNRANKED.values()]
+    reads = [trend._TREND, activity._ACTIVITY, activity._RECENT_ACTIVITY]
+    reads += [usage._USAGE]
     pages = [usage._TOP_USAGE, usage._NAMED_USAGE, *directory._PAGES.values()]
-    pages += [hours._HOURS, trend._AGENT_DAYS, status._PENDING]
+    pages += [hours._HOURS, trend._AGENT_DAYS, status._PENDING, findings._ATTENTION]
+    pages += [overview._statement(pieces, has_today=True) for pieces in (0, 3)]
     for statements_of_days in (usage._TOP_OF_DAYS, usage._OF_DAYS, summary._LARGEST):
         pages += statements_of_days.values()
     pages += finer._LATEST_INCOMPLETE.values()

@@ -17,6 +17,7 @@ from app.factory import create_app
 from app.storage.tables import issuance_events
 from tests.support.api_keys import created, with_key
 from tests.support.findings import SPIKE, stored
+from tests.support.organizations import make_list
 from tests.support.settings import make_settings
 from tests.support.tokens import bearer, token
 
@@ -34,6 +35,7 @@ NOT_OURS = re.compile(rf"{THEIRS}|{THEIR_AGENT}|{THEIR_NAME}|\b(?:{'|'.join(THEI
 PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
 VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA", "findingId": SPIKE.id}
+VARIABLES["linkId"] = "AAAAAAAAAAAAAAAA"
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
 BODIES = {
@@ -96,7 +98,8 @@ CLAIMS = [
 ]
 WRITING = "events:write agents:write analytics:admin"
 # Writes, and what only an administrator of the organization reads.
-NOT_READS = ("/api/v1/keys", SETTINGS, EVENTS, *PUBLIC)
+OF_OPERATORS = ("/api/v1/organizations", "/api/v1/organizations.csv")
+NOT_READS = ("/api/v1/keys", "/api/v1/share-links", SETTINGS, EVENTS, *OF_OPERATORS, *PUBLIC)
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
@@ -187,6 +190,7 @@ def both_tenants(client, roll_up, database):
         answer = client.put(SETTINGS, json=settings, headers=bearer(tenant, "analytics:admin"))
         assert answer.status_code == 200
     roll_up()
+    make_list(database)
 
 
 def shown(answer):
@@ -310,15 +314,33 @@ def test_with_the_scope_for_all_each_read_is_the_named_ones(app, send, database)
 
 @pytest.mark.usefixtures("both_tenants")
 def test_the_scope_for_all_is_for_reads_alone(app, send):
-    """Other routes ignore the parameter, and the scope opens none of them."""
+    """Other routes ignore the parameter, and the scope opens none of them but the list of all."""
     named = {"organizationId": THEIRS}
     for path, method in walk(app):
+        if path in OF_OPERATORS:
+            continue
         if path not in reads(app) or method not in ("GET", "HEAD", "OPTIONS"):
             for scope in (WRITING, "analytics:read:any", f"analytics:read:any {WRITING}"):
                 answer = send(path, method, other(query=named, scope=scope), {})
                 check_nothing_of_theirs(answer)
                 plain = scope.removeprefix("analytics:read:any").strip()
                 assert shown(answer) == shown(send(path, method, other(scope=plain), {})), path
+
+
+@pytest.mark.usefixtures("both_tenants")
+def test_the_list_of_all_needs_the_scope_for_all(app, send):
+    """With it the list shows what is looked for here, and without it no organization at all."""
+    scopes = ("", "analytics:read", f"events:write:any {WRITING}", "analytics:read:anything")
+    for path, method in walk(app):
+        if path in OF_OPERATORS and method in ("GET", "HEAD"):
+            for scope, query in product(scopes, QUERIES.values()):
+                for tenant in (OURS, THEIRS):
+                    answer = send(path, method, other(scope=scope), query, tenant)
+                    assert (path, answer.status_code) == (path, 403)
+                    assert THEIRS not in answer.text
+            wide = send(path, method, other(scope="analytics:read:any"), {})
+            assert wide.status_code == 200
+            assert method == "HEAD" or (THEIRS in wide.text and "821" in wide.text)
 
 
 @pytest.mark.usefixtures("both_tenants")
@@ -414,6 +436,8 @@ def test_requests_at_once_each_see_their_own_tenant(app, send):
 def test_the_claim_that_a_setting_names_is_the_only_one(database_url, claims):
     app = create_app(make_settings(database_url, JWT_ORGANIZATION_CLAIM="org_id"))
     for path, method in demanding(app):
+        if path in OF_OPERATORS:  # of no organization
+            continue
         headers = bearer(THEIRS, WRITING, **claims)
         answer = app.test_client().open(path, method=method, headers=headers, json=BODIES.get(path))
         assert (answer.status_code == 403) == (claims.get("org_id") is None)

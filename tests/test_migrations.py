@@ -197,6 +197,26 @@ ROWS = {
         "tenant_id": "t", "days_off": "{}", "price": "{}", "token_lifetime": 900,
         "changed_at": AT,
     },
+    "audit_log": {
+        "tenant_id": "t", "changed_at": AT, "actor": "u", "action": "key.created",
+        "subject": "k", "details": "{}",
+    },
+    "erasures": {"tenant_id": "t", "agent_id": "a", "replacement": "r", "begun_at": AT},
+    "share_links": {
+        "id": "l", "tenant_id": "t", "views": "tokens", "days": 7, "created_at": AT,
+        "created_by": "u", "expires_at": AT, "revoked_at": AT, "opened": 2**40,
+        "last_opened_at": AT,
+    },
+    "organization_summaries": {
+        "tenant_id": "t", "tokens_7d": 2**40, "tokens_28d": 2**40, "tokens_13w": 2**40,
+        "before_7d": 1, "before_28d": 2, "before_13w": 3, "agents_7d": 4, "agents_28d": 5,
+        "agents_13w": 6, "agents_through": "2026-04-01", "last_day": "2026-04-01",
+        "open_findings": 7, "days": "0:1", "weeks": "0:1",
+    },
+    "organization_summary_state": {
+        "id": 1, "began_at": AT, "after": "t", "counting": AT, "counted_at": AT,
+        "last_finished": AT,
+    },
 }  # fmt: skip
 
 

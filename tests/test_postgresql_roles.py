@@ -209,6 +209,11 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE api_keys SET sha256 = 'x'",
         "UPDATE api_keys SET tenant_id = 'x'",
         "DELETE FROM api_keys",
+        "SELECT 1 FROM audit_log",
+        "UPDATE audit_log SET actor = 'x'",
+        "DELETE FROM audit_log",
+        "INSERT INTO audit_log (id, changed_at, actor, action, subject)"
+        " OVERRIDING SYSTEM VALUE VALUES (1, now(), 'a', 'b', 'c')",
     ],
 )
 def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
@@ -238,6 +243,7 @@ def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
         "UPDATE agents SET name = 'x'",
         "SELECT 1 FROM api_keys",
         "UPDATE api_keys SET revoked_at = NULL",
+        "UPDATE audit_log SET actor = 'x'",
     ],
 )
 def test_the_job_role_may_not_add_events_or_change_schema(untouched, statement):

@@ -12,6 +12,7 @@ from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.api_keys import created, with_key
 from tests.support.command_line import Runner, line, result
 from tests.support.deployment import ROW_SECURITY, deployed
+from tests.support.organizations import add_row
 from tests.support.recount import assert_exact
 from tests.support.roles import READS, insert, run_jobs, serve
 from tests.support.settings import NOW, child_environ, make_settings
@@ -213,6 +214,27 @@ def test_keys_work_under_row_security(deployment, client):
         )
     unknown = client.get("/api/v1/agents", headers=with_key("agk_" + "u" * 44))
     assert unknown.status_code == 401
+
+
+def test_operators_see_the_list_and_no_other_table(deployment, client):
+    """The list needs the setting of operators, under which no other table shows a row."""
+    owner, web = deployment.database("owner"), deployment.connect("web")
+    for tenant in EVENTS:
+        add_row(owner, tenant)
+    listed = "SELECT tenant_id FROM organization_summaries ORDER BY 1"
+    for nobody in ("", "org-a", "org-b"):
+        name_tenant(web, nobody)
+        assert web.execute(listed).fetchall() == []
+    name_tenant(web, "\x1f")
+    assert [row[0] for row in web.execute(listed)] == [*EVENTS]
+    for summary in SUMMARY_TABLES:
+        assert seen(web, summary.table.name) == {}
+    headers = bearer(None, "analytics:read:any", drop="organization_id")
+    for tenant in [*EVENTS] * 2:  # on the same connections, one after the other
+        found = client.get("/api/v1/organizations", headers=headers).json["data"]
+        assert [each["tenantId"] for each in found] == [*EVENTS]
+        trend = client.get("/api/v1/analytics/tokens", headers=bearer(tenant)).json["data"]
+        assert sum(day["count"] for day in trend) == EVENTS[tenant]
 
 
 def test_an_import_names_agents_under_row_security(deployment):

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from itertools import count
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import __version__
 from app.config.settings import Settings, colours_wanted
-from app.dates import parse_duration
+from app.dates import parse_day, parse_duration
 from app.errors import ServiceError
 from app.ids import is_id
 from app.storage.database import Database
@@ -220,6 +221,14 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
         return parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}, not {value!r}") from None
+
+
+def day(_ctx: click.Context, _param: click.Parameter, value: str | None) -> date | None:
+    """A day on the command line."""
+    try:
+        return None if value is None else parse_day(value)
+    except ValueError:
+        raise click.BadParameter(f"must be a day, as 2026-04-01, not {value!r}") from None
 
 
 @click.command(cls=Command, examples=["flask version", "flask version --json"])

@@ -7,22 +7,21 @@ from typing import Any
 import click
 import msgspec
 
-from app.cli.base import Group, check_organization, coloured, json_option, open_database, say
+from app.cli.base import (
+    Group,
+    check_organization,
+    coloured,
+    day,
+    json_option,
+    open_database,
+    say,
+)
 from app.config.settings import Settings
-from app.dates import parse_day
 from app.detection import Options
 from app.intake.organization_settings import options_of, settings_of
 from app.reports.findings import KINDS, STATUSES, Finding, FindingsFilter, all_findings
 
 COLOURS = {"critical": "red", "warning": "yellow"}
-
-
-def day(_ctx: click.Context, _param: click.Parameter, value: str | None) -> date | None:
-    """A day on the command line."""
-    try:
-        return None if value is None else parse_day(value)
-    except ValueError:
-        raise click.BadParameter(f"must be a day, as 2026-04-01, not {value!r}") from None
 
 
 @click.group(cls=Group)

@@ -19,6 +19,7 @@ from app.cli.base import Group, check_organization, duration, json_option, open_
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.errors import RefusedError
+from app.storage.audit import shell_user
 
 _COLUMNS = ("key", "organization", "scopes", "created", "expires", "last used", "revoked", "note")
 
@@ -73,7 +74,7 @@ def create(  # noqa: PLR0913, PLR0917 - one argument for each option
     now = utc_now()
     until = None if expires is None else now + timedelta(seconds=expires)
     key = new_key(organization, scopes, now, expires=until, note=note or None)
-    text = store_key(open_database(Settings.from_environ()), key)
+    text = store_key(open_database(Settings.from_environ()), key, by=shell_user())
     show({"key": text, **_described(key)}, text, as_json=as_json)
     if not as_json:
         warn(f"This key is shown only once. Revoke it with `flask keys revoke {key.id}`.")
@@ -104,7 +105,8 @@ def revoke(key_id: str, as_json: bool) -> None:
     # A whole key, which has leaked, and the prefix that the list shows also name a key.
     whole = KEY_SYNTAX.fullmatch(key_id)
     key_id = whole[1] if whole else key_id.removeprefix(PREFIX)
-    key = revoke_key(open_database(Settings.from_environ()), key_id, utc_now())
+    database = open_database(Settings.from_environ())
+    key = revoke_key(database, key_id, utc_now(), by=shell_user())
     if key is None:
         raise RefusedError("there is no key with this id; `flask keys list` shows all ids")
     show(_described(key), f"{key.id}: revoked", as_json=as_json)

@@ -98,6 +98,13 @@ class Settings:
         "",
         "origins whose pages may call the API, as `https://app.example.com`, separated by commas",
     )
+    share_frame_ancestors: tuple[str, ...] = setting(
+        "SHARE_FRAME_ANCESTORS",
+        parsing.origins,
+        "",
+        "origins whose pages may show a [share link](dashboard.md#share-links) inside a frame, as"
+        " `https://intranet.example.com`, separated by commas; empty: none may",
+    )
     secret_key: str = setting(
         "SECRET_KEY",
         parsing.exact,
@@ -369,6 +376,11 @@ class Settings:
     def base_url(self) -> str:
         """The URL of the service's root, without a slash at its end."""
         return f"http://{self.address}" if self.public_url is None else str(self.public_url)
+
+    @property
+    def sign_in_link(self) -> bool:
+        """Whether a link with a token behind its ``#`` may sign in: in development only."""
+        return self.token_login and not self.production
 
     @property
     def provider(self) -> Provider | None:

@@ -27,6 +27,7 @@ from app.intake.events import (
     refuse_nul,
     wrong_member,
 )
+from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.tables import agents
 
@@ -175,22 +176,42 @@ def add_names(database: Database, connection: Connection, names: Sequence[Named]
 
 
 def set_names(
-    database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime
+    database: Database, tenant_id: str, names: Mapping[str, str | None], now: datetime, *, by: str
 ) -> None:
     """Set the names of a tenant's agents, all or none; ``None`` removes a name.
 
     An agent may have no events yet. The stored instant never decreases, because the name of an
     event may have an instant a few minutes in the future.
+
+    Args:
+        by: the actor, for the audit log. It has one row for all these names.
     """
     rows = [Named(tenant_id, agent_id, name, now) for agent_id, name in sorted(names.items())]
+
+    def work(connection: Connection) -> None:
+        _store(database, connection, rows, _LAST)
+        record_change(
+            connection,
+            tenant_id=tenant_id,
+            actor=by,
+            action="agents.named",
+            subject=tenant_id,
+            details={"agents": len(rows)},
+            at=now,
+        )
+
     if rows:
-        database.write(lambda connection: _store(database, connection, rows, _LAST))
+        database.write(work)
 
 
-def set_agent(
-    database: Database, tenant_id: str, agent_id: str, body: NameBody, now: datetime
+def set_agent(  # noqa: PLR0913 - which agent, the values, by whom and when
+    database: Database, tenant_id: str, agent_id: str, body: NameBody, now: datetime, *, by: str
 ) -> None:
-    """Set the name of one agent, and the lifetime of its tokens if the body has one."""
+    """Set the name of one agent, and the lifetime of its tokens if the body has one.
+
+    Args:
+        by: the actor, for the audit log.
+    """
     named = Named(tenant_id, agent_id, body.name, now)
     lifetime = sa.update(agents).where(
         agents.c.tenant_id == tenant_id, agents.c.agent_id == agent_id
@@ -200,6 +221,15 @@ def set_agent(
         _store(database, connection, [named], _LAST)
         if body.token_lifetime is not msgspec.UNSET:
             connection.execute(lifetime.values(token_lifetime=body.token_lifetime))
+        record_change(
+            connection,
+            tenant_id=tenant_id,
+            actor=by,
+            action="agent.changed",
+            subject=agent_id,
+            details=msgspec.to_builtins(body),
+            at=now,
+        )
 
     database.write(work)
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from app.detection import Finding, Severity, is_muted
 from app.intake.events import prepared
+from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.tables import findings
 
@@ -37,7 +38,7 @@ def mark_finding(  # noqa: PLR0913, PLR0917 - which finding, the marks, by whom 
     """Mark a finding of an organization. Returns whether there is such a finding.
 
     Args:
-        by: the person or client that acknowledges.
+        by: the person or client that marks.
     """
     where = sa.and_(findings.c.tenant_id == tenant_id, findings.c.id == finding_id)
 
@@ -59,9 +60,28 @@ def mark_finding(  # noqa: PLR0913, PLR0917 - which finding, the marks, by whom 
         if values:
             values["updated_at"] = now
             connection.execute(sa.update(findings).where(where).values(values))
+            record_change(
+                connection,
+                tenant_id=tenant_id,
+                actor=by,
+                action="finding.marked",
+                subject=finding_id,
+                details=_marked(body),
+                at=now,
+            )
         return True
 
     return database.write(work)
+
+
+def _marked(body: MarkBody) -> dict[str, Any]:
+    """What a body marks, for the audit log: of a note only whether there is one."""
+    details: dict[str, Any] = {}
+    if body.acknowledged is not msgspec.UNSET:
+        details["acknowledged"] = body.acknowledged
+    if body.note is not msgspec.UNSET:
+        details["note"] = body.note is not None
+    return details
 
 
 class Mark(NamedTuple):

@@ -19,6 +19,7 @@ from app.detection import Options
 from app.errors import ValidationError
 from app.intake.agent_names import TokenLifetime
 from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.tables import organization_settings
 
@@ -115,9 +116,13 @@ def options_of(
 
 
 def store_settings(
-    database: Database, tenant_id: str, settings: OrganizationSettings, now: datetime
+    database: Database, tenant_id: str, settings: OrganizationSettings, now: datetime, *, by: str
 ) -> None:
-    """Replace the settings of an organization."""
+    """Replace the settings of an organization.
+
+    Args:
+        by: the actor, for the audit log.
+    """
     values = {
         "days_off": _text(settings.days_off),
         "price": _text(settings.price),
@@ -131,6 +136,15 @@ def store_settings(
     def work(connection: Connection) -> None:
         database.name_tenants(connection, {tenant_id})
         connection.execute(statement)
+        record_change(
+            connection,
+            tenant_id=tenant_id,
+            actor=by,
+            action="settings.changed",
+            subject=tenant_id,
+            details=msgspec.to_builtins(settings),
+            at=now,
+        )
 
     database.write(work)
 

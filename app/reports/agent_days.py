@@ -50,15 +50,17 @@ def divided(rows: Mapping[int, tuple[int, int]], begins: Sequence[int]) -> list[
     ]
 
 
-def parts(rows: Subquery) -> Select[str, int]:
+def parts(rows: Subquery, *kept: str) -> Select[*tuple[Any, ...]]:
     """The part of each row of agents' days that lies between two hours, as SQL.
 
     Args:
         rows: ``agent_id``, ``issued``, ``hours``, and the masks of the hours before the beginning
             (``before_begin``) and before the end (``before_end``).
+        kept: names of further columns of ``rows``, which are kept.
     """
     row = rows.c
     early = select(
+        *(row[name] for name in kept),
         row.agent_id,
         row.issued,
         row.hours,
@@ -75,7 +77,7 @@ def parts(rows: Subquery) -> Select[str, int]:
     ).subquery("counted")
     row = counted.c
     part = _before(row, row.end, row.active_end) - _before(row, row.begin, row.active_begin)
-    return select(row.agent_id, part.label("issued"))
+    return select(row.agent_id, part.label("issued"), *(row[name] for name in kept))
 
 
 def _before(

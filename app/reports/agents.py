@@ -4,13 +4,14 @@
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import CTE, Connection, Select, Subquery
 
+from app.dates import months_back
 from app.ids import Id
 from app.reports.base import (
     TENANT,
@@ -22,6 +23,7 @@ from app.reports.base import (
     like,
     read_with_totals,
     total,
+    with_state,
 )
 from app.reports.finer import FILLING, with_finer_state
 from app.storage.driver import Reading
@@ -122,6 +124,87 @@ def agents_page(  # noqa: PLR0913 - the parameters of a page
     return AgentsPage(points, as_utc(state[0]), next_after)
 
 
+class MonthCount(NamedTuple):
+    """An agent's tokens in a month, by the month's first day."""
+
+    month: date
+    issued: int
+
+
+class Rank(NamedTuple):
+    """The place of an agent among those of a month: 1 has the most tokens."""
+
+    rank: int
+    agents: int
+
+
+@dataclass(frozen=True)
+class AgentLife:
+    """What is known of one agent: its name, its months, its first and last days, and its rank.
+
+    ``months`` has the organization's months from the agent's first one on. ``ranks`` are those of
+    two months, the later first; ``None`` where it has no tokens.
+    """
+
+    agent: Agent
+    months: list[MonthCount]
+    ranks: tuple[Rank | None, Rank | None]
+    counted_at: datetime | None
+
+
+def agent_life(
+    connection: Connection,
+    tenant_id: str,
+    agent_id: str,
+    *,
+    month: date,
+    kept_from: date | None = None,
+) -> AgentLife | None:
+    """One agent of an organization; ``None`` if it has no name and was never issued a token.
+
+    It is one statement. Each count is found by the whole key, except for the ranks, which read the
+    agents of two months.
+
+    Args:
+        month: the later month of the ranks, by its first day. The other one is that before it.
+        kept_from: the first day that is kept; ``None`` for all days.
+    """
+    state, rows = read_with_totals(
+        connection,
+        _LIFE,
+        tenant_id=tenant_id,
+        agent_id=agent_id,
+        month=month,
+        before=months_back(month, 1),
+        kept_from=kept_from or date.min,
+    )
+    name, lifetime, *ranks, unsure_before = state[-7:]
+    known_from = max(kept_from or date.min, unsure_before or date.min)
+    used = [row for row in rows if row[2]]
+    if not used and name is None:
+        return None
+    days = [row for row in used if row[3] is not None]
+    agent = _agent(
+        (
+            None,
+            agent_id,
+            name,
+            lifetime,
+            used[0][1] if used else None,
+            used[-1][1] if used else None,
+            sum(row[2] for row in used),
+            days[0][3] if days else None,
+            days[-1][4] if days else None,
+            sum(row[5] for row in days),
+        ),
+        known_from,
+    )
+    months = [MonthCount(row[1], row[2] or 0) for row in rows]
+    first = next((place for place, one in enumerate(months) if one.issued), len(months))
+    places = tuple(Rank(rank, among) if rank else None for rank, among in (ranks[:2], ranks[2:4]))
+    return AgentLife(agent, months[first:], (places[0], places[1]), as_utc(state[0]))
+
+
 def _agent(row: Any, known_from: date) -> Agent:
     """A row as an agent; its days are known from ``known_from`` on, the first of a month."""
     _, agent_id, name, lifetime, first, last, count, first_day, last_day, days, *_ = row
@@ -152,7 +235,7 @@ _SEEN = sa.bindparam("seen", type_=sa.Date)
 _NEVER, _NO_END = sa.literal(date.min, sa.Date), sa.literal(date.max, sa.Date)
 
 
-def _months() -> CTE:
+def months_of_tenant() -> CTE:
     """The tenant's months. Each is found in the key from the one before, without its agents."""
     usage = monthly_agent_issuance
 
@@ -292,7 +375,7 @@ def _agents(*, search: bool, latest: bool) -> Select[*tuple[Any, ...]]:
         search: only agents whose name or id is like ``pattern``.
         latest: in the order of last days.
     """
-    months = _months()
+    months = months_of_tenant()
     spans = _spans(months)
     page = _latest_page(spans, search=search) if latest else _page(months, search=search)
     usage, agent, day = monthly_agent_issuance.c, agents.c, _days()
@@ -359,3 +442,67 @@ _PAGES = {
     for sort in SORTS
     for search in (False, True)
 }
+
+
+_AGENT = sa.bindparam("agent_id", type_=sa.Text)
+
+
+def _life() -> Reading:
+    """The organization's months, with one agent's tokens and days in each."""
+    months = months_of_tenant()
+    spans, usage, day = _spans(months), monthly_agent_issuance.c, _days()
+    count = sa.select(usage.issued).where(
+        usage.tenant_id == TENANT, usage.month == spans.c.month, usage.agent_id == _AGENT
+    )
+    cells = sa.select(
+        spans.c.month, spans.c.next_month, count.correlate(spans).scalar_subquery().label("issued")
+    ).cte("cells")
+
+    def of_days(value: sa.ColumnElement[Any], name: str) -> sa.Label[Any]:
+        found = sa.select(value).where(*_within(day, cells), _active(_AGENT, cells, day))
+        # Only months with tokens have days with tokens.
+        return sa.case(
+            (cells.c.issued > 0, found.correlate(cells).scalar_subquery()), else_=None
+        ).label(name)
+
+    rows = sa.select(
+        cells.c.month,
+        cells.c.issued,
+        of_days(sa.func.min(day.c.date), "first_day"),
+        of_days(sa.func.max(day.c.date), "last_day"),
+        of_days(sa.func.count(day.c.date), "days"),
+    )
+    stored = agents.c
+    own = (stored.tenant_id == TENANT, stored.agent_id == _AGENT)
+    state = rollup_state.c
+    filling = (state.backfilled < state.backfill_end, sa.literal(FILLING, sa.Date))
+    totals = sa.select(
+        sa.select(stored.name).where(*own).scalar_subquery().label("name"),
+        sa.select(stored.token_lifetime).where(*own).scalar_subquery().label("token_lifetime"),
+        *_rank("month"),
+        *_rank("before"),
+        sa.case(filling, else_=state.agents_from).label("unsure_before"),
+    )
+    return with_state(rows, "month", totals=totals)
+
+
+def _rank(name: str) -> tuple[sa.Label[Any], sa.Label[Any]]:
+    """The rank of an agent in a month, null without tokens, and the number of agents."""
+    usage, month = monthly_agent_issuance.c, sa.bindparam(name, type_=sa.Date)
+    of_month = (usage.tenant_id == TENANT, usage.month == month, usage.issued > 0)
+    own = monthly_agent_issuance.alias(f"own_{name}").c
+    issued = (
+        sa.select(own.issued)
+        .where(own.tenant_id == TENANT, own.month == month, own.agent_id == _AGENT, own.issued > 0)
+        .scalar_subquery()
+    )
+    ahead = sa.or_(usage.issued > issued, sa.and_(usage.issued == issued, usage.agent_id < _AGENT))
+    rank = sa.select(sa.func.count(usage.agent_id) + 1).where(*of_month, ahead).scalar_subquery()
+    every = sa.select(sa.func.count(usage.agent_id)).where(*of_month).scalar_subquery()
+    return (
+        sa.case((issued.is_not(None), rank)).label(f"rank_{name}"),
+        every.label(f"agents_{name}"),
+    )
+
+
+_LIFE = _life()

@@ -17,6 +17,13 @@ _LAST = date.max.toordinal()
 _END = (_LAST + 1) * 24  # no instant after it can be represented
 
 
+class Offset(NamedTuple):
+    """From a UTC hour on, a zone's clock is ``hours`` ahead, rounded down to whole hours."""
+
+    number: int
+    hours: int
+
+
 class LocalHour(NamedTuple):
     """A UTC hour and its beginning on the clock of a zone."""
 
@@ -84,6 +91,13 @@ class Days:
         """The first ``count`` of the days, at least one."""
         return Days(self.first, self.first + (count - 1) * _DAY, self.zone)
 
+    def whole(self, counted_at: datetime | None) -> int:
+        """How many of the days are wholly counted, if all up to ``counted_at`` is counted."""
+        if counted_at is None:
+            return 0
+        counted = hour_of(counted_at)
+        return sum(end <= counted for end in self.begins[1:])
+
     def hours(self) -> Iterator[LocalHour]:
         """Every hour of the days, with its beginning in the zone."""
         begin = instant_of(self.begin)
@@ -96,6 +110,23 @@ class Days:
         if self.zone is None or _begin(utc_day.toordinal(), self.zone) >= utc_day.toordinal() * 24:
             return utc_day
         return utc_day + _DAY
+
+
+def offsets(begin: int, end: int, zone: ZoneInfo | None) -> list[Offset]:
+    """The offsets of a zone from one hour to another: the first one, and each change."""
+    found = [Offset(begin, _ahead(begin, zone))]
+    for day in range(begin, end, 24):
+        # A zone does not change its clock twice within a day.
+        if _ahead(min(day + 24, end) - 1, zone) != found[-1].hours:
+            hours = range(day, min(day + 24, end))
+            changed = next(hour for hour in hours if _ahead(hour, zone) != found[-1].hours)
+            found.append(Offset(changed, _ahead(changed, zone)))
+    return found
+
+
+def _ahead(number: int, zone: ZoneInfo | None) -> int:
+    offset = instant_of(number).astimezone(zone).utcoffset() if zone else None
+    return (offset or timedelta(0)) // _HOUR
 
 
 def hour_number(day: date, hour: int) -> int:

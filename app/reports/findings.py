@@ -19,13 +19,15 @@ from app.detection import Finding as Judged
 from app.detection import Kind, Options, Severity, advice, is_muted, summary
 from app.ids import Id
 from app.reports.base import TENANT, Count, Point
-from app.storage.tables import agents, findings
+from app.storage.tables import agents, findings, organization_settings
 
 KINDS = tuple(kind.value for kind in Kind)
 STATUSES = ("open", "resolved", "all")
 # A finding that is noticed later than this is stored, and not sent to anybody.
 LATE = timedelta(hours=48)
 STREAMED = 500  # rows of the database at a time
+_SPIKES = (Kind.SPIKE, Kind.RETRY_LOOP)
+_MOST_SPIKES = 200  # of one page
 
 # Reads the settings of an organization.
 OptionsOf = Callable[[str], Options]
@@ -127,6 +129,26 @@ class FindingsFilter:
         return {name: value for name, value in given.items() if value is not None}
 
 
+class Period(NamedTuple):
+    """The unusual period of a finding; ``is_shared`` if it is one of the whole organization."""
+
+    begins_at: datetime
+    ends_at: datetime
+    is_shared: bool
+
+
+class Attention(NamedTuple):
+    """What needs attention: open findings, the gravest first, and how many there are in all.
+
+    ``spikes``: the periods of the spikes and retry loops of the days that were asked for, open and
+    resolved ones.
+    """
+
+    findings: list[Finding]
+    total: int
+    spikes: list[Period]
+
+
 class FindingsPage(NamedTuple):
     """A page of findings, and the cursor of the next page, if there is one."""
 
@@ -157,6 +179,32 @@ def findings_page(  # noqa: PLR0913 - which findings, and which page of them
     shown = _shown(connection, tenant_id, rows[:limit], options_of)
     last = rows[limit - 1] if len(rows) > limit else None
     return FindingsPage(shown, None if last is None else Cursor(last.opened_at, last.id))
+
+
+def attention(  # noqa: PLR0913 - whose findings, of when, and how many
+    connection: Connection,
+    tenant_id: str,
+    begin: datetime,
+    end: datetime,
+    options_from: Callable[[Row[Any]], Options],
+    *,
+    limit: int,
+) -> Attention:
+    """The open findings of an organization, and the spikes between two instants.
+
+    Args:
+        options_from: the settings for sentences, from a row with the columns of the table
+            ``organization_settings``; they are null if there are no settings.
+        limit: of the open findings.
+    """
+    values = {"tenant_id": tenant_id, "begin": begin, "end": end, "limit": limit}
+    rows = connection.execute(_ATTENTION, values).all()
+    spikes = [
+        Period(row.begins_at, row.ends_at, row.agent_id is None) for row in rows if row.is_spike
+    ]
+    opened = [row for row in rows if row.content is not None]
+    shown = _shown(connection, tenant_id, opened, lambda _: options_from(opened[0]))
+    return Attention(shown, opened[0].open_count if opened else 0, spikes)
 
 
 def finding(
@@ -264,8 +312,53 @@ def _read(row: Row[Any], judged: Judged, options: Options) -> Finding:
     )
 
 
+def _attention() -> Select[Any]:
+    """Findings that are open, and those that are spikes of the days.
+
+    ``content`` is null but for the gravest open ones, and ``open_count`` is the number of all that
+    are open, or of all others. The settings are beside each finding.
+    """
+    column = findings.c
+    is_open = column.status == "open"
+    is_spike = sa.and_(
+        sa.or_(*(column.kind == kind.value for kind in sorted(_SPIKES))),
+        column.ends_at > sa.bindparam("begin", type_=column.ends_at.type),
+        column.begins_at < sa.bindparam("end", type_=column.begins_at.type),
+    )
+    ranks = ((column.severity == one.value, one.rank) for one in Severity if one.rank)
+    severity = sa.case(*ranks, else_=0).desc()
+    place = sa.func.row_number().over(partition_by=is_open, order_by=(severity, *_ORDER))
+    found = (
+        sa.select(
+            *column,
+            is_open.label("is_open"),
+            is_spike.label("is_spike"),
+            place.label("place"),
+            sa.func.count(column.id).over(partition_by=is_open).label("open_count"),
+        )
+        .where(column.tenant_id == TENANT, sa.or_(is_open, is_spike))
+        .subquery("found")
+    )
+    row, setting = found.c, organization_settings.c
+    settings = (
+        sa.select(setting.days_off, setting.price, setting.token_lifetime)
+        .where(setting.tenant_id == TENANT)
+        .subquery("settings")
+    )
+    is_shown = sa.and_(row.is_open, row.place <= sa.bindparam("limit", type_=sa.Integer))
+    columns = [one for one in row if one.name != "content"]
+    content = sa.case((is_shown, row.content)).label("content")
+    return (
+        sa.select(*columns, content, *settings.c)
+        .select_from(found.outerjoin(settings, sa.true()))
+        .where(sa.or_(is_shown, sa.and_(row.is_spike, row.place <= _MOST_SPIKES)))
+        .order_by(row.place)
+    )
+
+
 _MOMENT = findings.c.opened_at.type
 _ORDER = (findings.c.opened_at.desc(), findings.c.id.desc())
+_ATTENTION = _attention()
 _ONE = sa.select(findings).where(
     findings.c.tenant_id == TENANT, findings.c.id == sa.bindparam("id", type_=sa.Text)
 )

@@ -5,12 +5,12 @@ that every day that it needs is kept and complete. Otherwise it is refused, beca
 would be too low.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Select, Table
+from sqlalchemy import ColumnElement, Connection, Select, Table
 
 from app.errors import UnavailableError, ValidationError
 from app.reports.base import TENANT, read_with_totals, with_state
@@ -18,6 +18,8 @@ from app.reports.days import Days
 from app.storage.complete_days import COMPLETE_FROM, incomplete_days
 from app.storage.driver import Reading
 from app.storage.tables import daily_agent_issuance, hourly_issuance, rollup_state
+
+T = TypeVar("T")
 
 _DAY = timedelta(days=1)
 
@@ -43,16 +45,64 @@ class Span(NamedTuple):
     kept: Kept = Kept()
 
 
-def with_finer_state(table: Table[Any], rows: Select[*tuple[Any, ...]], *order: str) -> Reading:
+class Missing(NamedTuple):
+    """A report that cannot be read, and why, in words for a page."""
+
+    reason: str
+
+
+def or_missing(read: Callable[[], T]) -> T | Missing:
+    """A report, or why its days cannot be read, so that a page can show its other reports."""
+    try:
+        return read()
+    except (ValidationError, UnavailableError) as error:
+        return Missing(error.message)
+
+
+def with_finer_state(
+    table: Table[Any],
+    rows: Select[*tuple[Any, ...]],
+    *order: str,
+    more: Sequence[ColumnElement[Any]] = (),
+    totals: Select[*tuple[Any, ...]] | None = None,
+) -> Reading:
     """As :func:`~app.reports.base.with_state`, for rows of a finer table.
 
     The last column of the state's row is the day from which on every day of the table is complete.
-    It is null if all are.
+    It is null if all are. The columns of ``more`` are before it, or else those of ``totals``, which
+    is a SELECT of one row.
     """
+    state = sa.select(*more, unsure_before(table))
+    if totals is not None:
+        sums, end = totals.subquery("sums"), state.subquery("end")
+        state = sa.select(*sums.c, *end.c).join_from(sums, end, sa.true())
+    return with_state(rows, *order, totals=state)
+
+
+def unsure_before(table: Table[Any]) -> sa.ColumnElement[date | None]:
+    """The day from which on every day of a table is complete, in the state row; null for all."""
     state = rollup_state.c
     filling = (state.backfilled < state.backfill_end, sa.literal(FILLING, sa.Date))
-    unsure_before = sa.case(filling, else_=COMPLETE_FROM[table]).label("unsure_before")
-    return with_state(rows, *order, totals=sa.select(unsure_before))
+    return sa.case(filling, else_=COMPLETE_FROM[table]).label("unsure_before")
+
+
+def first_readable(
+    connection: Connection, table: Table[Any], span: Span, unsure: date | None, tenant_id: str
+) -> date:
+    """The first of the days from which on all are kept and complete; the next day without one.
+
+    For pages, which show these days instead of none.
+
+    Args:
+        unsure: the column :func:`unsure_before` of the state's row.
+    """
+    days, kept = span.days, span.kept.since(table)
+    first = days.first if kept is None else max(days.first, days.first_from(kept))
+    if unsure == FILLING:
+        values = {"tenant_id": tenant_id, "first": days.utc_first, "last": days.utc_last}
+        latest = connection.execute(_LATEST_INCOMPLETE[table], values).scalar()
+        unsure = None if latest is None else latest + _DAY
+    return first if unsure is None else max(first, days.first_from(unsure))
 
 
 def read_finer(
@@ -71,18 +121,40 @@ def read_finer(
         UnavailableError: a day is not complete yet, or the state row is missing.
     """
     days = span.days
-    _require_kept(days, span.kept.since(table))
+    require_kept(days, span.kept.since(table))
     values = parameters | {"first": days.utc_first, "last": days.utc_last}
     state, rows = read_with_totals(connection, statement, **values)
     unsure = state[-1]
     if unsure is None or days.utc_first >= unsure:
         return state, rows
-    _require_complete(connection, table, days, values, filling=unsure == FILLING)
+    require_complete(connection, table, days, values["tenant_id"], filling=unsure == FILLING)
     # What was incomplete at the first time may have been filled since.
     return read_with_totals(connection, statement, **values)
 
 
-def _require_kept(days: Days, kept_from: date | None) -> None:
+def can_be_read(
+    connection: Connection,
+    tenant_id: str,
+    table: Table[Any],
+    span: Span,
+    unsure: date | None = None,
+) -> bool:
+    """Whether every day is kept and complete, for days that a report can also do without.
+
+    Args:
+        unsure: the last column of the state's row, as :func:`with_finer_state` says.
+    """
+    days = span.days
+    try:
+        require_kept(days, span.kept.since(table))
+        if unsure is not None and days.utc_first < unsure:
+            require_complete(connection, table, days, tenant_id, filling=unsure == FILLING)
+    except (ValidationError, UnavailableError):
+        return False
+    return True
+
+
+def require_kept(days: Days, kept_from: date | None) -> None:
     """Refuse days of which a part is no longer kept.
 
     Raises:
@@ -94,8 +166,8 @@ def _require_kept(days: Days, kept_from: date | None) -> None:
         )
 
 
-def _require_complete(
-    connection: Connection, table: Table[Any], days: Days, values: dict[str, Any], *, filling: bool
+def require_complete(
+    connection: Connection, table: Table[Any], days: Days, tenant_id: str, *, filling: bool
 ) -> None:
     """Refuse days of which one is incomplete.
 
@@ -103,7 +175,7 @@ def _require_complete(
         UnavailableError: the tables are still being filled.
         ValidationError: a day was deleted, or its raw events were before it could be filled.
     """
-    parameters = {name: values[name] for name in ("tenant_id", "first", "last")}
+    parameters = {"tenant_id": tenant_id, "first": days.utc_first, "last": days.utc_last}
     latest = connection.execute(_LATEST_INCOMPLETE[table], parameters).scalar()
     if latest is None:
         return

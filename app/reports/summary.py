@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +11,7 @@ from sqlalchemy import Connection, Select
 from app.errors import UnavailableError, ValidationError
 from app.ids import Id
 from app.reports.base import Point, Report
-from app.reports.days import Days, hour_of
+from app.reports.days import Days
 from app.reports.finer import Span, read_finer, with_finer_state
 from app.reports.trend import DayCount, daily_tokens
 from app.reports.usage import agents_of_days, edges
@@ -63,7 +62,7 @@ def summary(connection: Connection, tenant_id: str, span: Span) -> Summary:
     trend = _with_days_before(connection, tenant_id, span)
     counts = [point.count for point in trend.points]
     known = len(counts) - len(days)  # of the period before, all or none
-    whole = _whole(days, trend.counted_at)
+    whole = days.whole(trend.counted_at)
     if not whole:
         return Summary(days, 0, days.before, 0 if known else None, 0, None, trend.counted_at)
     agents, largest = _agents(connection, tenant_id, Span(days.leading(whole), span.kept))
@@ -86,14 +85,6 @@ def _with_days_before(connection: Connection, tenant_id: str, span: Span) -> Rep
         return daily_tokens(connection, tenant_id, Span(both, span.kept))
     except (ValidationError, UnavailableError):
         return daily_tokens(connection, tenant_id, span)
-
-
-def _whole(days: Days, counted_at: datetime | None) -> int:
-    """How many of the days are wholly counted."""
-    if counted_at is None:
-        return 0
-    counted = hour_of(counted_at)
-    return sum(end <= counted for _, end in pairwise(days.begins))
 
 
 def _agents(connection: Connection, tenant_id: str, span: Span) -> tuple[int, LargestAgent | None]:

@@ -1,26 +1,23 @@
-"""Trend: tokens a day, beside the usual count and the period before.
+"""Trend: tokens a day, of all agents or of one.
 
-The first half reads daily_issuance, or a finer table for days of a time zone and for one agent. The
-second half is arithmetic, without SQL and HTML.
+It reads daily_issuance, or a finer table for days of a time zone and for one agent.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
-from app.dates import days_until
-from app.reports.agent_days import divided
+from app.reports.agent_days import DAY_HOURS, divided
 from app.reports.base import (
     TENANT,
     Count,
     Point,
     Report,
     read_report,
-    read_with_totals,
     with_state,
 )
 from app.reports.days import Days
@@ -63,6 +60,46 @@ def agent_tokens(
     connection: Connection, tenant_id: str, agent_id: str, span: Span
 ) -> Report[DayCount]:
     """As :func:`daily_tokens`, for one agent; 0 on each day for an unknown agent."""
+    state, own = _agent_rows(connection, tenant_id, agent_id, span)
+    days = span.days
+    return Report(list(map(DayCount, days, divided(own, days.begins))), as_utc(state[0]))
+
+
+class AgentHistory(NamedTuple):
+    """An agent's tokens on each of some days, and when in the week it was active.
+
+    ``active``: by day of the week (0 is Sunday) and hour of the zone, on how many days of the last
+    ``active_days`` days it was issued any.
+    """
+
+    points: list[DayCount]
+    active: Counter[tuple[int, int]]
+    counted_at: datetime | None
+
+
+def agent_history(
+    connection: Connection, tenant_id: str, agent_id: str, span: Span, *, active_from: date
+) -> AgentHistory:
+    """As :func:`agent_tokens`, with the hours of the week of the days from ``active_from`` on.
+
+    Raises:
+        ValidationError, UnavailableError: see :func:`~app.reports.finer.read_finer`.
+    """
+    state, own = _agent_rows(connection, tenant_id, agent_id, span)
+    days = span.days
+    active: Counter[tuple[int, int]] = Counter()
+    for hour in Days(max(active_from, days.first), days.last, days.zone).hours():
+        ordinal, place = divmod(hour.number, DAY_HOURS)
+        if own.get(ordinal, (0, 0))[1] >> place & 1:
+            active[hour.begin.isoweekday() % 7, hour.begin.hour] += 1
+    points = list(map(DayCount, days, divided(own, days.begins)))
+    return AgentHistory(points, active, as_utc(state[0]))
+
+
+def _agent_rows(
+    connection: Connection, tenant_id: str, agent_id: str, span: Span
+) -> tuple[Sequence[Any], dict[int, tuple[int, int]]]:
+    """The state's row, and the agent's tokens and mask of each UTC day, by its ordinal."""
     state, rows = read_finer(
         connection,
         _AGENT_DAYS,
@@ -71,25 +108,7 @@ def agent_tokens(
         tenant_id=tenant_id,
         agent_id=agent_id,
     )
-    own = {day.toordinal(): (issued, hours) for _, day, issued, hours, _ in rows if issued}
-    days = span.days
-    return Report(list(map(DayCount, days, divided(own, days.begins))), as_utc(state[0]))
-
-
-@dataclass(frozen=True)
-class History(Report[DayCount]):
-    """A trend, and the first day on which the organization was issued a token, if there is one."""
-
-    began: date | None
-
-
-def token_history(connection: Connection, tenant_id: str, *, last: date, days: int) -> History:
-    """As :func:`token_trend`, with the organization's first day."""
-    wanted = days_until(last, days)
-    state, rows = read_with_totals(
-        connection, _HISTORY, tenant_id=tenant_id, first=wanted[0], last=last
-    )
-    return History(_filled(wanted, rows), as_utc(state[0]), began=state[-1])
+    return state, {day.toordinal(): (issued, hours) for _, day, issued, hours, _ in rows if issued}
 
 
 def _filled(wanted: Iterable[date], rows: Sequence[Any]) -> list[DayCount]:
@@ -123,7 +142,8 @@ def _agent_days() -> Select[*tuple[Any, ...]]:
     return sa.select(day.c.date, own(agent.issued).label("issued"), own(agent.hours).label("hours"))
 
 
-def _first_day() -> Select[*tuple[Any, ...]]:
+def first_day() -> Select[*tuple[Any, ...]]:
+    """The first UTC day with a token, as the column ``began``."""
     day = daily_issuance.c
     return sa.select(sa.func.min(day.date).label("began")).where(
         day.tenant_id == TENANT, day.issued > 0
@@ -132,83 +152,3 @@ def _first_day() -> Select[*tuple[Any, ...]]:
 
 _TREND = with_state(_days(), "date")
 _AGENT_DAYS = with_finer_state(daily_agent_issuance, _agent_days(), "date")
-_HISTORY = with_state(_days(), "date", totals=_first_day())
-
-
-@dataclass(frozen=True)
-class Day:
-    """One UTC day of the trend.
-
-    ``state`` is ``"whole"``, ``"partial"`` (counted up to some time of the day) or ``"pending"``
-    (not counted yet, so that its 0 means nothing).
-    """
-
-    date: date
-    count: int
-    state: str
-
-    @property
-    def weekend(self) -> bool:
-        return _is_weekend(self.date)
-
-
-@dataclass(frozen=True)
-class Trend:
-    """The requested days and their total, compared with as many days before them.
-
-    Only whole counted days are compared: ``whole`` of the requested days, with ``whole_total``
-    tokens, and the same days of the period before, with ``before`` tokens. ``began`` is the first
-    day with a token. That day may not be whole either, so the period before must begin after it.
-    """
-
-    days: list[Day]
-    total: int
-    whole: int
-    whole_total: int
-    before: int
-    began: date | None
-
-    @property
-    def change(self) -> float | None:
-        """The growth of the whole days as a share of ``before``; ``None`` without comparison."""
-        if not self.before or not self.is_known_before:
-            return None
-        return (self.whole_total - self.before) / self.before
-
-    @property
-    def is_known_before(self) -> bool:
-        """Whether the organization had tokens before the period before."""
-        first = self.days[0].date - timedelta(days=len(self.days))
-        return self.began is not None and self.began < first
-
-    @property
-    def highest(self) -> int:
-        return max(day.count for day in self.days)
-
-
-def trend(history: History, days: int) -> Trend:
-    """The last ``days`` of a history, which covers twice as many days."""
-    points, counted_at = history.points, history.counted_at
-    shown = [
-        Day(point.date, point.count, _state(point.date, counted_at)) for point in points[-days:]
-    ]
-    before = points[-2 * days : -days]
-    whole = [pair for pair in zip(shown, before, strict=True) if pair[0].state == "whole"]
-    return Trend(
-        days=shown,
-        total=sum(day.count for day in shown),
-        whole=len(whole),
-        whole_total=sum(day.count for day, _ in whole),
-        before=sum(point.count for _, point in whole),
-        began=history.began,
-    )
-
-
-def _state(day: date, counted_at: datetime | None) -> str:
-    if counted_at is None or counted_at.date() < day:
-        return "pending"
-    return "partial" if counted_at.date() == day else "whole"
-
-
-def _is_weekend(day: date) -> bool:
-    return day.isoweekday() >= 6

@@ -1,17 +1,15 @@
 """Usage: tokens of a month or of some days by agent, and each agent's share.
 
-Sums, ranks, limits and searches are SQL on monthly_agent_issuance, and for days on
-daily_agent_issuance, because an organization may have a million agents.
+Sums and limits are SQL on monthly_agent_issuance, and for days on daily_agent_issuance, because an
+organization may have a million agents.
 """
 
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select, Subquery
 
-from app.dates import last_day
 from app.ids import Id
 from app.reports.agent_days import DAY_HOURS, mask_before, parts
 from app.reports.base import (
@@ -20,10 +18,7 @@ from app.reports.base import (
     Count,
     Point,
     Report,
-    contains,
-    like,
     read_report,
-    read_with_totals,
     total,
     with_state,
 )
@@ -33,7 +28,6 @@ from app.storage.driver import Reading
 from app.storage.tables import (
     agents,
     daily_agent_issuance,
-    daily_issuance,
     monthly_agent_issuance,
 )
 from app.storage.types import as_utc
@@ -49,7 +43,7 @@ class AgentCount(Point, frozen=True):
 
 
 class NamedUsage(Point, frozen=True):
-    """Tokens issued to one agent in a month, with the agent's name, for pages."""
+    """Tokens issued to one agent in a month or on some days, with the agent's name, for pages."""
 
     agent_id: Id
     name: Id | None
@@ -75,6 +69,14 @@ def named_usage(connection: Connection, tenant_id: str, *, month: date) -> Batch
     return Batches(connection, _NAMED_USAGE, tenant_id=tenant_id, month=month)
 
 
+def top_named(
+    connection: Connection, tenant_id: str, *, month: date, limit: int
+) -> Report[NamedUsage]:
+    """As :func:`agent_usage`, with names."""
+    found = read_report(connection, _TOP_NAMED, tenant_id=tenant_id, month=month, limit=limit)
+    return Report([NamedUsage(*row[1:]) for row in found.points], found.counted_at)
+
+
 def usage_of_days(
     connection: Connection, tenant_id: str, span: Span, *, limit: int
 ) -> Report[AgentCount]:
@@ -98,9 +100,20 @@ def usage_of_days(
 
 def whole_usage_of_days(connection: Connection, tenant_id: str, days: Days) -> Batches:
     """As :func:`whole_usage`, for days that :func:`usage_of_days` has just read."""
+    return _batches_of_days(connection, _OF_DAYS, tenant_id, days)
+
+
+def named_usage_of_days(connection: Connection, tenant_id: str, days: Days) -> Batches:
+    """As :func:`named_usage`, for days that :func:`usage_of_days` has just read."""
+    return _batches_of_days(connection, _NAMED_OF_DAYS, tenant_id, days)
+
+
+def _batches_of_days(
+    connection: Connection, statements: dict[bool, Reading], tenant_id: str, days: Days
+) -> Batches:
     return Batches(
         connection,
-        _OF_DAYS[days.are_utc],
+        statements[days.are_utc],
         first=days.utc_first,
         last=days.utc_last,
         tenant_id=tenant_id,
@@ -187,206 +200,13 @@ def _named(found: Subquery) -> Select[*tuple[Any, ...]]:
 
 
 _LIMIT = sa.bindparam("limit", type_=sa.BigInteger)
-_OFFSET = sa.bindparam("offset", type_=sa.BigInteger)
 _USAGE = with_state(_agents(), "-issued", "agent_id")
 _TOP_USAGE = with_state(_top_agents(), "-issued", "agent_id")
+_TOP_NAMED = with_state(_named(_top_agents().subquery("top")), "-issued", "agent_id")
 _NAMED_USAGE = with_state(_named(_agents().subquery("used")), "-issued", "agent_id")
-
-
-HEAVY_SHARE = 0.8  # of a month's tokens; above this share an agent is heavy
-# With fewer tokens, or with one agent, a large share is ordinary.
-HEAVY_TOKENS, HEAVY_AGENTS = 100, 2
-SORTS = ("count", "name", "id")
-
-
-@dataclass(frozen=True)
-class Share:
-    """An agent's share of the tokens of a month.
-
-    ``rank`` 1 has the most. It is ``None`` in another order than by count if there are more than
-    MOST agents, because ranks would need all of them sorted.
-    """
-
-    agent_id: str
-    name: str | None
-    count: int
-    rank: int | None
-    share: float
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Agents of a month for one page, with totals of the whole month.
-
-    ``all_agents`` counts the agents up to MOST + 1, which means more than MOST. ``has_more`` says
-    whether the search finds agents after the page. ``heavy`` is the agent with more than
-    HEAVY_SHARE of the tokens, if there is one.
-    """
-
-    agents: list[Share]
-    has_more: bool
-    all_agents: int
-    total: int
-    heavy: Share | None
-    counted_at: datetime | None
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether ``all_agents`` is the number of agents; otherwise there are more than MOST."""
-        return self.all_agents <= MOST
-
-    @property
-    def others(self) -> int:
-        """The tokens of the agents that the page does not show."""
-        return self.total - sum(agent.count for agent in self.agents)
-
-    @property
-    def others_share(self) -> float:
-        return self.others / self.total if self.total else 0.0
-
-
-def ranking(  # noqa: PLR0913 - the filters of a page
-    connection: Connection,
-    tenant_id: str,
-    *,
-    month: date,
-    search: str | None,
-    sort: str,
-    limit: int,
-    offset: int = 0,
-) -> Ranking:
-    """The agents that ``search`` finds, in the order of ``sort``, from ``offset`` on.
-
-    Args:
-        search: a part of the name or the id; ASCII letters match in any case.
-        sort: ``count`` (most first), ``name`` (unnamed agents last) or ``id``.
-    """
-    values: dict[str, Any] = {
-        "tenant_id": tenant_id,
-        "month": month,
-        "last": last_day(month),
-        "limit": limit + 1,  # if one more is found, there is another page
-        "offset": offset,
-    }
-    searched = search is not None
-    if search is not None:
-        values["pattern"] = contains(search)
-    statement = _BY_COUNT
-    if searched or sort != SORTS[0]:
-        agents = read_report(connection, _COUNT, **values).points[0][1]
-        statement = (_RANKED if agents <= MOST else _UNRANKED)[sort, searched]
-    state, rows = read_with_totals(connection, statement, **values)
-    all_agents, tokens = state[-2:]
-    shown = [_share(row, tokens) for row in rows]
-    return Ranking(
-        agents=shown[:limit],
-        has_more=len(shown) > limit,
-        all_agents=all_agents,
-        total=tokens,
-        heavy=_heavy(connection, values, shown, all_agents, tokens),
-        counted_at=as_utc(state[0]),
+_NAMED_OF_DAYS = {
+    are_utc: with_state(
+        _named(agents_of_days(are_utc=are_utc).subquery("used")), "-issued", "agent_id"
     )
-
-
-def _heavy(
-    connection: Connection,
-    values: dict[str, Any],
-    shown: list[Share],
-    all_agents: int,
-    tokens: int,
-) -> Share | None:
-    """The heavy agent of the month, which may not be on the page."""
-    if all_agents < HEAVY_AGENTS or tokens < HEAVY_TOKENS:
-        return None
-    first = next((one for one in shown if one.rank == 1), None)
-    if first is None:
-        largest = values | {"limit": 1, "offset": 0}
-        first = _share(read_report(connection, _BY_COUNT, **largest).points[0], tokens)
-    return first if first.share > HEAVY_SHARE else None
-
-
-def _share(row: Any, tokens: int) -> Share:
-    _, _, agent_id, name, count, rank = row[:6]
-    return Share(agent_id, name, count, rank, count / tokens if tokens else 0.0)
-
-
-def _agent_count() -> Select[*tuple[Any, ...]]:
-    """The number of agents of a month, up to MOST + 1, so that a million are not counted."""
-    used = _agents().limit(MOST + 1).subquery("used").c
-    return sa.select(sa.func.count(used.agent_id).label("agents"))
-
-
-def _month_totals() -> Select[*tuple[Any, ...]]:
-    """The number of agents, and the tokens of the month, which its days have counted already."""
-    day, month = daily_issuance.c, sa.bindparam("month", type_=sa.Date)
-    days = sa.select(total(day.issued).label("tokens")).where(
-        day.tenant_id == TENANT, day.date.between(month, sa.bindparam("last", type_=sa.Date))
-    )
-    agents_, days_ = _agent_count().subquery("counted"), days.subquery("days")
-    return sa.select(agents_.c.agents, days_.c.tokens).join_from(agents_, days_, sa.true())
-
-
-def _found(*, searched: bool) -> Select[*tuple[Any, ...]]:
-    """The agents of a month, or those of them that the search finds."""
-    if not searched:
-        return _agents()
-    agent = agents.c
-    named = sa.select(agent.agent_id).where(agent.tenant_id == TENANT, like(agent.name))
-    ids = monthly_agent_issuance.c.agent_id
-    return _agents().where(sa.or_(like(ids), ids.in_(named)))
-
-
-def _order(columns: sa.ColumnCollection[str, Any], sort: str) -> tuple[sa.ColumnElement[Any], ...]:
-    if sort == "name":
-        return columns.name.is_(None), sa.func.lower(columns.name), columns.agent_id
-    return (columns.agent_id,) if sort == "id" else (columns.issued.desc(), columns.agent_id)
-
-
-def _page(found: Select[*tuple[Any, ...]], sort: str) -> Subquery:
-    """A page of agents with their names. Except to sort by names, only its own are looked up."""
-
-    def part(rows: Subquery) -> Select[*tuple[Any, ...]]:
-        page = sa.select(rows).order_by(*_order(rows.c, sort))
-        return page.limit(_LIMIT).offset(_OFFSET)
-
-    rows = found.subquery("found")
-    if sort == "name":
-        return part(_named(rows).subquery("named")).subquery("page")
-    return _named(part(rows).subquery("top")).subquery("page")
-
-
-def _listing(page: Subquery, sort: str, rank: sa.ColumnElement[Any]) -> Reading:
-    position = sa.func.row_number().over(order_by=_order(page.c, sort)).label("position")
-    columns = (page.c.agent_id, page.c.name, page.c.issued, rank.label("rank"))
-    return with_state(sa.select(position, *columns), "position", totals=_month_totals())
-
-
-def _by_count() -> Reading:
-    """A page of all agents by count, where the rank is the position."""
-    page = _page(_found(searched=False), "count")
-    rank = _OFFSET + sa.func.row_number().over(order_by=_order(page.c, "count"))
-    return _listing(page, "count", rank)
-
-
-def _ranked(sort: str, *, searched: bool) -> Reading:
-    """A page in another order, or of the agents that a search finds, with their ranks."""
-    every = _agents().subquery("every")
-    rank = sa.func.row_number().over(order_by=_order(every.c, "count")).label("rank")
-    ranks = sa.select(every.c.agent_id, rank).subquery("ranks")
-    found = _found(searched=searched).subquery("found_agents")
-    joined = found.join(ranks, ranks.c.agent_id == found.c.agent_id)
-    page = _page(sa.select(found, ranks.c.rank).select_from(joined), sort)
-    return _listing(page, sort, page.c.rank)
-
-
-def _unranked(sort: str, *, searched: bool) -> Reading:
-    """The same without ranks."""
-    page = _page(_found(searched=searched), sort)
-    return _listing(page, sort, sa.cast(sa.null(), sa.BigInteger))
-
-
-_COUNT = with_state(_agent_count(), "agents")
-_BY_COUNT = _by_count()
-_CHOICES = [(sort, searched) for sort in SORTS for searched in (False, True)]
-_RANKED = {(sort, searched): _ranked(sort, searched=searched) for sort, searched in _CHOICES}
-_UNRANKED = {(sort, searched): _unranked(sort, searched=searched) for sort, searched in _CHOICES}
+    for are_utc in (True, False)
+}

@@ -2,8 +2,8 @@
 
 Without the extension this module does nothing. All rows of a tenant, in every table, are on one
 node. So a read asks one node, and that node counts the tenant's summaries from its own events. The
-state row is on every node. The run history, the purged months, the positions of sources and the
-keys of callers stay at the coordinator.
+state row is on every node. The run history, the purged months, the positions of sources, the keys
+of callers, share links and the audit log stay at the coordinator.
 
 A transaction that has ended at the coordinator can still have prepared parts at other nodes. That
 happens when the connection to a node breaks after all parts are prepared. The transaction is then
@@ -30,11 +30,14 @@ def is_citus(connection: Connection) -> bool:
 
 TENANT = "tenant_id"
 
-# A table whose rows may have no tenant, as api_keys, stays at the coordinator.
+# A table whose rows may have no tenant, as api_keys or audit_log, stays at the coordinator. So does
+# one whose rows are found by an id alone, as share_links: a unique key would need the tenant.
 _BY_TENANT = [
     table.name
     for table in metadata.sorted_tables
-    if TENANT in table.c and not table.c[TENANT].nullable
+    if TENANT in table.c
+    and not table.c[TENANT].nullable
+    and (not table.primary_key.columns or TENANT in table.primary_key.columns)
 ]
 # An advisory lock, so that two hosts that upgrade at the same time take turns.
 _LOCK = 6_021_977_140_052

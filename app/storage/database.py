@@ -45,6 +45,8 @@ _POOLED = (
 _NAME_TENANT = sa.select(
     sa.func.set_config("analytics.tenant_id", sa.bindparam("name", type_=sa.Text), False)
 )
+# No organization has this id, since it is a control character. See docs/operate/postgresql.md.
+_OPERATOR = "\x1f"
 # Set for the session, since a read has no transaction around it. The next use sets its own key.
 _NAME_KEY = sa.select(
     sa.func.set_config("analytics.key_id", sa.bindparam("name", type_=sa.Text), False)
@@ -158,14 +160,30 @@ class Database:
         """As :meth:`reading_for`, with one snapshot of the database for all statements."""
         return self._admitted(self._guarded_snapshot, tenant_id)
 
-    def _admitted(self, engine: sa.Engine, tenant_id: str | None) -> Connection:
+    def reading_organizations(self, *, snapshot: bool = False) -> Connection:
+        """A connection for the list of all organizations; the caller must close it.
+
+        It reads ``organization_summaries`` for all tenants, and no other table that has tenants.
+        Only callers with the scope ``analytics:read:any`` may get it.
+
+        Args:
+            snapshot: all statements see one snapshot of the database.
+        """
+        engine = self._guarded_snapshot if snapshot else self._guarded
+        return self._admitted(engine, None, operator=True)
+
+    def _admitted(
+        self, engine: sa.Engine, tenant_id: str | None, *, operator: bool = False
+    ) -> Connection:
         connection = self._connect(engine)
-        tenant_guard.admit(connection, tenant_id)
+        tenant_guard.admit(connection, tenant_id, operator=operator)
         if self._row_security:
             # Set for the session, because a read has no transaction around it. The next reader on
             # this connection sets its own tenant.
             try:
-                connection.execute(_NAME_TENANT, {"name": tenant_id or ""})
+                connection.execute(
+                    _NAME_TENANT, {"name": _OPERATOR if operator else tenant_id or ""}
+                )
             except BaseException:
                 connection.close()
                 raise

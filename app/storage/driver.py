@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Dialect
+from sqlalchemy import CompoundSelect, Connection, Dialect, Select
 from sqlalchemy.exc import DBAPIError
 
 from app.storage import tenant_guard
@@ -18,7 +18,7 @@ from app.storage.failures import as_sqlalchemy_error, is_locked
 from app.storage.locks import BRIEF_SECONDS, PATIENT_SECONDS, within_request
 from app.waits import Waits
 
-Reading = CompoundSelect[*tuple[Any, ...]]
+Reading = CompoundSelect[*tuple[Any, ...]] | Select[*tuple[Any, ...]]
 
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %(limit)s, false)"
 

@@ -313,6 +313,105 @@ class OrganizationSettingColumns(TypedColumns):
     changed_at = Column(UTCDateTime, nullable=False)
 
 
+class AuditLogColumns(TypedColumns):
+    """An administrative change. ``app.storage.audit`` writes and reads it.
+
+    ``tenant_id`` is null for a change of no single organization.
+    ``actor``: the subject of the token, ``key:`` and the id of the key, or ``shell:`` and the user
+    of the operating system.
+    ``action``: as ``key.created``. ``subject``: what was changed, as the id of the key.
+    ``details``: JSON, without secrets.
+    """
+
+    id: Named[int] = Column(Big, sa.Identity(always=True), primary_key=True)
+    tenant_id: Named[str | None] = Column(Id, index=True)
+    changed_at = Column(UTCDateTime, nullable=False)
+    actor: Named[str] = Column(Id)
+    action: Named[str] = Column(sa.Text)
+    subject: Named[str] = Column(Id)
+    details: Named[str | None] = Column(sa.Text)
+
+
+class ErasureColumns(TypedColumns):
+    """An erasure that has begun and not ended. ``jobs.erasure`` writes it.
+
+    ``agent_id`` is empty while the whole organization is deleted.
+    ``replacement``: the random id that the agent gets.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    agent_id: Named[str] = Column(Id, primary_key=True)
+    replacement: Named[str | None] = Column(Id)
+    begun_at = Column(UTCDateTime, nullable=False)
+
+
+class ShareLinkColumns(TypedColumns):
+    """A link to a page that shows parts of an organization without a token.
+
+    ``views`` are separated by spaces. ``days``: the last days that it shows.
+    ``created_by``: the client or user of the token or key.
+    ``opened``: how often the page was shown.
+    """
+
+    id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str] = Column(Id, index=True)
+    views: Named[str] = Column(sa.Text)
+    days: Named[int] = Column(sa.Integer)
+    created_at = Column(UTCDateTime, nullable=False)
+    created_by: Named[str] = Column(Id)
+    expires_at = Column(UTCDateTime, nullable=False)
+    revoked_at = Column(UTCDateTime)
+    opened: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    last_opened_at = Column(UTCDateTime)
+
+
+class OrganizationSummaryColumns(TypedColumns):
+    """An organization in the list of all of them, as ``jobs.organizations`` last summed it up.
+
+    Each period ends with the last whole day before the count that was read (UTC).
+    ``tokens_7d``: the tokens of the last 7 days; ``before_7d``: those of the 7 days before.
+    ``agents_7d``: the agents with tokens; null if the days of agents are not kept or incomplete.
+    ``agents_through``: the last day of these; null if they are to be counted again.
+    ``last_day``: the last day with tokens, even if it is not over.
+    ``days``, ``weeks``: the tokens of the last 28 days and 13 weeks, without those of 0: pairs as
+    ``3:120``, separated by commas. The first number says how many days or weeks before the last.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    tokens_7d: Named[int] = Column(sa.BigInteger)
+    tokens_28d: Named[int] = Column(sa.BigInteger)
+    tokens_13w: Named[int] = Column(sa.BigInteger)
+    before_7d: Named[int] = Column(sa.BigInteger)
+    before_28d: Named[int] = Column(sa.BigInteger)
+    before_13w: Named[int] = Column(sa.BigInteger)
+    agents_7d: Named[int | None] = Column(sa.BigInteger)
+    agents_28d: Named[int | None] = Column(sa.BigInteger)
+    agents_13w: Named[int | None] = Column(sa.BigInteger)
+    agents_through = Column(sa.Date)
+    last_day = Column(sa.Date)
+    open_findings: Named[int] = Column(sa.BigInteger)
+    days: Named[str] = Column(sa.Text)
+    weeks: Named[str] = Column(sa.Text)
+
+
+class OrganizationSummaryStateColumns(TypedColumns):
+    """One row: the lock of the task that lists organizations, and how far its pass has come.
+
+    ``began_at``: when the last pass began.
+    ``after``: the last organization that the pass under way has summed up; null if none is.
+    ``counting``: when the counts that the pass under way reads were made.
+    ``counted_at``: the same for the last whole pass; null before the first.
+    ``last_finished``: when that pass ended.
+    """
+
+    id: Named[int] = Column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    began_at = Column(UTCDateTime)
+    after: Named[str | None] = Column(Id)
+    counting = Column(UTCDateTime)
+    counted_at = Column(UTCDateTime)
+    last_finished = Column(UTCDateTime)
+
+
 issuance_events = Table("issuance_events", metadata, IssuanceEventColumns)
 daily_issuance = Table("daily_issuance", metadata, DailyIssuanceColumns)
 dow_hour_activity = Table("dow_hour_activity", metadata, DowHourActivityColumns)
@@ -337,3 +436,19 @@ sa.Index("ix_findings_tenant_id", *findings.c["tenant_id", "status", "opened_at"
 usual = Table("usual", metadata, UsualColumns)
 detection_state = Table("detection_state", metadata, DetectionStateColumns)
 organization_settings = Table("organization_settings", metadata, OrganizationSettingColumns)
+audit_log = Table("audit_log", metadata, AuditLogColumns)
+erasures = Table("erasures", metadata, ErasureColumns)
+share_links = Table("share_links", metadata, ShareLinkColumns)
+organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
+# All but the agents' day and the texts, because every read of the list goes through all rows.
+sa.Index(
+    "ix_organization_summaries_tenant_id",
+    *(
+        column
+        for column in organization_summaries.c
+        if column.name not in {"agents_through", "days", "weeks"}
+    ),
+)
+organization_summary_state = Table(
+    "organization_summary_state", metadata, OrganizationSummaryStateColumns
+)

@@ -17,9 +17,12 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
 COLUMN = "tenant_id"
 # Tables without a tenant. A read of any other table must name its tenant.
-SHARED = ("rollup_state", "alembic_version")
+SHARED = ("rollup_state", "alembic_version", "organization_summary_state")
+# The only table of tenants that an operator's connection reads for all of them.
+OF_OPERATORS = "organization_summaries"
 CATALOG = "pg_catalog"
 _GUARDED = "guarded"
+_OPERATOR = "operator"
 # The texts that begin the transactions of reads.
 _BEGIN = ("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")
 
@@ -36,10 +39,15 @@ def guard(engine: Engine) -> Engine:
     return guarded
 
 
-def admit(connection: Connection, tenant_id: str | None) -> None:
-    """Set the tenant that may read on a connection from now on."""
+def admit(connection: Connection, tenant_id: str | None, *, operator: bool = False) -> None:
+    """Set the tenant that may read on a connection from now on.
+
+    Args:
+        operator: ``OF_OPERATORS`` may be read without a tenant, and no other table of tenants.
+    """
     # In the connection's info, because setting execution options costs more than the checks.
     connection.info[COLUMN] = tenant_id
+    connection.info[_OPERATOR] = operator
 
 
 def check_read(connection: Connection, statement: object, parameters: Mapping[str, Any]) -> None:
@@ -49,7 +57,7 @@ def check_read(connection: Connection, statement: object, parameters: Mapping[st
         TenantGuardError: the statement might show the rows of another tenant.
     """
     if connection.get_execution_options().get(_GUARDED):
-        check(statement, parameters, connection.info[COLUMN])
+        check(statement, parameters, connection.info[COLUMN], operator=connection.info[_OPERATOR])
 
 
 def _check_execution(
@@ -67,11 +75,18 @@ def _check_cursor(
         check_text(statement)
 
 
-def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | None) -> None:
+def check(
+    statement: object,
+    parameters: Mapping[str, Any],
+    tenant_id: str | None,
+    *,
+    operator: bool = False,
+) -> None:
     """Refuse a statement that reads a table of tenants without the tenant's predicate.
 
     Each SELECT in it, at any depth, must compare ``tenant_id`` of each such table with the tenant.
-    The comparison must hold for all its rows. Without a tenant, no such table can be read.
+    The comparison must hold for all its rows. Without a tenant, no such table can be read, except
+    ``OF_OPERATORS`` by an operator.
 
     Raises:
         TenantGuardError: a predicate is missing, or the statement writes, or it is text, which
@@ -79,7 +94,7 @@ def check(statement: object, parameters: Mapping[str, Any], tenant_id: str | Non
     """
     if not isinstance(statement, sa.Select | sa.CompoundSelect):
         raise TenantGuardError("only a SELECT may run on a tenant's connection")
-    for bind in _tenant_binds(statement):
+    for bind in _tenant_binds(statement, operator=operator):
         if tenant_id is None or parameters.get(bind.key, bind.effective_value) != tenant_id:
             raise TenantGuardError("the statement reads another tenant than the request's")
 
@@ -97,7 +112,7 @@ def check_text(statement: str) -> None:
 
 
 @lru_cache(maxsize=256)
-def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
+def _tenant_binds(statement: sa.SelectBase, *, operator: bool) -> list[BindParameter[Any]]:
     """The values that the tables of ``statement`` compare their tenant with.
 
     The result is cached by the identity of the statement. Reports are built once, and inspecting
@@ -110,7 +125,11 @@ def _tenant_binds(statement: sa.SelectBase) -> list[BindParameter[Any]]:
         if _is_text(element):
             raise TenantGuardError("a statement as text cannot be checked on a tenant's connection")
         if isinstance(element, Select):
-            binds += [_tenant_bind(element, table) for table in _tenant_tables(element)]
+            binds += [
+                _tenant_bind(element, table)
+                for table in _tenant_tables(element)
+                if not (operator and _is_of_operators(table))
+            ]
     return binds
 
 
@@ -157,6 +176,14 @@ def _tables(source: FromClause) -> Iterator[FromClause]:
         if COLUMN not in inner.c and inner.name not in SHARED and inner.schema != CATALOG:
             raise TenantGuardError(f"{source} has no tenant_id and is not a shared table")
         yield source
+
+
+def _is_of_operators(table: FromClause) -> bool:
+    """Whether a table, which may have an alias, is the one of operators."""
+    inner: Any = table
+    while isinstance(inner, AliasedReturnsRows | FromGrouping):
+        inner = inner.element
+    return bool(inner.name == OF_OPERATORS and inner.schema is None)
 
 
 def _tenant_bind(select: Select[Any], table: FromClause) -> BindParameter[Any]:

@@ -65,3 +65,19 @@ def _between(element: seconds_between, compiler: SQLCompiler, **options: Any) ->
     if compiler.dialect.name == "postgresql":
         return f"EXTRACT(EPOCH FROM ({second} - {first}))"
     return f"((julianday({second}) - julianday({first})) * 86400.0)"
+
+
+class days_between(FunctionElement[int]):  # noqa: N801 - reads as a function of SQL
+    """The days from one day to another; negative if the second is earlier."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(days_between)
+def _days_between(element: days_between, compiler: SQLCompiler, **options: Any) -> str:
+    first, second = (compiler.process(one, **options) for one in element.clauses)
+    if compiler.dialect.name == "postgresql":
+        return f"({second} - {first})"
+    # Days are whole numbers and a half, so their difference is exact.
+    return f"CAST(julianday({second}) - julianday({first}) AS INTEGER)"

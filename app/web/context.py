@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from flask import Flask, current_app, g, request
 from sqlalchemy import Connection
@@ -13,7 +14,7 @@ from app.config.settings import Settings
 from app.dates import kept_from
 from app.detection import Options
 from app.errors import UnavailableError
-from app.intake.organization_settings import options_of, settings_of
+from app.intake.organization_settings import options_of, read_settings, settings_of
 from app.intake.organizations import Organizations
 from app.reports.finer import Kept
 from app.storage.database import Database
@@ -60,9 +61,17 @@ def services() -> Services:
 
 
 def connection() -> Connection:
-    """The request's connection, opened at first use. It reads only the request's tenant."""
+    """The request's connection, opened at first use. It reads only the request's tenant.
+
+    In a view that is for operators (``g.for_operators``) it reads the list of all organizations.
+    """
     if "connection" not in g:
-        g.connection = services().database.reading_for(g.get("tenant_id"))
+        database = services().database
+        g.connection = (
+            database.reading_organizations()
+            if "for_operators" in g
+            else database.reading_for(g.get("tenant_id"))
+        )
     opened: Connection = g.connection
     return opened
 
@@ -78,8 +87,16 @@ def kept() -> Kept:
 
 def stored_options(tenant_id: str) -> Options:
     """The settings of the request's organization, as sentences about findings need them."""
-    found = settings_of(connection(), tenant_id)
-    return options_of(found, services().settings.token_lifetime_seconds)
+    if "options" not in g:
+        found = settings_of(connection(), tenant_id)
+        g.options = options_of(found, services().settings.token_lifetime_seconds)
+    options: Options = g.options
+    return options
+
+
+def options_from(row: Any) -> Options:
+    """The settings of the request's organization, from a row with the columns of their table."""
+    return options_of(read_settings(row), services().settings.token_lifetime_seconds)
 
 
 class Snapshot:
@@ -98,7 +115,12 @@ class Snapshot:
             raise UnavailableError("too many long reports are being sent; try again")
         try:
             _close_connection()  # a request uses one connection
-            self.connection = services().database.snapshot_for(g.tenant_id)
+            database = services().database
+            self.connection = (
+                database.reading_organizations(snapshot=True)
+                if "for_operators" in g
+                else database.snapshot_for(g.tenant_id)
+            )
         except BaseException:
             self._slots.release()
             raise

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Generator, Iterable, Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -69,6 +70,11 @@ def csv_of(kind: type[msgspec.Struct], *, bom: bool = False) -> CSV:
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Rows as one CSV text."""
     return b"".join(CSV(columns).pieces([rows])).decode()
+
+
+def file_name(report: str, first: date | None, last: date | None) -> str:
+    """The name of a file, without ending: the report, and its days if the request names them."""
+    return report if first is None or last is None else f"{report}-{first}--{last}"
 
 
 def as_download(response: Response, name: str, escaped: int) -> Response:

@@ -24,6 +24,9 @@ from app.web.responses import json_response, page_response
 
 log = logging.getLogger("app")
 
+# What a page says instead of the status' own phrase.
+_HEADINGS = {403: "No permission", 404: "Page not found", 503: "Unavailable"}
+
 # Programs call these paths, so their errors are JSON, even if the client accepts HTML.
 PROGRAM_PATHS = ("/api/", "/health", "/ready", "/metrics")
 
@@ -96,7 +99,11 @@ def _error_response(
     if message == phrase:
         message = CODES.get(status, ("", phrase))[1].replace("route", "page")
     response = page_response(
-        "error.html", heading=phrase, text=sentence(message), request_id=g.request_id
+        "error.html",
+        status=status,
+        heading=_HEADINGS.get(status, phrase),
+        text=sentence(message),
+        request_id=g.request_id,
     )
     response.status_code = status
     response.headers["Cache-Control"] = "no-store"

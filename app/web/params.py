@@ -6,6 +6,7 @@ and ``1_0``. A known parameter may be given only once.
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,11 +18,14 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
 from app.dates import parse_day, parse_instant, parse_month, parse_zone
-from app.errors import ValidationError
+from app.errors import NotFoundError, ValidationError
 from app.ids import is_id
 from app.reports.agents import FIRST_SEEN, SORTS, Place
 from app.reports.days import Days
 from app.reports.findings import Cursor
+from app.reports.organizations import ORDERS as ORGANIZATION_ORDERS
+from app.reports.organizations import PERIODS, OrganizationPlace, OrganizationsWanted, SortValue
+from app.reports.organizations import SORTS as ORGANIZATION_SORTS
 
 Args = MultiDict[str, str]
 
@@ -30,6 +34,8 @@ MAX_RANGE_DAYS, MAX_HOURLY_DAYS = 366, 31
 MAX_MONTHS = 24
 MAX_AGENTS, DEFAULT_PAGE = 1000, 100
 MAX_PAGE = 1_000_000
+# The largest number of a column.
+MAX_NUMBER = 2**63 - 1
 ORGANIZATION = "organizationId"
 
 # It is in no id, so no cursor of one order is one of the other.
@@ -194,6 +200,18 @@ def agent_id(text: str) -> str:
     return text
 
 
+def day_of_path(text: str) -> date:
+    """A day in the path.
+
+    Raises:
+        NotFoundError: there is no such day.
+    """
+    try:
+        return parse_day(text)
+    except ValueError:
+        raise NotFoundError("there is no such day; a day is written as 2026-04-01") from None
+
+
 def month(args: Args, default: date) -> date:
     """``month``: ``YYYY-MM`` in 1970 to 9999, as its first day."""
     text = _single(args, "month")
@@ -272,6 +290,66 @@ def next_finding_cursor(cursor: Cursor | None) -> str | None:
     return next_cursor(f"{cursor.opened_at:%Y-%m-%dT%H:%M:%S.%fZ} {cursor.id}")
 
 
+def period(args: Args) -> str:
+    """``period`` of the list of organizations."""
+    return one_of(args, "period", tuple(PERIODS))
+
+
+def organizations_wanted(args: Args, period: str) -> OrganizationsWanted:
+    """``sort``, ``order`` and ``q`` of the list of organizations."""
+    sort = one_of(args, "sort", ORGANIZATION_SORTS)
+    order = optional_one_of(args, "order", ORGANIZATION_ORDERS)
+    # The first id is the smallest, and the first of the others has the most.
+    usual = ORGANIZATION_ORDERS[sort == "id"]
+    return OrganizationsWanted(period, sort, order or usual, search(args))
+
+
+def organizations_cursor(args: Args, wanted: OrganizationsWanted) -> OrganizationPlace | None:
+    """``cursor`` of a page of organizations in an order; ``None`` for the first page."""
+    text = _single(args, "cursor")
+    if text is None:
+        return None
+    place: OrganizationPlace | None = None
+    *_, value, tenant_id = ["", *_decoded(text).split(_SEPARATOR)]
+    with suppress(ValueError, OverflowError):
+        place = OrganizationPlace(_sort_value(value, wanted.sort), tenant_id)
+    # Several texts would decode to one place. One of another order would lead anywhere.
+    if place is None or not is_id(tenant_id) or next_organizations_cursor(place, wanted) != text:
+        raise _invalid("cursor", "must be the nextCursor of the previous page in the same order")
+    return place
+
+
+def next_organizations_cursor(
+    place: OrganizationPlace | None, wanted: OrganizationsWanted
+) -> str | None:
+    """The ``nextCursor`` of a page of organizations; ``None`` on the last page."""
+    if place is None:
+        return None
+    parts = (wanted.period, wanted.sort, wanted.order, place.value, place.tenant_id)
+    return next_cursor(_SEPARATOR.join(map(str, parts)))
+
+
+def _sort_value(text: str, sort: str) -> SortValue:
+    """The value of a sort in a cursor.
+
+    Raises:
+        ValueError: it is none that the service has sent.
+    """
+    if sort == "id":
+        return text
+    if sort == "lastDay":
+        return date.fromisoformat(text)
+    if sort == "change":
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        return value
+    number = int(text)
+    if abs(number) > MAX_NUMBER:
+        raise ValueError(text)
+    return number
+
+
 def _day(args: Args, name: str) -> date | None:
     text = _single(args, name)
     if text is None:
@@ -290,6 +368,11 @@ def page(args: Args) -> int:
 def byte_order_mark(args: Args) -> bool:
     """``bom=1``: begin CSV with a byte order mark, so that spreadsheets read UTF-8."""
     return _only(args, "bom", "1")
+
+
+def saved(args: Args) -> bool:
+    """``saved=1``: the page confirms that a form was saved."""
+    return _only(args, "saved", "1")
 
 
 def skip_invalid(args: Args) -> bool:

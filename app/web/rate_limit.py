@@ -39,6 +39,17 @@ def count_request() -> None:
         limiter.count(_counted_as())
 
 
+def count_request_of(caller: str) -> None:
+    """Count the current request of a caller without a token, as a share link.
+
+    Raises:
+        RateLimitError: the caller has sent too many requests.
+    """
+    limiter: RateLimiter | None = current_app.extensions[EXTENSION]
+    if limiter is not None:
+        limiter.count(caller)
+
+
 class MovingWindow:
     """The requests of each caller in this process, by a clock that nobody can set.
 

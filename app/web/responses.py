@@ -19,7 +19,7 @@ from app.web import params
 from app.web.api.schemas import Tabular
 from app.web.context import Snapshot
 from app.web.csv_export import MIMETYPE as CSV
-from app.web.csv_export import as_download, csv_of
+from app.web.csv_export import as_download, csv_of, file_name
 
 JSON = "application/json"
 # How long the sending of a long report may take. It keeps a snapshot of the database.
@@ -57,10 +57,10 @@ def report_response(body: msgspec.Struct, counted_at: datetime | None) -> Respon
 
     Shared caches must not store it, because it belongs to one tenant.
     """
-    if isinstance(body, Tabular) and _wants_csv():
+    if isinstance(body, Tabular) and wants_csv():
         text = csv_of(body.point, bom=params.byte_order_mark(params.arguments()))
         data = b"".join(text.pieces([map(msgspec.structs.astuple, body.data)]))
-        response = as_download(Response(data, mimetype=CSV), body.file, text.escaped)
+        response = as_download(Response(data, mimetype=CSV), _file(body), text.escaped)
     else:
         data = msgspec.json.encode(body)
         response = Response(data, mimetype=JSON)
@@ -75,10 +75,10 @@ def long_report_response(body: Tabular, batches: Batches, snapshot: Snapshot) ->
         snapshot: of the batches. It is closed after the response was sent.
     """
     with snapshot.kept():
-        if _wants_csv():
+        if wants_csv():
             text = csv_of(body.point, bom=params.byte_order_mark(params.arguments()))
             response, etag = _sent_in_pieces(lambda: text.pieces(batches), CSV, snapshot)
-            response = as_download(response, body.file, text.escaped)
+            response = as_download(response, _file(body), text.escaped)
         else:
             response, etag = _sent_in_pieces(lambda: _json_pieces(body, batches), JSON, snapshot)
     return _conditional(response, etag, batches.counted_at)
@@ -101,6 +101,12 @@ def csv_response(
     text = csv_of(kind, bom=params.byte_order_mark(params.arguments()))
     data = b"".join(text.pieces([map(msgspec.structs.astuple, points)]))
     return as_download(Response(data, mimetype=CSV), name, text.escaped)
+
+
+def _file(body: Tabular) -> str:
+    """The name of a report's file, with ``from`` and ``to`` where the report has these."""
+    days = params.optional_days(params.arguments()) if body.has_days else (None, None)
+    return file_name(body.file, *days)
 
 
 def _json_pieces(body: Tabular, batches: Batches) -> Generator[bytes, None, None]:
@@ -146,7 +152,7 @@ def _conditional(response: Response, etag: str, counted_at: datetime | None) -> 
     Not make_conditional(), which also compares Last-Modified: the body changes at midnight even
     without a run.
     """
-    if _client_has(etag):
+    if is_unchanged(etag):
         response.close()
         response = Response(b"", 304)
     elif counted_at is not None:
@@ -157,13 +163,14 @@ def _conditional(response: Response, etag: str, counted_at: datetime | None) -> 
     return response
 
 
-def _client_has(etag: str) -> bool:
-    """Whether ``If-None-Match`` lists the ETag."""
+def is_unchanged(etag: str) -> bool:
+    """Whether the client has the body with this ETag: ``If-None-Match`` lists it."""
     # These ETags hold no quotation marks, so a search in the header's text is exact.
     known = request.environ.get("HTTP_IF_NONE_MATCH", "")
     return known == "*" or f'"{etag}"' in known
 
 
-def _wants_csv() -> bool:
+def wants_csv() -> bool:
+    """Whether the client asks for CSV, by the path or the header."""
     preferred = request.accept_mimetypes.best_match((JSON, CSV))
     return request.path.endswith(".csv") or preferred == CSV

@@ -3,6 +3,7 @@
 import pytest
 
 from app.reports import base, usage
+from jobs.organizations import summarize_organizations
 from tests.support.api_keys import with_key
 from tests.support.findings import stored
 from tests.support.pages import Browser
@@ -143,10 +144,12 @@ def test_the_dashboard_and_its_files_show_the_numbers(filled):
     browser = Browser(filled)
     browser.sign_in()
     page = browser.get("/dashboard").text
-    assert f'<p class="tenant">{TENANT}</p>' in page
+    assert f'<span class="tenant"><bdi>{TENANT}</bdi></span>' in page
     assert "billing" in page
-    for name in ("tokens", "activity", "agents"):
-        answer = browser.get(f"/dashboard/{name}.csv")
+    files = ("tokens", "activity", "agents", "hours", "summary", "findings")
+    days = "from=2026-04-14&to=2026-04-15&zone=Asia/Kolkata"
+    for name in (*(f"{file}.csv" for file in files), f"agents.csv?{days}"):
+        answer = browser.get(f"/dashboard/{name}")
         assert (answer.status_code, answer.mimetype) == (200, "text/csv")
 
 
@@ -191,19 +194,59 @@ def test_settings_are_replaced(filled):
         assert put.json["tokenLifetime"] == lifetime
 
 
+def test_pages_of_days_agents_and_findings(filled, database):
+    (finding,) = stored(database, {})
+    browser = Browser(filled)
+    browser.sign_in(scope="analytics:admin agents:write")
+    day = browser.get("/dashboard/days/2026-04-14?zone=Asia/Kolkata")
+    assert "2 with tokens" in day.text
+    agent, path = f"/dashboard/agent?agentId={OTHER}", f"/dashboard/findings/{finding.id}"
+    assert browser.send(agent, agent, name="\U0001f600", lifetime="60").status_code == 303
+    assert "\U0001f600" in browser.get(agent).text
+    assert browser.send(path, path, acknowledged="1", note="known").status_code == 303
+    assert "marked as expected" in browser.get(path).text
+
+
+def test_organizations_are_listed_for_operators(filled, database):
+    summarize_organizations(database)
+    operator = bearer(scope="analytics:read:any")
+    (listed,) = filled.get("/api/v1/organizations", headers=operator).json["data"]
+    assert listed["tenantId"] == TENANT
+    browser = Browser(filled)
+    browser.sign_in(scope="analytics:read:any")
+    assert TENANT in browser.get("/dashboard/organizations").text
+    assert TENANT in browser.get("/dashboard/organizations.csv").text
+
+
+def test_a_share_link_is_made_opened_and_revoked(filled):
+    admin = bearer(scope="analytics:admin")
+    body = {"views": ["tokens"], "days": 7, "expires": "2026-07-01T00:00:00Z"}
+    made = filled.post("/api/v1/share-links", json=body, headers=admin).json
+    path = made["url"].removeprefix("http://localhost")
+    assert filled.get(path).status_code == 200
+    (listed,) = filled.get("/api/v1/share-links", headers=admin).json["data"]
+    assert listed["opened"] == 1
+    assert filled.delete(f"/api/v1/share-links/{made['id']}", headers=admin).status_code == 200
+    assert filled.get(path).status_code == 404
+
+
 HERE = {
-    "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
+    "agent.page", "agent.rename", "day.page", "finding.mark", "finding.page",
+    "operator.file", "operator.page", "organizations.list_organizations",
+    "share_links.create_link", "share_links.list_links", "share_links.revoke_link",
+    "shared.page", "agents.list_agents", "analytics.agent_activity", "analytics.agent_usage",
     "analytics.counting_status", "analytics.hourly_tokens", "analytics.token_summary",
-    "analytics.token_trend", "dashboard.agents_file", "dashboard.cells_file",
-    "dashboard.days_file", "dashboard.page", "events.post_events", "findings.list_findings",
+    "analytics.token_trend", "dashboard.page", "events.post_events", "exports.activity",
+    "exports.agents", "exports.findings", "exports.hours", "exports.summary", "exports.tokens",
+    "findings.list_findings",
     "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
     "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
     "settings.replace_settings", "settings.show_settings",
 }  # fmt: skip
 WITHOUT_DATABASE = {
     "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",
-    "signin.page", "signin.paste", "signin.sign_out", "signin.slash", "signin.start", "static",
-    "files.icon", "files.robots",
+    "signin.link", "signin.page", "signin.paste", "signin.sign_out", "signin.slash",
+    "signin.start", "static", "files.icon", "files.robots",
 }  # fmt: skip
 
 

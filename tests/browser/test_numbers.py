@@ -1,127 +1,109 @@
-"""The pages show the same numbers as the API."""
+"""The overview shows the same numbers as the API."""
 
+import random
 import re
 from datetime import timedelta
 
 import pytest
 
-from tests.browser.serving import MARKUP
+TABLE = "[data-card=days] .numbers"
+DAY = timedelta(days=1)
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"]
 
 
 def numbers(texts):
-    return [int(text.replace(",", "")) for text in texts]
+    return [int(re.match(r"[\d,]+", text)[0].replace(",", "")) for text in texts]
 
 
-@pytest.mark.parametrize("days", [7, 30, 90])
-def test_the_days_are_those_of_the_api(person, filled, days):
-    person.sign_in(f"/dashboard?days={days}")
-    points = filled.answer(f"/analytics/tokens?days={days}")
-    counts = [point["count"] for point in points]
-    assert len(counts) == days
-    assert numbers(person.texts(".days tbody td:nth-child(2)")) == counts[::-1]
+def shown(person):
+    """The numbers of the bars, of the table below them, and of the first tile."""
     said = person.evaluate(
-        "[...document.querySelectorAll('.bars g')].map(bar => bar.getAttribute('aria-label'))"
+        "[...document.querySelectorAll('.bars > *')].map(bar => bar.getAttribute('aria-label'))"
     )
-    assert numbers(re.search(r": ([\d,]+)", text)[1] for text in said) == counts
-    assert numbers(person.texts(".figure strong")) == [sum(counts)]
-    heights = person.evaluate(
-        "[...document.querySelectorAll('.bars path:last-child')].map(bar => bar.getBBox().height)"
+    bars = numbers(text.split(", ", 1)[1] for text in said)
+    table = numbers(person.texts(f"{TABLE} tbody td:nth-child(2)"))
+    assert table == bars
+    return bars, numbers(person.texts(".tiles > :first-child .n"))[0]
+
+
+@pytest.mark.parametrize(("choice", "days"), [("7d", 7), ("28d", 28), ("13w", 91)])
+def test_the_days_are_those_of_the_api(person, filled, choice, days):
+    person.sign_in(f"/dashboard?range={choice}")
+    points = filled.answer(
+        f"/analytics/tokens?from={filled.now.date() - (days - 1) * DAY}&to=2026-04-15"
     )
-    expected = [96 * count / max(counts) for count in counts]
-    assert heights == pytest.approx(expected, abs=0.06)
+    counts = [point["count"] for point in points]
+    assert shown(person) == (counts, sum(counts))
+    tops = person.evaluate(
+        "[...document.querySelectorAll('.bars use')].map(bar => bar.getAttribute('y'))"
+    )
+    heights = [100 - float(top.removesuffix("%")) for top in tops]
+    highest = max(heights) / max(counts)
+    assert heights == pytest.approx([highest * count for count in counts], abs=0.1)
+
+
+def test_random_ranges_and_zones_are_those_of_the_api(person, filled):
+    """Ten of them, over the changes of clocks in March and April."""
+    person.sign_in()
+    dice = random.Random(4)
+    for _ in range(10):
+        last = filled.now.date() - dice.randrange(25) * DAY
+        first = last - dice.randrange(1, 28) * DAY
+        query = f"from={first}&to={last}&zone={dice.choice(ZONES)}"
+        person.open(f"/dashboard?{query}")
+        counts = [point["count"] for point in filled.answer(f"/analytics/tokens?{query}")]
+        assert shown(person) == (counts, sum(counts)), query
+
+
+def test_twelve_months_are_bars_of_weeks(person, filled):
+    person.sign_in("/dashboard?range=12m")
+    points = filled.answer("/analytics/tokens?from=2025-04-17&to=2026-04-15")
+    counts = [point["count"] for point in points]
+    weeks = [sum(counts[begin : begin + 7]) for begin in range(0, 364, 7)]
+    assert shown(person) == (weeks, sum(counts))
 
 
 @pytest.mark.quick
-def test_the_week_is_that_of_the_api(person, filled):
+def test_the_calendar_is_that_of_the_api(person, filled):
     person.sign_in()
-    answered = filled.answer("/analytics/agents/activity")
-    cells = {(cell["dow"], cell["hour"]): cell["count"] for cell in answered}
-    shown = numbers(person.texts(".heat tbody td"))
-    assert shown == [
-        cells.get((dow, hour), 0) for dow in (1, 2, 3, 4, 5, 6, 0) for hour in range(24)
-    ]
-    assert len(set(shown)) > 2
-
-
-@pytest.mark.parametrize("months_ago", [0, 1])
-def test_the_agents_are_those_of_the_api(person, filled, months_ago):
-    month = ("2026-04", "2026-03")[months_ago]
-    person.sign_in(f"/dashboard?month={month}")
-    agents = filled.answer(f"/analytics/agents?month={month}")
-    shown = zip(
-        person.texts(".agents tbody th"),
-        numbers(person.texts(".agents td:nth-child(3)")),
-        strict=True,
+    points = filled.answer("/analytics/tokens?days=63")
+    counts = person.one(".year").get_attribute("data-counts").split(" ")
+    assert [int(count, 36) for count in counts if count] == [point["count"] for point in points]
+    squares = person.evaluate(
+        "[...document.querySelectorAll('.year path:not(.dot)')].map(path => path.getAttribute('d'))"
     )
-    assert [(text.split()[-1], count) for text, count in shown] == [
-        (agent["agentId"], agent["tokenCount"]) for agent in agents
-    ]
-    assert agents
-
-
-def test_a_name_with_markup_is_shown_as_text(person, filled):
-    """A name that contains markup is shown as text and has no effect."""
-    person.sign_in("/dashboard?q=markup")
-    assert person.texts(".agents tbody th") == [f"{MARKUP} markup"]
-    assert person.all("main img") == []
-    person.open("/dashboard?q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
-    assert person.one("[name=q]").get_attribute("value") == MARKUP
-    assert person.all("main img") == []
+    lengths = [int(length) for path in squares for length in re.findall(r"h(\d+)", path)]
+    assert sum(length + 1 for length in lengths) == 6 * len(points)
 
 
 def test_an_uncounted_day_differs_from_a_silent_day(person, filled):
     """A day that is not counted yet looks different from a silent day."""
-    filled.now += timedelta(days=1)
-    person.sign_in("/dashboard?days=30")
+    filled.now += DAY
+    person.sign_in()
     rows = dict(
         zip(
-            person.texts(".days tbody th"),
+            person.texts(f"{TABLE} tbody th"),
             zip(
-                person.texts(".days tbody td:nth-child(2)"),
-                person.texts(".days tbody td:nth-child(3)"),
+                person.texts(f"{TABLE} tbody td:nth-child(2)"),
+                person.texts(f"{TABLE} tbody td:last-child"),
                 strict=True,
             ),
             strict=True,
         )
     )
-    assert rows["Thu 16 Apr"] == ("–", "not counted yet")  # noqa: RUF001 - as on the page
-    assert rows["Wed 1 Apr"] == ("0", "")
+    assert rows["Thu 16 Apr"][0] == "–"  # noqa: RUF001 - as on the page
+    assert rows["Thu 16 Apr"][1].startswith("not counted yet")
+    assert rows["Wed 1 Apr"][0] == "0"
 
 
-def test_a_zone_of_whole_hours_moves_the_week(person, filled):
+def test_the_chosen_zone_is_kept(person, filled):
+    """A choice is sent at once, and a later page without it has it still."""
     person.sign_in()
-    utc = numbers(person.texts(".heat tbody td"))
-    choose_zone(person, "Europe/Berlin")
-    assert numbers(person.texts(".heat tbody td")) == utc[-2:] + utc[:-2]
-    assert "Europe/Berlin is 2 hours ahead of UTC today" in person.one("#week ~ p.hint").text
-    assert "Europe/Berlin" in person.one(".heat caption").get_attribute("textContent")
-
-
-def test_a_zone_of_half_hours_leaves_utc(person, filled):
-    """A time zone of half hours is refused with an explanation, and the hours stay in UTC."""
-    person.sign_in()
-    utc = numbers(person.texts(".heat tbody td"))
-    choose_zone(person, "Asia/Kolkata")
-    assert "Asia/Kolkata is 5:30 hours ahead of UTC." in person.one("#week ~ .problem").text
-    assert numbers(person.texts(".heat tbody td")) == utc
-
-
-def choose_zone(person, zone):
-    person.one("[name=zone]").send_keys(zone)
-    person.follow("form[action$='#week'] button")
-    assert person.one("[name=zone]").get_attribute("value") == zone
-
-
-def test_each_form_keeps_the_choices_of_the_others(person, filled):
-    """The forms for months, search and order keep each other's choices."""
-    person.sign_in("/dashboard?days=7&zone=Europe/Berlin")
-    person.one("[name=q]").send_keys("a")
-    person.one("[name=sort] option:last-child").click()
-    person.follow("form[action$='#agents'] button")
-    assert person.texts(".agents tbody th small") == ["batch", "markup"]
-    assert person.one("[name=zone]").get_attribute("value") == "Europe/Berlin"
-    assert len(person.all(".bars g")) == 7
-    person.one("[name=months] option[value='3']").click()
-    person.follow("form[action$='#week'] button")
-    assert person.one("[name=q]").get_attribute("value") == "a"
-    assert person.one("[name=months]").get_attribute("value") == "3"
+    person.evaluate(
+        "(() => { const zone = document.querySelector('[name=zone]'); zone.value = 'Asia/Kolkata';"
+        " zone.dispatchEvent(new Event('change')); })()"
+    )
+    person.until(lambda: "zone=Asia" in person.place)
+    assert "hours run from :30 to :30" in person.one(".end-note").text
+    person.open("/dashboard")
+    assert person.one("[name=zone]").get_attribute("value") == "Asia/Kolkata"

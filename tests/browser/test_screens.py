@@ -6,7 +6,13 @@ import pytest
 
 from tests.browser.person import PHONE, WIDE
 
-PAGES = ("/signin", "/docs", "/dashboard", "/dashboard?days=90&zone=Asia/Kolkata&agents=all")
+PAGES = (
+    "/signin",
+    "/docs",
+    "/dashboard",
+    "/dashboard?range=12m",
+    "/dashboard?range=13w&zone=Asia/Kolkata&vs=year",
+)
 WALL = (2560, 1440)
 
 
@@ -32,14 +38,14 @@ def test_dark_mode_is_dark_and_light_mode_light(person, filled, path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_each_level_of_heat_has_a_colour_of_its_own(person, filled, scheme):
+def test_each_shade_has_a_colour_of_its_own(person, filled, scheme):
     person.prefer(scheme)
     person.sign_in()
     colours = person.evaluate(
-        "[...document.querySelectorAll('.legend span')]"
-        ".map(level => getComputedStyle(level).backgroundColor)"
+        "[...document.querySelectorAll('#calendar .key rect')]"
+        ".map(shade => getComputedStyle(shade).fill)"
     )
-    assert len(set(colours)) == len(colours) == 10
+    assert len(set(colours)) == len(colours) == 7
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE, WALL], ids=["phone", "wide", "wall"])
@@ -63,6 +69,7 @@ def sideways(person):
         [...document.body.querySelectorAll("*")].filter(one =>
             one.scrollWidth > one.clientWidth + 1
             && ["auto", "scroll"].includes(getComputedStyle(one).overflowX)
+            && !one.matches(".scroll, .seg")  // a year, and chips, on a phone
         ).map(one => one.outerHTML.slice(0, 200))""")
 
 
@@ -72,23 +79,23 @@ def test_a_long_organization_scrolls_nothing_on_a_phone(person, site):
     assert person.evaluate("document.documentElement.scrollWidth") == PHONE[0]
 
 
-def test_a_wall_shows_the_week_beside_the_agents(person, filled):
+def test_findings_are_beside_the_days_where_there_is_room(person, filled):
     person.sign_in()
 
     def tops():
         return person.evaluate(
-            "['week', 'agents'].map(id => document.getElementById(id).getBoundingClientRect().top)"
+            "['days', 'attention']"
+            ".map(id => document.getElementById(id).getBoundingClientRect().top)"
         )
 
-    stacked = tops()
-    person.screen(*WALL)
     assert tops()[0] == tops()[1]
-    assert stacked[0] < stacked[1]
+    person.screen(*PHONE)
+    assert tops()[0] < tops()[1]
 
 
 def test_nothing_moves_for_who_wants_no_motion(person, filled):
     person.sign_in()
-    durations = "getComputedStyle(document.querySelector('.heat td')).transitionDuration"
+    durations = "getComputedStyle(document.querySelector('.b')).transitionDuration"
     assert person.evaluate(durations) != "0s"
     person.prefer(motion="reduce")
     assert person.evaluate(durations) == "0s"

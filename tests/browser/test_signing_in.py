@@ -1,5 +1,7 @@
 """Signing in, out, and in again when the token has ended."""
 
+import json
+import logging
 import time
 
 from selenium.webdriver import Keys
@@ -11,9 +13,41 @@ from tests.support.tokens import token
 
 
 def test_a_pasted_token_opens_the_page_that_was_asked_for(person, filled):
-    person.sign_in("/dashboard?days=7&sort=name")
-    assert person.texts("h1 ~ p") == ["org-a"]
-    assert len(person.all(".bars g")) == 7
+    person.sign_in("/dashboard?range=7d&vs=year")
+    assert person.texts("h1 ~ p .tenant") == ["org-a"]
+    assert len(person.all(".bars > *")) == 7
+
+
+def test_a_link_signs_in_and_leaves_no_token_behind(person, filled, caplog):
+    """The token behind the # is in no address, no history entry and no log line."""
+    caplog.set_level(logging.DEBUG, "app")
+    secret = token()
+    person.open(f"/signin/link#{secret}")
+    person.wait_for(DASHBOARD)
+    assert person.texts(".tenant") == ["org-a"]
+    assert "#" not in person.browser.current_url
+    history = person.cdp("Page.getNavigationHistory")
+    assert secret not in json.dumps(history)
+    lines = [str(vars(record)) for record in caplog.records if record.name.startswith("app")]
+    assert any("/signin" in line for line in lines)
+    assert not any(secret in line for line in lines)
+
+
+def test_a_link_replaces_the_session_that_is_there(person, filled):
+    """A link that is opened again, in the same tab, signs in as the organization of its token."""
+    person.sign_in()
+    person.open("/signin/link")
+    person.open(f"/signin/link#{token('org-b')}")
+    person.wait_for(DASHBOARD)
+    assert person.texts(".tenant") == ["org-b"]
+
+
+def test_a_link_without_scripts_offers_to_paste(person, filled):
+    person.forbid_scripts()
+    person.open(f"/signin/link#{token()}")
+    assert "Paste the" in person.texts("noscript")[0]
+    person.paste(token())
+    person.wait_for(DASHBOARD)
 
 
 def test_enter_sends_a_pasted_line(person, filled):
@@ -49,7 +83,7 @@ def test_signing_in_at_a_provider_shows_the_organization(serve, sit_down):
         person.open("/dashboard?days=90")
         person.press("a.button")
         person.wait_for("/dashboard?days=90")
-        assert person.texts("h1 ~ p") == ["org-of-ada"]
+        assert person.texts("h1 ~ p .tenant") == ["org-of-ada"]
 
 
 def test_an_expired_token_leads_back_after_signing_in(person, filled):
@@ -57,15 +91,15 @@ def test_an_expired_token_leads_back_after_signing_in(person, filled):
     ends = int(time.time()) + 6
     person.sign_in(exp=ends)
     person.until(lambda: time.time() > ends)
-    person.press("nav.choices a:last-child")
+    person.press(".seg a:last-of-type")
     person.wait_for(SIGNIN)
     person.paste(token())
-    person.wait_for("/dashboard?days=90")
+    person.wait_for("/dashboard?range=12m")
 
 
 def test_signing_out_shows_nothing_of_it_behind_the_back_button(person, filled):
     person.sign_in()
-    person.press("header button")
+    person.press(".bar form button")
     person.wait_for(SIGNIN)
     person.browser.back()
     person.wait_for(SIGNIN)

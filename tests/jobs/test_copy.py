@@ -156,7 +156,7 @@ def fill(database):
     events that are not counted yet, and a candidate that a run has left."""
     last = datetime(2026, 4, 30, 23, 59, 59, 999999, UTC)
     store_events(database, [Event(text, text, text, last, text) for text in HOSTILE])
-    set_names(database, "org-a", {"nobody": None}, datetime(1970, 1, 1, tzinfo=UTC))
+    set_names(database, "org-a", {"nobody": None}, datetime(1970, 1, 1, tzinfo=UTC), by="tester")
     add_key(database)
     issue(database, "first", at=datetime(1970, 1, 1, tzinfo=UTC))
     issue(database, "micro", at=datetime(2026, 2, 28, 23, 59, 59, 1, UTC))
@@ -165,7 +165,9 @@ def fill(database):
     correct(database)
     purge(database, "old", "older")
     create(database, Spot("\u2028", "", "okta", "{}"))
-    for name in ("findings", "usual", "detection_state", "organization_settings"):
+    others = ("findings", "usual", "detection_state", "organization_settings")
+    others += ("organization_summaries", "organization_summary_state")
+    for name in (*others, "erasures", "share_links"):
         execute(database, sa.insert(metadata.tables[name]).values(rows_of_others()[name]))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
@@ -394,6 +396,18 @@ def rows_of_others():
         | dict.fromkeys(("delays", "usuals", "states"), "{}"),
         "detection_state": {"id": 1},
         "organization_settings": {"tenant_id": "t", "changed_at": AT},
+        "audit_log": {
+            "tenant_id": "t", "changed_at": AT, "actor": "u", "action": "x", "subject": "s",
+        },
+        "erasures": {"tenant_id": "t", "agent_id": "a", "begun_at": AT},
+        "share_links": {
+            "id": "l", "tenant_id": "t", "views": "tokens", "days": 7, "created_at": AT,
+            "created_by": "u", "expires_at": AT,
+        },
+        "organization_summaries": {"tenant_id": "t", "open_findings": 1, "days": "", "weeks": ""}
+        | dict.fromkeys(("tokens_7d", "tokens_28d", "tokens_13w"), 2)
+        | dict.fromkeys(("before_7d", "before_28d", "before_13w"), 1),
+        "organization_summary_state": {"id": 1},
     }  # fmt: skip
 
 
@@ -545,7 +559,7 @@ def test_a_row_that_arrives_differently_is_found(new, monkeypatch, to):
 
 CHANGES = {
     "issuance_events": lambda source: issue(source, "during"),
-    "agents": lambda source: set_names(source, "a", {"a": "renamed"}, AT),
+    "agents": lambda source: set_names(source, "a", {"a": "renamed"}, AT, by="tester"),
     "api_keys": add_key,
     "rollup_runs": roll_up,
     "rollup_corrections": correct,
@@ -570,9 +584,9 @@ def test_a_source_that_changes_is_not_copied(pair):
 def test_a_late_name_that_is_not_the_newest_is_a_change(pair):
     source, target = pair
     for agent, day in (("a", 1), ("b", 9)):
-        set_names(source, "org-a", {agent: agent}, AT + timedelta(days=day))
-    rename = at_step("verifying", lambda: set_names(source, "org-a", {"a": "c"}, AT))
-    assert copy(source, target, on_rows=rename).changed == ["agents"]
+        set_names(source, "org-a", {agent: agent}, AT + timedelta(days=day), by="tester")
+    rename = at_step("verifying", lambda: set_names(source, "org-a", {"a": "c"}, AT, by="tester"))
+    assert copy(source, target, on_rows=rename).changed == ["agents", "audit_log"]
 
 
 def test_the_use_of_a_key_is_no_change(pair):

@@ -19,7 +19,7 @@ def created(
 ) -> tuple[ApiKey, str]:
     """A stored key, and its whole text; by default one that may read."""
     key = new_key(tenant, scopes or (READ,), now, **members)
-    return key, store_key(database, key)
+    return key, store_key(database, key, by="tester")
 
 
 def with_key(text: str) -> dict[str, str]:

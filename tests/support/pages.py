@@ -64,7 +64,7 @@ def place(answer: TestResponse) -> str:
 def heading(browser: Browser) -> str | None:
     """Whose dashboard the browser shows; ``None`` when it has to sign in first."""
     answer = browser.get(DASHBOARD)
-    found = re.search(r'<p class="tenant">(.*?)</p>', answer.text)
+    found = re.search(r'<span class="tenant"><bdi>(.*?)</bdi></span>', answer.text)
     return found[1] if found and answer.status_code == 200 else None
 
 

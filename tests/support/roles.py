@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import psycopg
+from flask.testing import FlaskClient
 
 from app.config.settings import Settings
 from app.factory import create_app
@@ -18,7 +19,8 @@ from jobs.counting.status import rollup_status
 from jobs.findings.claim import await_claim
 from jobs.findings.storing import Change, store
 from jobs.findings.task import judge_findings
-from jobs.metrics import FindingsCollector, SourcesCollector
+from jobs.metrics import FindingsCollector, OrganizationsCollector, SourcesCollector
+from jobs.organizations import summarize_organizations
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
 from jobs.retention import Purged, purge_events
@@ -27,6 +29,7 @@ from tests.support.api_keys import with_key
 from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
+from tests.support.organizations import add_row
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
 
@@ -66,6 +69,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     app = create_app(make_settings(deployment.url("web"), **variables), clock=lambda: NOW)
     client, database = app.test_client(), app.extensions["analytics"].database
     owner = deployment.database("owner")
+    add_row(owner, tenant)
     (stored,) = store_findings(owner, {"id": uuid.uuid4().hex}, tenant=tenant)
     owner.dispose()
     finding = f"/api/v1/analytics/findings/{stored.id}"
@@ -73,13 +77,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     event["agentName"] = "said"
     headers = bearer(tenant, scope="events:write agents:write analytics:admin")
     try:
-        made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=headers)
-        assert made.status_code == 201
-        key, key_id = with_key(made.json["key"]), made.json["id"]
-        assert client.get("/api/v1/agents", headers=key).status_code == 200
-        keys = client.get("/api/v1/keys", headers=headers).json["data"]
-        assert [each["lastUsed"] for each in keys if each["id"] == key_id] == ["2026-04-15"]
-        assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
+        use_key(client, headers)
         sent = client.post("/api/v1/events", json=event, headers=headers)
         assert (sent.status_code, sent.json.get("accepted")) == (202, 1)
         for name in ("set", None):
@@ -96,6 +94,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             assert put.status_code == 200
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
+        use_share_link(client, headers)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -104,10 +103,37 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             assert client.get(f"/api/v1/analytics/{read}", headers=headers).status_code == 200
         answers = [client.get(f"/api/v1/analytics/{read}", headers=headers) for read in READS]
         assert [answer.status_code for answer in answers] == [200] * len(READS)
+        operator = bearer(None, scope="analytics:read:any", drop="organization_id")
+        every = client.get("/api/v1/organizations", headers=operator)
+        assert every.status_code == 200
+        assert tenant in {each["tenantId"] for each in every.json["data"]}
         assert database.engine.pool.checkedin() == 1, "a request needs one connection"
     finally:
         database.dispose()
     return [point["count"] for point in answers[0].json["data"]]
+
+
+def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Make a key, use it, list it, revoke it."""
+    made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=headers)
+    assert made.status_code == 201
+    key, key_id = with_key(made.json["key"]), made.json["id"]
+    assert client.get("/api/v1/agents", headers=key).status_code == 200
+    keys = client.get("/api/v1/keys", headers=headers).json["data"]
+    assert [each["lastUsed"] for each in keys if each["id"] == key_id] == ["2026-04-15"]
+    assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
+
+
+def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Make a link, open its page, list it, revoke it."""
+    body = {"views": ["tokens"], "days": 7, "expires": "2026-07-01T00:00:00Z"}
+    shared = client.post("/api/v1/share-links", json=body, headers=headers)
+    assert shared.status_code == 201
+    assert client.get(shared.json["url"]).status_code == 200
+    listed = client.get("/api/v1/share-links", headers=headers).json["data"]
+    assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
+    link = f"/api/v1/share-links/{shared.json['id']}"
+    assert client.delete(link, headers=headers).status_code == 200
 
 
 def read_source(deployment: Deployment) -> None:
@@ -160,6 +186,12 @@ def _run_jobs(
     assert any(one.samples for one in SourcesCollector(database).collect())
     assert judge_findings(database, settings).organizations
     assert any(one.samples for one in FindingsCollector(database).collect())
+    owner.execute("DELETE FROM organization_summaries")
+    owner.execute("DELETE FROM organization_summary_state")
+    done = summarize_organizations(database)
+    assert done is not None
+    assert (done.outcome, done.organizations > 0) == ("done", True)
+    assert any(one.samples for one in OrganizationsCollector(database).collect())
     claim = await_claim(database, 5)
     finding = replace(SPIKE, id=uuid.uuid4().hex)
     for each in (finding, replace(finding, observed=1)):

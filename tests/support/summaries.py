@@ -19,7 +19,7 @@ from app.storage.tables import (
 )
 from tests.support.settings import NOW, TENANT
 
-Issued = tuple[datetime, str]  # when, and to which agent
+Issued = tuple[datetime, str] | tuple[datetime, str, int]  # when, to which agent, how many tokens
 
 
 def fill(
@@ -39,18 +39,19 @@ def fill(
         )
     }
     masks: dict[tuple[date, str], int] = {}
-    for when, agent in issued:
+    for when, agent, *times in issued:
+        count = times[0] if times else 1
         day, month, cell = (
             when.date(),
             when.date().replace(day=1),
             (when.isoweekday() % 7, when.hour),
         )
-        tables[daily_issuance][(day,)] += 1
-        tables[hourly_issuance][day, when.hour] += 1
-        tables[daily_agent_issuance][day, agent] += 1
-        tables[monthly_agent_issuance][month, agent] += 1
-        tables[dow_hour_activity][month, *cell] += 1
-        tables[dow_hour_total][cell] += 1
+        tables[daily_issuance][(day,)] += count
+        tables[hourly_issuance][day, when.hour] += count
+        tables[daily_agent_issuance][day, agent] += count
+        tables[monthly_agent_issuance][month, agent] += count
+        tables[dow_hour_activity][month, *cell] += count
+        tables[dow_hour_total][cell] += count
         masks[day, agent] = masks.get((day, agent), 0) | 1 << when.hour
     if not finer:
         tables[hourly_issuance].clear()

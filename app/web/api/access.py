@@ -79,6 +79,16 @@ def require_read() -> None:
     g.tenant_id = tenant_of(caller)
 
 
+def require_operator() -> None:
+    """Require the scope ``analytics:read:any``; the request then reads all organizations.
+
+    Raises:
+        ForbiddenError: the token or the key lacks the scope.
+    """
+    _require_scope(ANALYTICS_READ_ANY)
+    g.for_operators = True
+
+
 def require_admin() -> None:
     """Require the scope ``analytics:admin``.
 

@@ -60,11 +60,15 @@ def name_agent(agentId: str) -> Response:  # noqa: N803 - the OpenAPI path uses 
     settings = services().settings
     text = json_text(request, settings.max_body_bytes)
     body = agent_names.parse_name(text, settings.max_event_bytes)
-    agent_names.set_agent(services().database, g.tenant_id, agent_id, body, services().clock())
+    agent_names.set_agent(
+        services().database, g.tenant_id, agent_id, body, services().clock(), by=g.caller.subject
+    )
     request_log.note(names=1)
     return json_response(AgentName(agent_id, body.name, body.token_lifetime))
 
 
 def _set_names(names: dict[str, str | None]) -> None:
-    agent_names.set_names(services().database, g.tenant_id, names, services().clock())
+    agent_names.set_names(
+        services().database, g.tenant_id, names, services().clock(), by=g.caller.subject
+    )
     request_log.note(names=len(names))

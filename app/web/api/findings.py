@@ -36,22 +36,7 @@ _ID = re.compile("[0-9a-f]{32}")
 def list_findings() -> Response:
     """What is unusual, newest first, one page at a time."""
     arguments = params.arguments()
-    first, last = params.optional_days(arguments)
-    wanted = findings.FindingsFilter(
-        status=params.one_of(arguments, "status", findings.STATUSES),
-        kind=params.optional_one_of(arguments, "kind", findings.KINDS),
-        agent_id=params.optional_agent_id(arguments),
-        first=first,
-        last=last,
-    )
-    page = findings.findings_page(
-        connection(),
-        g.tenant_id,
-        wanted,
-        stored_options,
-        limit=params.page_limit(arguments),
-        after=params.finding_cursor(arguments),
-    )
+    page = asked_findings(arguments, limit=params.page_limit(arguments))
     cursor = params.next_finding_cursor(page.next_cursor)
     return report_response(FindingList(g.tenant_id, page.findings, cursor), None)
 
@@ -60,6 +45,22 @@ def list_findings() -> Response:
 def one_finding(findingId: str) -> Response:  # noqa: N803 - the OpenAPI path uses this spelling
     """One finding."""
     return report_response(_finding(findingId), None)
+
+
+def asked_findings(arguments: params.Args, *, limit: int) -> findings.FindingsPage:
+    """The findings that a request asks for, at most ``limit``."""
+    first, last = params.optional_days(arguments)
+    wanted = findings.FindingsFilter(
+        status=params.one_of(arguments, "status", findings.STATUSES),
+        kind=params.optional_one_of(arguments, "kind", findings.KINDS),
+        agent_id=params.optional_agent_id(arguments),
+        first=first,
+        last=last,
+    )
+    after = params.finding_cursor(arguments)
+    return findings.findings_page(
+        connection(), g.tenant_id, wanted, stored_options, limit=limit, after=after
+    )
 
 
 @marks.patch("/<findingId>")

@@ -59,7 +59,7 @@ def create_key() -> Response:
     # Closed before the key is stored: a request uses one connection.
     with services().database.reading_for(g.tenant_id) as reader:
         api_keys.refuse_more_keys(reader, g.tenant_id, now)
-    text = api_keys.store_key(services().database, key)
+    text = api_keys.store_key(services().database, key, by=g.caller.subject)
     request_log.note(key=key.id)
     return _private(NewKey(key=text, **_members(key)), 201)
 
@@ -68,7 +68,8 @@ def create_key() -> Response:
 def revoke_key(keyId: str) -> Response:  # noqa: N803 - the OpenAPI path uses this spelling
     """Revoke a key of the organization. It stops working within a minute in every process."""
     database, now = services().database, services().clock()
-    key = api_keys.revoke_key(database, keyId, now, tenant_id=g.tenant_id)
+    by = g.caller.subject
+    key = api_keys.revoke_key(database, keyId, now, by=by, tenant_id=g.tenant_id)
     if key is None:
         raise NotFoundError("the organization has no key with this id")
     request_log.note(key=key.id)

@@ -26,10 +26,13 @@ from app.web.api.operations import (
     JSON,
     OPTIONAL_HEADERS,
     REF,
+    Group,
     Operation,
+    name_of,
     operations,
 )
 from app.web.api.schemas import Problem, Tabular
+from app.web.api.share_links import LinkBody
 from app.web.csv_export import MIMETYPE as CSV
 from app.web.csv_export import csv_of
 
@@ -48,6 +51,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         NameBody,
         AgentBody,
         MarkBody,
+        LinkBody,
         Problem,
         *dict.fromkeys(type(body) for each in known.values() for body in each.bodies),
     ]
@@ -70,6 +74,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
             "summary": "Token issuance per organization: by day, by hour of the week, by agent.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "tags": [{"name": group.title, "description": group.meaning} for group in Group],
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"bearer": bearer}},
     }
@@ -92,9 +97,9 @@ def _described(app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
     summary, _, rest = text.partition("\n\n")
     secured, as_file = rule.rule.startswith("/api/"), rule.rule.endswith(".csv")
     described = {
-        "operationId": rule.endpoint.replace(".", "_") + ("_csv" if as_file else ""),
+        "operationId": name_of(rule.endpoint) + ("_csv" if as_file else ""),
         "summary": _prose(summary),
-        "tags": [rule.endpoint.partition(".")[0]],
+        "tags": [operation.group.title],
         "parameters": list(operation.parameters),
         "responses": dict(_responses(operation, as_file=as_file)),
         "security": [{"bearer": [operation.scope] if operation.scope else []}] if secured else [],

@@ -6,12 +6,13 @@ The URL map and the types of bodies do not contain these.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from enum import Enum
 from typing import Any
 
 import msgspec
 
 from app.auth.api_keys import SCOPES
-from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, EVENTS_WRITE
+from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY, EVENTS_WRITE
 from app.config.settings import Settings
 from app.detection import Kind
 from app.ids import ID_SCHEMA_PATTERN
@@ -31,6 +32,15 @@ from app.reports.findings import (
     UsualRange,
 )
 from app.reports.hours import HourTokens
+from app.reports.organizations import ORDERS as ORGANIZATION_ORDERS
+from app.reports.organizations import (
+    PERIODS,
+    Organization,
+    OrganizationPlace,
+    OrganizationsWanted,
+    OrganizationTotals,
+)
+from app.reports.organizations import SORTS as ORGANIZATION_SORTS
 from app.reports.summary import LargestAgent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
@@ -48,13 +58,17 @@ from app.web.api.schemas import (
     HourlyTokens,
     Key,
     KeyList,
+    Link,
+    LinkList,
     NamesReceipt,
     NewKey,
+    OrganizationList,
     PreviousDays,
     Receipt,
     TokenSummary,
     TokenTrend,
 )
+from app.web.api.share_links import LinkBody
 from app.web.csv_export import ESCAPED
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -87,14 +101,36 @@ TABLE_HEADERS = READ_HEADERS | {
 OPTIONAL_HEADERS = {"Last-Modified", ESCAPED}
 
 
+class Group(Enum):
+    """Groups of operations, in the order of the reference, each with its meaning."""
+
+    READS = "Reads", "Numbers of an organization: by day, by hour, by hour of the week, by agent."
+    FINDINGS = "Findings", "What is unusual, and people's marks on it."
+    EVENTS = "Events", "Tokens that were issued, one event for each."
+    NAMES = "Names", "Names of agents, and how long their tokens live."
+    KEYS = "Keys", "Credentials of machines that cannot get tokens."
+    SETTINGS = "Settings", "Days off, the price and the lifetime of tokens of an organization."
+    BUDGETS = "Budgets", "Limits of tokens for a day or a month, and how they will be used."
+    WEBHOOKS = "Webhooks", "Where findings are sent, and what was delivered."
+    SHARING = "Share links", "Pages for people without a token, read-only and for a limited time."
+    OPERATORS = "Organizations", "All organizations, for the operator of the service."
+    SERVICE = "Service", "Whether the service works, for probes and load balancers."
+
+    def __init__(self, title: str, meaning: str) -> None:
+        self.title = title
+        self.meaning = meaning
+
+
 @dataclass(frozen=True)
 class Operation:
     """One route of the API.
 
     ``example`` is the body of a response with ``status``. ``other`` is a body of another type that
-    the route also has, with other parameters.
+    the route also has, with other parameters. The command of the reference has the examples of the
+    parameters in ``shown``, and the body ``sample`` if that of the document is not for everybody.
     """
 
+    group: Group
     example: msgspec.Struct
     other: msgspec.Struct | None = None
     status: int = 200
@@ -103,6 +139,8 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     request_body: Mapping[str, Any] | None = None
     scope: str | None = None
+    shown: Sequence[str] = ()
+    sample: Any = None
 
     @property
     def bodies(self) -> list[msgspec.Struct]:
@@ -206,6 +244,14 @@ KEY_ID = {
     "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"},
     "example": "7Qm2XcVb9TzK",
 }
+LINK_ID = {
+    "name": "linkId",
+    "in": "path",
+    "description": "The link's id.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{16}$"},
+    "example": "k2Jm0ZcXb9TzQw4L",
+}
 FINDING_ID = {
     "name": "findingId",
     "in": "path",
@@ -277,6 +323,44 @@ SORT = _query(
     {"type": "string", "enum": list(SORTS), "default": SORTS[0]},
     "lastSeen",
 )
+PERIOD = _query(
+    "period",
+    "The last 7 or 28 days, or 13 weeks, without today (UTC).",
+    {"type": "string", "enum": list(PERIODS), "default": next(iter(PERIODS))},
+    "7d",
+)
+ORGANIZATIONS_SEARCH = _query(
+    "q",
+    "A part of the organization's id. The case of ASCII letters is ignored.",
+    _text(ID_SCHEMA_PATTERN),
+    "org",
+)
+ORGANIZATIONS_SORT = _query(
+    "sort",
+    "The order; equal organizations are by id, and those without a value are last.",
+    {"type": "string", "enum": list(ORGANIZATION_SORTS), "default": ORGANIZATION_SORTS[0]},
+    "change",
+)
+ORGANIZATIONS_ORDER = _query(
+    "order",
+    "The largest first, or the smallest. Without it: the largest, and with `sort=id` the smallest.",
+    {"type": "string", "enum": list(ORGANIZATION_ORDERS)},
+    "asc",
+)
+ORGANIZATIONS_LIMIT = _query(
+    "limit",
+    "The maximum number of organizations on a page. CSV without it has all.",
+    _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
+    100,
+)
+ORGANIZATIONS_CURSOR = _query(
+    "cursor",
+    "The nextCursor of the previous page in the same period and order.",
+    {"type": "string"},
+    params.next_organizations_cursor(
+        OrganizationPlace(0.25, "org-1"), OrganizationsWanted(sort="change")
+    ),
+)
 INVALID = _query(
     "invalid",
     "Store the valid events of a batch and list the invalid ones in `rejected`.",
@@ -320,6 +404,8 @@ EVENT = {
     "issuedAt": "2026-04-01T09:00:00Z",
     "agentName": "billing-sync",
 }
+# A writer for one organization may leave it out.
+OWN_EVENT = {name: value for name, value in EVENT.items() if name != "organizationId"}
 CLOUDEVENT = {
     "specversion": "1.0",
     "id": "event-1",
@@ -336,7 +422,7 @@ KEY: dict[str, Any] = {
     "scopes": ["events:write"],
     "note": "log stream",
     "created": datetime(2026, 4, 1, 9, tzinfo=UTC),
-    "expires": datetime(2026, 7, 1, tzinfo=UTC),
+    "expires": datetime(2030, 1, 1, tzinfo=UTC),
     "revoked": None,
     "last_used": None,
 }
@@ -346,6 +432,24 @@ REVOKED = USED | {"revoked": datetime(2026, 4, 2, 10, tzinfo=UTC)}
 NO_KEY = "agk_7Qm2XcVb9TzK..."
 
 
+LINK_BODY = {"views": ["tokens", "agents"], "days": 28, "expires": "2026-07-01T00:00:00Z"}
+NEW_LINK = Link(
+    id="k2Jm0ZcXb9TzQw4L",
+    # It is no signature, so that nobody takes it for one.
+    url="https://analytics.example.com/shared/k2Jm0ZcXb9TzQw4L...",
+    views=["tokens", "agents"],
+    days=28,
+    created=datetime(2026, 4, 1, 9, tzinfo=UTC),
+    created_by="user-1",
+    expires=datetime(2026, 7, 1, tzinfo=UTC),
+    revoked=None,
+    opened=0,
+    last_opened=None,
+)
+SHARED = msgspec.structs.replace(
+    NEW_LINK, opened=3, last_opened=datetime(2026, 4, 2, 9, tzinfo=UTC)
+)
+UNSHARED = msgspec.structs.replace(SHARED, revoked=datetime(2026, 4, 2, 10, tzinfo=UTC))
 _OPENED = datetime(2026, 4, 14, 11, tzinfo=UTC)
 FINDING = Finding(
     id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
@@ -449,7 +553,7 @@ def _key_body(settings: Settings) -> dict[str, Any]:
             " expire.",
         },
     }
-    example = {"scopes": KEY["scopes"], "note": KEY["note"], "expires": "2026-07-01T00:00:00Z"}
+    example = {"scopes": KEY["scopes"], "note": KEY["note"], "expires": "2030-01-01T00:00:00Z"}
     schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["scopes"]}
     schema["additionalProperties"] = False
     return {
@@ -466,6 +570,11 @@ def _small_body(kind: type, example: Any, settings: Settings) -> dict[str, Any]:
         "description": f"At most {settings.max_event_bytes} bytes.",
         "content": {JSON: {"schema": schema, "example": example}},
     }
+
+
+def name_of(endpoint: str) -> str:
+    """The id of the operation of a Flask endpoint."""
+    return endpoint.replace(".", "_")
 
 
 def operations(settings: Settings) -> dict[str, Operation]:
@@ -492,16 +601,21 @@ def operations(settings: Settings) -> dict[str, Operation]:
     used = [AgentCount("agent-1", 312)]
     return {
         "analytics.token_trend": Operation(
+            Group.READS,
             TokenTrend("org-1", 2, days),
             parameters=(DAYS, FROM, TO, DAYS_ZONE, AGENT, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
+            shown=("from", "to"),
         ),
         "analytics.hourly_tokens": Operation(
+            Group.READS,
             HourlyTokens("org-1", first, first, hours),
             parameters=(FROM, TO_HOURLY, DAYS_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
+            shown=("from", "to"),
         ),
         "analytics.token_summary": Operation(
+            Group.READS,
             TokenSummary(
                 tenant_id="org-1",
                 first=first,
@@ -514,8 +628,10 @@ def operations(settings: Settings) -> dict[str, Operation]:
             ),
             parameters=(FROM, TO, DAYS_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
+            shown=("from", "to"),
         ),
         "analytics.counting_status": Operation(
+            Group.READS,
             CountingStatus(
                 "org-1",
                 datetime(2026, 4, 2, 9, 30, tzinfo=UTC),
@@ -527,30 +643,39 @@ def operations(settings: Settings) -> dict[str, Operation]:
             **tables,
         ),
         "analytics.agent_activity": Operation(
+            Group.READS,
             AgentActivity("org-1", [HourCount(1, 9, 54)]),
             parameters=(MONTHS, FROM, TO, RANGE_ZONE, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
+            shown=("from", "to"),
         ),
         "analytics.agent_usage": Operation(
+            Group.READS,
             AgentUsage("org-1", "2026-04", used),
             AgentUsageOfDays("org-1", first, second, used),
             parameters=(MONTH, FROM, TO, RANGE_ZONE, LIMIT, ORGANIZATION, BOM, IF_NONE_MATCH),
             **tables,
+            shown=("from", "to", "limit"),
         ),
         "events.post_events": Operation(
+            Group.EVENTS,
             Receipt(2, 1, 1),
             status=202,
             parameters=(FORMAT, ZONE, INVALID, ENCODING),
             errors=WRITE_ERRORS,
             request_body=_event_body(settings),
             scope=EVENTS_WRITE,
+            sample=[OWN_EVENT],
         ),
         "agents.list_agents": Operation(
+            Group.READS,
             AgentDirectory("org-1", agents, params.next_cursor("agent-1")),
             parameters=(PAGE_LIMIT, CURSOR, SEARCH, SORT, ORGANIZATION, IF_NONE_MATCH),
             **reads,
+            shown=("limit", "sort"),
         ),
         "naming.name_agents": Operation(
+            Group.NAMES,
             NamesReceipt(1),
             parameters=(ENCODING,),
             errors=WRITE_ERRORS,
@@ -558,6 +683,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             scope=AGENTS_WRITE,
         ),
         "naming.name_agent": Operation(
+            Group.NAMES,
             AgentName("agent-1", "billing-sync"),
             parameters=(AGENT_ID, ENCODING),
             errors=WRITE_ERRORS,
@@ -565,9 +691,10 @@ def operations(settings: Settings) -> dict[str, Operation]:
             scope=AGENTS_WRITE,
         ),
         "keys.list_keys": Operation(
-            KeyList("org-1", [Key(**USED)]), errors=READ_ERRORS, scope=ANALYTICS_ADMIN
+            Group.KEYS, KeyList("org-1", [Key(**USED)]), errors=READ_ERRORS, scope=ANALYTICS_ADMIN
         ),
         "keys.create_key": Operation(
+            Group.KEYS,
             NewKey(key=NO_KEY, **KEY),
             status=201,
             parameters=(ENCODING,),
@@ -576,9 +703,33 @@ def operations(settings: Settings) -> dict[str, Operation]:
             scope=ANALYTICS_ADMIN,
         ),
         "keys.revoke_key": Operation(
-            Key(**REVOKED), parameters=(KEY_ID,), errors=DELETE_ERRORS, scope=ANALYTICS_ADMIN
+            Group.KEYS,
+            Key(**REVOKED),
+            parameters=(KEY_ID,),
+            errors=DELETE_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "share_links.list_links": Operation(
+            Group.SHARING, LinkList("org-1", [SHARED]), errors=READ_ERRORS, scope=ANALYTICS_ADMIN
+        ),
+        "share_links.create_link": Operation(
+            Group.SHARING,
+            NEW_LINK,
+            status=201,
+            parameters=(ENCODING,),
+            errors=CREATE_ERRORS,
+            request_body=_small_body(LinkBody, LINK_BODY, settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "share_links.revoke_link": Operation(
+            Group.SHARING,
+            UNSHARED,
+            parameters=(LINK_ID,),
+            errors=DELETE_ERRORS,
+            scope=ANALYTICS_ADMIN,
         ),
         "findings.list_findings": Operation(
+            Group.FINDINGS,
             FindingList(
                 "org-1", [FINDING], params.next_finding_cursor(Cursor(_OPENED, FINDING.id))
             ),
@@ -588,28 +739,67 @@ def operations(settings: Settings) -> dict[str, Operation]:
             ),
             errors=READ_ERRORS,
             headers=ETAG_HEADER,
+            shown=("status",),
         ),
         "findings.one_finding": Operation(
+            Group.FINDINGS,
             FINDING,
             parameters=(FINDING_ID, ORGANIZATION, IF_NONE_MATCH),
             errors=FOUND_ERRORS,
             headers=ETAG_HEADER,
         ),
         "marks.mark": Operation(
+            Group.FINDINGS,
             MARKED,
             parameters=(FINDING_ID, ENCODING),
             errors=MARK_ERRORS,
             request_body=_small_body(MarkBody, MARKS, settings),
             scope=ANALYTICS_ADMIN,
         ),
-        "settings.show_settings": Operation(SETTINGS, errors=READ_ERRORS, scope=ANALYTICS_ADMIN),
+        "settings.show_settings": Operation(
+            Group.SETTINGS, SETTINGS, errors=READ_ERRORS, scope=ANALYTICS_ADMIN
+        ),
         "settings.replace_settings": Operation(
+            Group.SETTINGS,
             SETTINGS,
             parameters=(ENCODING,),
             errors=WRITE_ERRORS,
             request_body=_small_body(OrganizationSettings, msgspec.to_builtins(SETTINGS), settings),
             scope=ANALYTICS_ADMIN,
         ),
-        "health.health": Operation(Health("ok"), errors=(500,)),
-        "health.ready": Operation(Health("ready"), errors=(500, 503)),
+        "organizations.list_organizations": Operation(
+            Group.OPERATORS,
+            OrganizationList(
+                "7d",
+                date(2026, 4, 1),
+                date(2026, 4, 7),
+                datetime(2026, 4, 8, 9, 30, tzinfo=UTC),
+                OrganizationTotals(2, 2, 1000, 500, 1.0, 12, 1),
+                2,
+                [
+                    Organization(
+                        "org-1",
+                        800,
+                        640,
+                        0.25,
+                        0.8,
+                        9,
+                        date(2026, 4, 8),
+                        1,
+                        [100, 120, 130, 120, 130, 90, 110],
+                    )
+                ],
+                params.next_organizations_cursor(
+                    OrganizationPlace(800, "org-1"), OrganizationsWanted()
+                ),
+            ),
+            parameters=(
+                *(PERIOD, ORGANIZATIONS_SEARCH, ORGANIZATIONS_SORT, ORGANIZATIONS_ORDER),
+                *(ORGANIZATIONS_LIMIT, ORGANIZATIONS_CURSOR, BOM, IF_NONE_MATCH),
+            ),
+            scope=ANALYTICS_READ_ANY,
+            **tables,
+        ),
+        "health.health": Operation(Group.SERVICE, Health("ok"), errors=(500,)),
+        "health.ready": Operation(Group.SERVICE, Health("ready"), errors=(500, 503)),
     }

@@ -14,8 +14,9 @@ from app.reports.agents import Agent
 from app.reports.base import Count, Month, Point
 from app.reports.findings import Finding
 from app.reports.hours import HourTokens
+from app.reports.organizations import Organization, OrganizationTotals
 from app.reports.status import MOST_PENDING
-from app.reports.summary import LargestAgent
+from app.reports.summary import Fraction, LargestAgent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
 from app.web.params import MAX_RANGE_DAYS
@@ -23,6 +24,8 @@ from app.web.params import MAX_RANGE_DAYS
 
 class ResponseBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The body of a response. Members that are UNSET are left out."""
+
+    has_days: ClassVar = True  # the report takes from and to
 
 
 class TokenTrend(ResponseBody):
@@ -129,6 +132,7 @@ class CountingStatus(ResponseBody):
 
     point: ClassVar = StatusRow
     file: ClassVar = "status"
+    has_days: ClassVar = False
 
     tenant_id: Id
     counted_at: datetime | None
@@ -224,6 +228,28 @@ class KeyList(ResponseBody):
     data: list[Key]
 
 
+class Link(ResponseBody):
+    """A share link. ``opened`` is how often its page was shown."""
+
+    id: str
+    url: str
+    views: list[str]
+    days: Count
+    created: datetime
+    created_by: str
+    expires: datetime
+    revoked: datetime | None
+    opened: Count
+    last_opened: datetime | None
+
+
+class LinkList(ResponseBody):
+    """The share links of the organization: usable ones first, then the newest first."""
+
+    tenant_id: Id
+    data: list[Link]
+
+
 class FindingList(ResponseBody):
     """Findings, newest first.
 
@@ -233,6 +259,48 @@ class FindingList(ResponseBody):
     tenant_id: Id
     data: list[Finding]
     next_cursor: str | None
+
+
+class OrganizationRow(Point, frozen=True):
+    """An organization as a line of CSV."""
+
+    tenant_id: Id
+    token_count: Count
+    previous_token_count: Count
+    change: float | None
+    share: Fraction
+    active_agents: Count | None
+    last_day: date | None
+    open_findings: Count
+
+
+class OrganizationList(ResponseBody):
+    """Organizations with their tokens from ``from`` to ``to``, and the totals of all of them.
+
+    ``countedAt`` is when the tokens were counted. It and the days are null before the first list is
+    complete. ``found`` is the number of organizations that match ``q``. ``nextCursor`` is the
+    ``cursor`` of the next page; it is null on the last page.
+    """
+
+    point: ClassVar = OrganizationRow
+    file: ClassVar = "organizations"
+
+    period: Annotated[str, msgspec.Meta(pattern="^(7d|28d|13w)$")]
+    first: date | None = msgspec.field(name="from")
+    last: date | None = msgspec.field(name="to")
+    counted_at: datetime | None
+    totals: OrganizationTotals
+    found: Count
+    organizations: list[Organization] = msgspec.field(name="data")
+    next_cursor: str | None
+
+    @property
+    def data(self) -> list[OrganizationRow]:
+        """The lines of the CSV."""
+        names = OrganizationRow.__struct_fields__
+        return [
+            OrganizationRow(*(getattr(one, name) for name in names)) for one in self.organizations
+        ]
 
 
 class NamesReceipt(ResponseBody):
@@ -250,6 +318,7 @@ Tabular = (
     | AgentActivity
     | AgentUsage
     | AgentUsageOfDays
+    | OrganizationList
 )
 
 

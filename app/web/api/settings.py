@@ -29,7 +29,9 @@ def replace_settings() -> Response:
     limits = services().settings
     text = json_text(request, limits.max_body_bytes)
     body = organization_settings.parse_settings(text, limits.max_event_bytes)
-    organization_settings.store_settings(services().database, g.tenant_id, body, services().clock())
+    organization_settings.store_settings(
+        services().database, g.tenant_id, body, services().clock(), by=g.caller.subject
+    )
     return _private(body)
 
 

@@ -1,27 +1,29 @@
-"""Dashboard: three reports on one page, each also as a CSV file, and the open findings."""
+"""Overview: the dashboard's first page, as cards of one range."""
+
+from datetime import datetime, timedelta
 
 from flask import Blueprint, Response, g
 
-from app.reports import activity, findings, trend, usage
-from app.reports.activity import HourCount
-from app.reports.base import Report, freshness
-from app.reports.trend import DayCount
-from app.reports.usage import SORTS, NamedUsage
+from app.reports import activity, agent_list, findings, overview
+from app.reports.base import STALE_INTERVALS
+from app.reports.days import Days, instant_of
+from app.reports.finer import Span
+from app.reports.overview import year_first
 from app.web import params, rate_limit
-from app.web.context import Snapshot, connection, services, stored_options
+from app.web.context import connection, kept, options_from, services
 from app.web.pages import signin
-from app.web.pages.filters import PERIODS, SPANS, TOP_AGENTS, Filters, parse_filters
-from app.web.responses import csv_response, long_csv_response, page_response
+from app.web.pages.agent_list import agents_card, parse_list
+from app.web.pages.day_bars import MOST_BARS
+from app.web.pages.exports import export
+from app.web.pages.filters import RANGE_NAMES, Filters, parse_filters
+from app.web.pages.frame import frame_response
+from app.web.pages.overview_cards import calendar, cause, days_chart, not_compared
+from app.web.pages.week_card import week_card
 
-# The suggestions of the form. It accepts every other zone too.
-COMMON_ZONES = (
-    *("America/Los_Angeles", "America/Denver", "America/Chicago", "America/New_York"),
-    *("America/Sao_Paulo", "Europe/London", "Europe/Berlin", "Europe/Helsinki", "Asia/Dubai"),
-    *("Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney", "Pacific/Auckland"),
-)
-
-# The newest open findings on the page; the API has all of them.
-SHOWN_FINDINGS = 20
+# The gravest open findings on the page; the API has all of them.
+SHOWN_FINDINGS = 6
+READ_FINDINGS = 20  # for the tags of agents
+_HOUR_LESS = timedelta(hours=1) - timedelta(microseconds=1)
 
 bp = Blueprint("dashboard", __name__, url_prefix="/dashboard")
 bp.before_request(signin.require_session)
@@ -30,72 +32,65 @@ bp.before_request(rate_limit.count_request)
 
 @bp.get("")
 def page() -> Response:
-    """The dashboard of an organization."""
-    filters, now = _filters(), services().clock()
-    history = trend.token_history(
-        connection(), g.tenant_id, last=filters.today, days=2 * filters.days
+    """The overview of an organization."""
+    filters, chosen = _filters(), parse_list(params.arguments())
+    reading, tenant, span = connection(), g.tenant_id, Span(filters.days, kept())
+    found = overview.overview(
+        reading, tenant, span, filters.compared, today=filters.today, settled=_settled()
     )
-    hours = _hours(filters)
-    agents = usage.ranking(
-        connection(),
-        g.tenant_id,
-        month=filters.month,
-        search=filters.search,
-        sort=filters.sort,
-        limit=filters.limit,
-        offset=filters.offset,
+    attention = findings.attention(
+        reading, tenant, *_begin_and_end(filters.days), options_from, limit=READ_FINDINGS
     )
-    zone_minutes = activity.zone_minutes(filters.zone, now)
-    open_findings = findings.findings_page(
-        connection(), g.tenant_id, findings.FindingsFilter(), stored_options, limit=SHOWN_FINDINGS
+    compared, counted_at = filters.compared, found.counted_at
+    listed = agent_list.agent_list(
+        reading, tenant, span, chosen.wanted, compared=compared, counted_at=counted_at
     )
-    interval = services().settings.rollup_interval_seconds
-    return page_response(
+    # The list of all agents leaves the other cards out, or the page would be too large.
+    week = None
+    if chosen.size != "all":
+        week = week_card(
+            filters,
+            activity.week_of_days(reading, tenant, span, compared=compared, counted_at=counted_at),
+        )
+    spikes = found.spikes(attention.spikes, filters.days.zone)
+    return frame_response(
         "dashboard.html",
-        tenant=g.tenant_id,
-        filters=filters,
-        periods=PERIODS,
-        spans=SPANS,
-        sorts=SORTS,
-        common_zones=COMMON_ZONES,
-        top_agents=TOP_AGENTS,
-        now=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        freshness=freshness(agents.counted_at, now, interval),
-        findings=open_findings,
-        trend=trend.trend(history, filters.days),
-        week=activity.week(hours.points, activity.whole_hours(zone_minutes)),
-        zone_minutes=zone_minutes,
-        ranking=agents,
+        filters,
+        counted_at,
+        ranges=RANGE_NAMES,
+        kept=chosen.query(),
+        overview=found,
+        not_compared=not_compared(found),
+        days=days_chart(found, spikes, filters),
+        is_by_week=len(found.days) > MOST_BARS,
+        attention=attention,
+        shown_findings=attention.findings[:SHOWN_FINDINGS],
+        cause=cause,
+        agents=agents_card(filters, chosen, listed, attention.findings),
+        week=week,
+        calendar=calendar(found, spikes, filters),
+        exports={
+            **{
+                name: export(name, filters.days, organization=filters.organization)
+                for name in ("tokens", "activity", "agents")
+            },
+            "findings": export("findings", organization=filters.organization),
+        },
     )
-
-
-@bp.get("/tokens.csv")
-def days_file() -> Response:
-    """The tokens per day as CSV."""
-    filters = _filters()
-    report = trend.token_trend(connection(), g.tenant_id, last=filters.today, days=filters.days)
-    return csv_response("tokens", DayCount, report.points)
-
-
-@bp.get("/activity.csv")
-def cells_file() -> Response:
-    """The tokens per hour of the week as CSV, in UTC."""
-    return csv_response("activity", HourCount, _hours(_filters()).points)
-
-
-@bp.get("/agents.csv")
-def agents_file() -> Response:
-    """All agents of the month with their names as CSV."""
-    filters = _filters()
-    snapshot = Snapshot()
-    batches = usage.named_usage(snapshot.connection, g.tenant_id, month=filters.month)
-    return long_csv_response(f"agents-{filters.month:%Y-%m}", NamedUsage, batches, snapshot)
 
 
 def _filters() -> Filters:
-    return parse_filters(params.arguments(), services().clock().date())
+    return parse_filters(params.arguments(), services().clock())
 
 
-def _hours(filters: Filters) -> Report[HourCount]:
-    last, months = filters.this_month, filters.months
-    return activity.agent_activity(connection(), g.tenant_id, last=last, months=months)
+def _settled() -> datetime:
+    """An instant that a run has passed already, unless the numbers are stale."""
+    interval = timedelta(seconds=services().settings.rollup_interval_seconds)
+    return services().clock() - STALE_INTERVALS * interval
+
+
+def _begin_and_end(days: Days) -> tuple[datetime, datetime]:
+    """The instants between which the spikes of the page are: those of its calendar."""
+    calendar_days = Days(year_first(days.last), days.last, days.zone)
+    # The last day of the calendar has no end that can be represented.
+    return instant_of(calendar_days.begin), instant_of(days.end - 1) + _HOUR_LESS

@@ -1,22 +1,23 @@
 """Formatting of numbers, dates and times on pages, as Jinja filters."""
 
 import shlex
-from collections.abc import Callable
-from datetime import date, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flask import Flask
 from markupsafe import Markup
 
-from app.reports.activity import Cell
-from app.reports.trend import Day
+from app.reports.days import Days
+from app.web.pages.filters import RANGE_NAMES, Filters
 
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
 )
-_STATES = {"whole": "", "partial": "so far", "pending": "not counted yet"}
+_SMALL = 10  # below it, an average has a decimal
 _DASH = "\N{EN DASH}"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -38,6 +39,11 @@ def count_of(value: int, thing: str) -> str:
     return f"{number(value)} {thing}{'' if value == 1 else 's'}"
 
 
+def percent(value: float) -> str:
+    """A length for SVG: ``3.57%``."""
+    return f"{round(value, 2):g}%"
+
+
 def share(value: float) -> str:
     """A share in percent. Rounding never shows 0 % for a part, or 100 % for less than all."""
     if 0 < value < 0.001:
@@ -45,6 +51,51 @@ def share(value: float) -> str:
     if 0.999 < value < 1:
         return "over\N{NO-BREAK SPACE}99.9\N{NO-BREAK SPACE}%"
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def delta(value: float | None) -> Markup:
+    """Growth in percent with an arrow; a dash where nothing can be compared."""
+    if value is None:
+        return Markup('<span class="delta none">{}</span>').format(_DASH)
+    arrow = "\N{BLACK UP-POINTING TRIANGLE}" if value > 0 else "\N{BLACK DOWN-POINTING TRIANGLE}"
+    amount = f"{abs(100 * value):,.1f}\N{NO-BREAK SPACE}%"
+    if amount.startswith("0.0"):
+        return Markup('<span class="delta">{}</span>').format(amount)
+    word = "up" if value > 0 else "down"
+    return Markup(
+        '<span class="delta"><span aria-hidden="true">{}</span><span class="hidden">{}</span>'
+        "\N{NO-BREAK SPACE}{}</span>"
+    ).format(arrow, word, amount)
+
+
+def times(value: float) -> str:
+    """``3.4 times``, ``19 times``."""
+    return f"{value:,.0f} times" if value >= 9.95 else f"{value:.1f} times"
+
+
+def money(value: float, currency: str) -> str:
+    """``1,234.50 EUR``."""
+    return f"{value:,.2f}\N{NO-BREAK SPACE}{currency}"
+
+
+def sentence(text: str) -> str:
+    """A message as a sentence: with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def days_ago(days: int) -> str:
+    """``today``, ``yesterday``, ``12 days ago``, ``3 months ago``."""
+    if days < 2:
+        return "yesterday" if days == 1 else "today"
+    return f"{days} days ago" if days < 61 else f"{days // 30} months ago"
+
+
+def duration(seconds: int) -> str:
+    """``1 hour``, ``5 minutes``, ``90 seconds``: the largest unit that divides it."""
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size and seconds % size == 0:
+            return count_of(seconds // size, unit)
+    return count_of(seconds, "second")
 
 
 def change(value: float) -> str:
@@ -58,19 +109,61 @@ def day(value: date) -> str:
     return f"{weekday[:3]} {value.day} {month[:3]}"
 
 
+def long_day(value: date) -> str:
+    """``Sunday 1 November 2026``."""
+    return f"{long_weekday(value)} {value.day} {_MONTHS[value.month - 1]} {value.year}"
+
+
+def long_weekday(value: date) -> str:
+    """``Sunday``."""
+    return _DAYS[value.isoweekday() % 7]
+
+
+def hours_path(active: Sequence[bool]) -> str:
+    """A path with a mark for each hour in use, in a box that is one wide for each and 12 high."""
+    return "".join(f"M{place} 9v-6h.8v6z" for place, is_on in enumerate(active) if is_on)
+
+
+def short_day(value: date) -> str:
+    """``2 Nov``."""
+    return f"{value.day} {_MONTHS[value.month - 1][:3]}"
+
+
+def period(days: Days) -> str:
+    """``31 Oct`` to ``27 Nov 2026``, with an en dash; the first year only if it is another one."""
+    first, last = days.first, days.last
+    end = f"{short_day(last)} {last.year}"
+    if first == last:
+        return end
+    return f"{short_day(first)}{'' if first.year == last.year else f' {first.year}'} {_DASH} {end}"
+
+
+def period_name(filters: Filters) -> str:
+    """The length of a page's range: ``4 weeks``, ``12 days``."""
+    return RANGE_NAMES.get(filters.range) or count_of(len(filters.days), "day")
+
+
 def month(value: date) -> str:
     """``March 2026``."""
     return f"{_MONTHS[value.month - 1]} {value.year}"
 
 
-def weekday(cell: Cell) -> str:
-    """``Tue``."""
-    return _DAYS[cell.dow][:3]
+def weekday_name(dow: int) -> str:
+    """``Tuesday`` for 2; 0 is Sunday."""
+    return _DAYS[dow]
 
 
-def hour_range(cell: Cell) -> str:
-    """``Tuesday 12-13``, with an en dash."""
-    return f"{_DAYS[cell.dow]} {cell.hour}{_DASH}{cell.hour + 1}"
+def hours(hour: int, count: int = 1, minute: int = 0) -> str:
+    """Some hours of a day: ``12-13`` with an en dash, or ``12:30-13:30``; 24 is midnight."""
+    end = (hour + count - 1) % 24 + 1
+    if not minute:
+        return f"{hour}{_DASH}{end}"
+    return f"{hour}:{minute:02}{_DASH}{end % 24}:{minute:02}"
+
+
+def average(value: float) -> str:
+    """A number of tokens on average: ``0.3``, ``478``."""
+    return f"{value:.1f}".removesuffix(".0") if value < _SMALL else number(value)
 
 
 def clock_time(value: datetime, today: date) -> str:
@@ -79,44 +172,40 @@ def clock_time(value: datetime, today: date) -> str:
     return f"{date_part}{value:%H:%M:%S} UTC"
 
 
+def moment(value: datetime, zone: ZoneInfo | None) -> str:
+    """``Tue 31 Mar 2026, 12:03`` on the clock of a zone, UTC without one."""
+    local = value.astimezone(zone or UTC)
+    return f"{day(local.date())} {local.year}, {local:%H:%M}"
+
+
+def clock(value: datetime, zone: ZoneInfo | None) -> str:
+    """``16:00`` on the clock of a zone, UTC without one."""
+    return f"{value.astimezone(zone or UTC):%H:%M}"
+
+
 def age(seconds: int) -> str:
     """``4 s``, ``2 min``, ``3 h``, ``5 d``: the largest unit that fits."""
     size, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
     return f"{seconds // size} {unit}"
 
 
-def utc_offset(minutes: int) -> str:
-    """``5:30 hours ahead of``, ``1 hour behind``, ``the same as``; the page adds ``UTC``."""
-    if not minutes:
-        return "the same as"
-    hours, rest = divmod(abs(minutes), 60)
-    amount = f"{hours}:{rest:02} hours" if rest else count_of(hours, "hour")
-    return f"{amount} ahead of" if minutes > 0 else f"{amount} behind"
-
-
-def tokens(value: Day) -> str:
-    """A day's tokens; a dash for a day that is not counted yet."""
-    return _DASH if value.state == "pending" else number(value.count)
-
-
-def day_note(value: Day) -> str:
-    """The note of a day: ``so far``, ``not counted yet``, or empty."""
-    return _STATES[value.state]
-
-
-def bar_class(value: Day) -> Markup:
-    """The ``class`` attribute of a day's bar; empty for an ordinary day."""
-    state = "" if value.state == "whole" else value.state
-    names = " ".join(filter(None, (state, "weekend" if value.weekend else "")))
-    return Markup(' class="{}"').format(names) if names else Markup("")
-
-
-def day_summary(value: Day) -> str:
-    """A day as text: ``Tue 31 Mar: 1,234, so far``."""
-    return ", ".join(filter(None, (f"{day(value.date)}: {tokens(value)}", day_note(value))))
-
-
 FILTERS: tuple[Callable[..., Any], ...] = (
-    *(number, count_of, share, change, day, month, weekday, hour_range),
-    *(clock_time, age, utc_offset, tokens, day_note, bar_class, day_summary),
+    *(number, count_of, percent, share, change, day, month, weekday_name, hours, average),
+    *(
+        moment,
+        clock,
+        short_day,
+        long_day,
+        long_weekday,
+        hours_path,
+        period,
+        period_name,
+        delta,
+        times,
+        money,
+        sentence,
+        days_ago,
+        duration,
+    ),
+    *(clock_time, age),
 )

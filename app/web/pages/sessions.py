@@ -1,4 +1,4 @@
-"""Sessions: a signed cookie with the organization, the subject and the expiry, never the token."""
+"""Sessions: a signed cookie with organization, subject, scopes and expiry, never the token."""
 
 import hashlib
 import re
@@ -11,6 +11,7 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.wrappers import Response as Redirect
 
+from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY
 from app.auth.tokens import Caller, tenant_of
 from app.errors import ValidationError
 
@@ -23,9 +24,13 @@ FORM = "application/x-www-form-urlencoded"
 # Requests for these paths have no session, so none is opened.
 PATHS_WITHOUT_SESSION = (
     *("/api/", "/static/", "/docs", "/health", "/ready", "/favicon.ico", "/robots.txt"),
+    "/shared/",
 )
 
 _TENANT, _SUBJECT, _EXPIRES, _RETURN_TO = "tenant", "subject", "expires", "wanted"
+_SCOPES = "scopes"
+# The scopes that pages use. Others are not in the cookie.
+_PAGE_SCOPES = {AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY}
 _MAX_SUBJECT = 255
 # A path of this host. Browsers read // as another host, and \ as a /.
 _LOCAL_PATH = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]{0,999})?")
@@ -97,11 +102,13 @@ def begin(caller: Caller) -> str:
     """Begin a session, end the previous one, and return the path to continue at.
 
     Raises:
-        ForbiddenError: the token has no organization.
+        ForbiddenError: the token has no organization, and may not read those of others.
     """
-    tenant, path = tenant_of(caller), pop_return_path()
+    tenant = caller.tenant_id if ANALYTICS_READ_ANY in caller.scopes else tenant_of(caller)
+    path = pop_return_path()
     session.clear()
     session[_TENANT], session[_SUBJECT] = tenant, caller.subject[:_MAX_SUBJECT]
+    session[_SCOPES] = sorted(caller.scopes & _PAGE_SCOPES)
     session[_EXPIRES] = min(caller.expires, time.time() + MAX_SECONDS)
     return path
 
@@ -112,7 +119,8 @@ def current() -> Caller | None:
     if expires <= time.time():
         return None
     subject = session[_SUBJECT]
-    return Caller(session[_TENANT], frozenset(), subject, subject, expires)
+    scopes = frozenset(session.get(_SCOPES, ()))
+    return Caller(session[_TENANT], scopes, subject, subject, expires)
 
 
 def end() -> None:
@@ -122,7 +130,7 @@ def end() -> None:
 
 def redirect_to_sign_in() -> Redirect:
     """Redirect to the sign-in page, which redirects back to the requested page afterwards."""
-    for name in (_TENANT, _SUBJECT, _EXPIRES):
+    for name in (_TENANT, _SUBJECT, _SCOPES, _EXPIRES):
         session.pop(name, None)
     if request.method == "GET":
         query = request.query_string.decode("latin-1")

@@ -6,11 +6,13 @@ from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from app.auth.api_key_verifier import is_api_key
+from app.auth.claims import ANALYTICS_READ_ANY
 from app.auth.tokens import Caller, verify_issued_token, verify_token
-from app.errors import ServiceError, UnauthorizedError, ValidationError
-from app.web import errors, request_log
+from app.errors import ForbiddenError, ServiceError, UnauthorizedError, ValidationError
+from app.web import errors, params, request_log
 from app.web.context import services
 from app.web.pages import sessions
+from app.web.pages.filters import given_of
 from app.web.responses import page_response
 
 _QUOTES = "\"'\u2018\u2019\u201c\u201d"
@@ -25,17 +27,54 @@ bp.before_request(sessions.check_form)
 
 
 def require_session() -> Redirect | None:
-    """Require a session and a valid form, and set ``g.caller``.
+    """Require a session and a valid form, and set ``g.caller`` and ``g.tenant_id``.
 
     Blueprints register it with ``before_request``. Without a session the browser is redirected to
-    the sign-in page.
+    the sign-in page. An operator, with ``analytics:read:any``, may name an organization as
+    ``organizationId``. Without an own organization, an operator who names none is redirected to
+    the list of all.
+
+    Raises:
+        ForbiddenError: the session may not read another organization.
+        ValidationError: the organization's name is invalid.
     """
     caller = sessions.current()
     if caller is None:
         return sessions.redirect_to_sign_in()
     g.caller, g.tenant_id = caller, caller.tenant_id
     sessions.check_form()
+    named = params.organization_id(given_of(params.arguments()))
+    if named is not None:
+        require_scope(ANALYTICS_READ_ANY)
+        g.tenant_id = named
+        request_log.note(organization=named)
+    if g.tenant_id is None and not (request.endpoint or "").startswith("operator."):
+        return redirect(url_for("operator.page"), 303)
     return None
+
+
+def require_scope(scope: str) -> None:
+    """Require a scope of the session, for a page or a form.
+
+    Raises:
+        ForbiddenError: the token of the sign-in did not have the scope.
+    """
+    if scope not in g.caller.scopes:
+        raise ForbiddenError(
+            f"this needs the scope {scope}; sign in with a token that has it", cause="scope"
+        )
+
+
+def require_own_organization() -> None:
+    """Require that the page is of the session's own organization, for what changes something.
+
+    Raises:
+        ForbiddenError: an operator reads another organization.
+    """
+    if g.tenant_id != g.caller.tenant_id:
+        raise ForbiddenError(
+            "an operator may read another organization, and change only the own one"
+        )
 
 
 @bp.get("/")
@@ -61,6 +100,17 @@ def page() -> Response | Redirect:
     if sessions.current():
         return redirect(sessions.pop_return_path(), 303)
     return _signin_page()
+
+
+@bp.get("/signin/link")
+def link() -> Response:
+    """The sign-in page of the link that ``make run`` prints. Development only.
+
+    Browsers do not send the token behind the ``#``. The page's script puts it into the form.
+    """
+    if not services().settings.sign_in_link:
+        abort(404)
+    return _signin_page(is_link=True)
 
 
 @bp.post("/signin")
@@ -136,13 +186,14 @@ def _begin(caller: Caller) -> Redirect:
     return redirect(path, 303)
 
 
-def _signin_page(problem: str | None = None) -> Response:
+def _signin_page(problem: str | None = None, *, is_link: bool = False) -> Response:
     settings = services().settings
     response = page_response(
         "signin.html",
         provider=settings.provider is not None,
         token_login=settings.token_login,
         problem=problem,
+        is_link=is_link,
     )
     response.headers["Cache-Control"] = "no-store"
     return response

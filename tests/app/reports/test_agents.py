@@ -109,7 +109,7 @@ def test_a_batch_that_fails_leaves_no_name(database, names):
 
 def test_a_name_that_is_set_wins_over_all_that_was_said_before(database, names):
     store_events(database, [said("said", AT)])
-    set_names(database, TENANT, {"agent-1": "set", "agent-2": "new"}, AT + 2 * TICK)
+    set_names(database, TENANT, {"agent-1": "set", "agent-2": "new"}, AT + 2 * TICK, by="tester")
     store_events(database, [said("late", AT + TICK), said("same", AT + 2 * TICK)])
     assert names() == {"agent-1": "set", "agent-2": "new"}
     store_events(database, [said("newer", AT + 3 * TICK)])
@@ -120,7 +120,7 @@ def test_a_name_that_is_set_beats_an_event_dated_ahead(database, names):
     """A name that is set wins over the name in an event dated ahead of it."""
     ahead = AT + timedelta(minutes=5)
     store_events(database, [said("ahead", ahead)])
-    set_names(database, TENANT, {"agent-1": "set"}, AT)
+    set_names(database, TENANT, {"agent-1": "set"}, AT, by="tester")
     store_events(database, [said("between", ahead - TICK), said("same", ahead)])
     assert names() == {"agent-1": "set"}
     store_events(database, [said("later", ahead + TICK)])
@@ -130,7 +130,7 @@ def test_a_name_that_is_set_beats_an_event_dated_ahead(database, names):
 def test_a_late_event_does_not_restore_a_removed_name(database, names):
     """A late event does not restore a name that was removed."""
     store_events(database, [said("said")])
-    set_names(database, TENANT, {"agent-1": None}, AT + 2 * TICK)
+    set_names(database, TENANT, {"agent-1": None}, AT + 2 * TICK, by="tester")
     store_events(database, [said("late", AT + TICK)])
     assert names() == {"agent-1": None}
     store_events(database, [said("new", AT + 3 * TICK)])
@@ -139,9 +139,9 @@ def test_a_late_event_does_not_restore_a_removed_name(database, names):
 
 def test_names_are_set_for_one_tenant_alone(database, names):
     store_events(database, [said("a"), said("b", tenant="org-b")])
-    set_names(database, TENANT, {"agent-1": None}, AT)
+    set_names(database, TENANT, {"agent-1": None}, AT, by="tester")
     assert names() == {(TENANT, "agent-1"): None, ("org-b", "agent-1"): "b"}
-    set_names(database, TENANT, {}, AT)
+    set_names(database, TENANT, {}, AT, by="tester")
 
 
 def test_a_batch_has_one_name_for_each_agent_ordered_by_key():
@@ -166,7 +166,7 @@ def test_batches_in_opposite_order_do_not_deadlock(database, monkeypatch, names)
 
     def rename(turn):
         order = reversed(numbers) if turn % 2 else numbers
-        set_names(database, TENANT, {f"agent-{n:03}": "set" for n in order}, AT - TICK)
+        set_names(database, TENANT, {f"agent-{n:03}": "set" for n in order}, AT - TICK, by="tester")
         return 0
 
     with ThreadPoolExecutor(12) as pool:
@@ -183,8 +183,8 @@ def test_named_usage_lists_a_months_agents_most_first(database, issue, roll_up):
     issue(AT - TICK, 9, agent="of March")
     issue(AT, 1, agent="a", tenant="org-b")
     issued = {"named": "billing", "never issued": "x", "b": None}
-    set_names(database, TENANT, issued, AT)
-    set_names(database, "org-b", {"a": "of another"}, AT)
+    set_names(database, TENANT, issued, AT, by="tester")
+    set_names(database, "org-b", {"a": "of another"}, AT, by="tester")
     roll_up()
     with database.snapshot_for(TENANT) as connection:
         report = usage.named_usage(connection, TENANT, month=date(2026, 4, 1))

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.reports.days import Days, hour_of, instant_of
+from app.reports.days import Days, hour_of, instant_of, offsets
 
 HOUR = timedelta(hours=1)
 
@@ -107,3 +107,34 @@ def test_the_first_whole_day_from_a_utc_day_on(zone, first):
 def test_an_hour_has_one_number():
     instant = datetime(2026, 4, 1, 5, 59, 59, tzinfo=ZoneInfo("Asia/Tokyo"))
     assert instant_of(hour_of(instant)) == datetime(2026, 3, 31, 20, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "last"),
+    [
+        ("UTC", "2026-01-01", "2026-12-31"),
+        ("Europe/Berlin", "2025-10-01", "2026-09-30"),
+        ("Asia/Kolkata", "2026-01-01", "2026-01-09"),
+        ("Australia/Lord_Howe", "2026-01-01", "2026-12-31"),
+        ("Africa/Casablanca", "2024-01-01", "2025-12-31"),
+        ("America/St_Johns", "2026-01-01", "2026-12-31"),
+        ("Pacific/Apia", "2011-12-25", "2012-01-05"),
+    ],
+)
+def test_offsets_give_each_hour_its_place_in_the_week(zone, first, last):
+    """The place follows from the hour's number and the offset, as the week's SQL has it."""
+    days = Days(date.fromisoformat(first), date.fromisoformat(last), ZoneInfo(zone))
+    found = offsets(days.begin, days.end, days.zone)
+    assert found[0].number == days.begin
+    for number, begin in days.hours():
+        hours = max(one for one in found if one.number <= number).hours
+        assert (number + hours) % 168 == begin.isoweekday() % 7 * 24 + begin.hour
+
+
+def test_whole_days_are_those_counted_to_their_end():
+    days = Days(date(2026, 3, 28), date(2026, 3, 30), ZoneInfo("Europe/Berlin"))
+    assert days.whole(None) == 0
+    for hour, whole in ((22, 0), (23, 1)):
+        assert days.whole(datetime(2026, 3, 28, hour, 59, tzinfo=UTC)) == whole
+    assert [days.whole(datetime(2026, 3, 29, hour, tzinfo=UTC)) for hour in (21, 22)] == [1, 2]
+    assert days.whole(datetime(2026, 4, 9, tzinfo=UTC)) == 3

@@ -83,8 +83,8 @@ def expected(database):
     for table, ours in tables.items():
         others = [row | {"tenant_id": "org-b"} for row in ours]
         database.write(partial(_store, insert=sa.insert(table), rows=ours + others))
-    set_names(database, TENANT, names, NOW)
-    set_names(database, "org-b", dict.fromkeys(names, "of another"), NOW)
+    set_names(database, TENANT, names, NOW, by="tester")
+    set_names(database, "org-b", dict.fromkeys(names, "of another"), NOW, by="tester")
     return [agents[agent] for agent in sorted(agents)]
 
 

@@ -9,13 +9,21 @@ import sqlalchemy as sa
 from sqlalchemy import and_, not_, or_, select
 
 from app.dates import month_of
-from app.reports import activity, hours, status, summary, trend, usage
+from app.reports import activity, agent_list, hours, status, summary, trend, usage
 from app.reports import base as queries
+from app.reports.agent_list import Wanted
 from app.reports.agents import SORTS, agents_page
 from app.reports.days import Days
 from app.reports.finer import Span
 from app.storage import tenant_guard
-from app.storage.tables import daily_issuance, metadata, monthly_agent_issuance, rollup_state
+from app.storage.tables import (
+    daily_issuance,
+    metadata,
+    monthly_agent_issuance,
+    organization_summaries,
+    organization_summary_state,
+    rollup_state,
+)
 from app.storage.tenant_guard import TenantGuardError
 from tests.support.settings import NOW, TENANT
 from tests.support.tokens import bearer
@@ -144,6 +152,65 @@ def test_every_table_with_a_tenant_wants_its_predicate(fenced):
         assert fenced(select(table).where(table.c.tenant_id == TENANT)) == []
 
 
+@pytest.fixture
+def as_operator(database):
+    """Runs one statement on an operator's connection."""
+
+    def as_operator(statement, **parameters):
+        with database.reading_organizations() as connection:
+            return connection.execute(statement, parameters).all()
+
+    return as_operator
+
+
+LIST = organization_summaries.c
+EVERY = select(LIST.tenant_id)
+OF_OPERATORS = {
+    "the list": EVERY,
+    "an alias": select(organization_summaries.alias("list").c.tenant_id),
+    "a subquery": select(EVERY.subquery()),
+    "with its state": EVERY.join(organization_summary_state, sa.true()),
+    "one of it": EVERY.where(LIST.tenant_id == THEIRS),
+}
+BEYOND = {
+    "a join with another table": EVERY.join(daily_issuance, DAY.tenant_id == LIST.tenant_id),
+    "EXISTS": EVERY.where(sa.exists(select(DAY.issued).where(DAY.tenant_id == LIST.tenant_id))),
+    "a scalar subquery": select(LIST.tenant_id, select(DAY.issued).limit(1).scalar_subquery()),
+    "a union": sa.union_all(EVERY, select(DAY.tenant_id)),
+    "a table of this name elsewhere": select(
+        sa.table("organization_summaries", sa.column("tenant_id"), schema="other").c.tenant_id
+    ),
+    "another table by this alias": select(
+        daily_issuance.alias("organization_summaries").c.tenant_id
+    ),
+    "text": sa.text("SELECT tenant_id FROM organization_summaries"),
+    "a change": sa.delete(organization_summaries),
+}
+
+
+def test_an_operator_reads_the_list_of_all_organizations(as_operator):
+    """It is the one table that a connection reads for all tenants."""
+    for statement in OF_OPERATORS.values():
+        assert as_operator(statement) == []
+
+
+def test_an_operator_reads_no_other_table(as_operator, fenced):
+    """Beside the list, and after it on the same pooled connection, all is as for no tenant."""
+    for statement in (*BEYOND.values(), *REFUSED.values(), CLOSED):
+        with pytest.raises(TenantGuardError):
+            as_operator(statement)
+    for table in TABLES:
+        if table is not organization_summaries:
+            with pytest.raises(TenantGuardError, match=table.name):
+                as_operator(select(table))
+            with pytest.raises(TenantGuardError, match="another tenant"):
+                as_operator(select(table).where(table.c.tenant_id == TENANT))
+    for tenant in (TENANT, None):
+        for statement in OF_OPERATORS.values():
+            with pytest.raises(TenantGuardError):
+                fenced(statement, tenant)
+
+
 def test_a_statement_with_its_predicate_everywhere_runs(fenced):
     for statement in ALLOWED.values():
         fenced(statement)
@@ -202,11 +269,6 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, age
         agents = [
             usage.agent_usage(connection, tenant, month=month, limit=limit) for limit in (9, 1)
         ]
-        rankings = [
-            usage.ranking(connection, tenant, month=month, search=text, sort=sort, limit=9)
-            for text in (None, "s")
-            for sort in usage.SORTS
-        ]
         pages = [
             agents_page(connection, tenant, limit=9, text=text, sort=sort)
             for text in (None, "S")
@@ -218,6 +280,12 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, age
             hours.hourly_tokens(connection, tenant, span),
             activity.activity_of_days(connection, tenant, span),
         ]
+        listed = [
+            agent_list.agent_list(connection, tenant, span, Wanted(9, text=text, sort=sort))
+            for text in (None, "S")
+            for sort in agent_list.SORTS
+        ]
+        week = activity.week_of_days(connection, tenant, span, compared=span.days.before)
         whole = summary.summary(connection, tenant, span)
         (used,) = usage.usage_of_days(connection, tenant, span, limit=9).points
         assert status.status(connection, tenant).pending_events == 0
@@ -225,10 +293,10 @@ def test_the_reads_pass_for_the_tenant_that_they_are_given(database, tenant, age
     assert (whole.total, used.token_count) == (count, count)
     assert sum(point.count for point in days.points) == count
     assert [[point.count for point in report.points] for report in cells] == [[count]] * 2
-    listed = [*agents, *pages]
-    assert [[point.token_count for point in report.points] for report in listed] == [[count]] * 6
-    assert [[one.count for one in ranking.agents] for ranking in rankings] == [[count]] * 6
-    assert {ranking.total for ranking in rankings} == {count}
+    both = [*agents, *pages]
+    assert [[point.token_count for point in report.points] for report in both] == [[count]] * 6
+    assert [[one.count for one in found.agents] for found in listed] == [[count]] * 8
+    assert {found.total for found in listed} == {sum(week.totals)} == {count}
     with database.snapshot_for(tenant) as connection:
         for read in (usage.whole_usage, usage.named_usage):
             (rows,) = read(connection, tenant, month=month)

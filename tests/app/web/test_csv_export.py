@@ -58,6 +58,21 @@ def test_the_numbers_are_those_of_the_json(counted, report):
     assert [[cell.removeprefix("'") for cell in line] for line in lines[1:]] == told
 
 
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_file_is_named_after_the_days_asked_for(counted, report):
+    """With ``from`` and ``to`` the file's name has these days."""
+    days = "from=2026-04-14&to=2026-04-15"
+    answer = counted.get(f"{API}/{report}.csv?{days}", headers=bearer())
+    name = REPORTS[report][1].replace(".csv", "-2026-04-14--2026-04-15.csv")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+
+
+def test_the_status_takes_no_days(counted):
+    """Unknown parameters are ignored, so they are not in the name of the status either."""
+    answer = counted.get(f"{API}/status.csv?from=x&to=2026-04-15", headers=bearer())
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="status.csv"'
+
+
 def test_a_file_without_lines_has_its_header(client):
     answer = client.get(f"{API}/agents.csv", headers=bearer("nobody"))
     assert answer.text == "agentId,tokenCount\r\n"

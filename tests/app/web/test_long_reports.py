@@ -25,7 +25,7 @@ def some(database, issue, roll_up):
     for number, agent in enumerate(('"', "a,b", "=1", "\u00e9;+1", "\U0001f511", "plain", "z")):
         issue(NOW, times=1 + number % 3, agent=agent)
     roll_up()
-    set_names(database, TENANT, {"plain": "@name"}, NOW)
+    set_names(database, TENANT, {"plain": "@name"}, NOW, by="tester")
 
 
 @pytest.fixture

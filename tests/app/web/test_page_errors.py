@@ -83,3 +83,12 @@ def test_what_a_browser_sends_is_escaped_on_an_error_page(browser):
     answer = browser.get("/<script>", headers=HTML | {"X-Request-Id": "<script>"})
     check_page(answer, 404)
     assert "<script" not in answer.text
+
+
+def test_a_page_without_permission_names_scope_and_person(browser):
+    """It says which scope is missing and who is signed in, and offers to sign out."""
+    browser.sign_in(sub="ada")
+    answer = browser.get(f"{DASHBOARD}?organizationId=org-b")
+    check_page(answer, 403)
+    for text in ("No permission", "analytics:read:any", "<bdi>ada</bdi>", 'action="/signout"'):
+        assert text in answer.text

@@ -38,7 +38,7 @@ def name(database):
     """Call agents so."""
 
     def name(names, tenant=TENANT):
-        set_names(database, tenant, names, AT)
+        set_names(database, tenant, names, AT, by="tester")
 
     return name
 

@@ -38,7 +38,7 @@ def patch(client):
 
 def test_a_finding_has_the_described_members(database, get):
     stored(database, {})
-    set_names(database, TENANT, {"agent-1": "billing-sync"}, NOW)
+    set_names(database, TENANT, {"agent-1": "billing-sync"}, NOW, by="tester")
     (found,) = get()["data"]
     assert "billing-sync made 83 % of the excess" in found.pop("summary")
     assert found.pop("advice")

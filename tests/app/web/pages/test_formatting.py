@@ -4,8 +4,6 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from app.reports.activity import Cell
-from app.reports.trend import Day
 from app.web.pages import formatting
 
 TODAY = date(2026, 4, 15)
@@ -53,44 +51,27 @@ def test_an_age_is_told_in_the_largest_unit_that_fits(seconds, text):
     assert formatting.age(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("minutes", "text"),
-    [
-        (0, "the same as"),
-        (60, "1 hour ahead of"),
-        (-180, "3 hours behind"),
-        (330, "5:30 hours ahead of"),
-        (-210, "3:30 hours behind"),
-    ],
-)
-def test_a_zone_is_told_by_its_hours(minutes, text):
-    assert formatting.utc_offset(minutes) == text
-
-
 def test_an_instant_names_its_day_unless_that_is_today():
     at = datetime(2026, 4, 15, 12, 3, 15, 999, UTC)
     assert formatting.clock_time(at, TODAY) == "12:03:15 UTC"
     assert formatting.clock_time(at, date(2026, 4, 16)) == "Wed 15 Apr, 12:03:15 UTC"
 
 
-def test_an_hour_of_the_week_is_told_with_its_end():
-    assert formatting.hour_range(Cell(2, 12, 1, 1)) == "Tuesday 12\N{EN DASH}13"
-    assert formatting.hour_range(Cell(0, 23, 1, 1)) == "Sunday 23\N{EN DASH}24"
-
-
 @pytest.mark.parametrize(
-    ("day", "text", "classes"),
+    ("hours", "text"),
     [
-        (Day(TODAY, 1234, "whole"), "Wed 15 Apr: 1,234", ""),
-        (Day(TODAY, 0, "partial"), "Wed 15 Apr: 0, so far", ' class="partial"'),
-        (
-            Day(TODAY, 0, "pending"),
-            "Wed 15 Apr: \N{EN DASH}, not counted yet",
-            ' class="pending"',
-        ),
-        (Day(date(2026, 4, 18), 0, "whole"), "Sat 18 Apr: 0", ' class="weekend"'),
+        ((12,), "12-13"),
+        ((23,), "23-24"),
+        ((23, 2), "23-1"),
+        ((5, 2), "5-7"),
+        ((9, 1, 30), "9:30-10:30"),
+        ((23, 1, 45), "23:45-0:45"),
     ],
 )
-def test_a_day_is_told_in_words_and_not_by_colour_alone(day, text, classes):
-    assert formatting.day_summary(day) == text
-    assert formatting.bar_class(day) == classes
+def test_hours_have_their_end(hours, text):
+    assert formatting.hours(*hours) == text.replace("-", "\N{EN DASH}")
+
+
+def test_a_small_average_has_a_decimal():
+    found = [formatting.average(value) for value in (0, 0.25, 3, 9.96, 478.4, 1e12)]
+    assert found == ["0", "0.2", "3", "10", "478", "1,000,000,000,000"]

@@ -53,7 +53,7 @@ def test_a_person_signs_in_at_the_provider(issuer, browser):
     assert heading(browser) == "org-b"
     with browser.client.session_transaction(base_url=browser.base) as session:
         assert session["subject"] == "user-1"
-        assert session.keys() <= {"tenant", "subject", "expires", "csrf_token"}
+        assert session.keys() <= {"tenant", "subject", "scopes", "expires", "csrf_token"}
 
 
 def test_the_authorization_request_has_pkce_and_a_nonce(issuer, browser):

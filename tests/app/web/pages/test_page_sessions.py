@@ -21,7 +21,7 @@ from tests.support.tokens import token
 
 # Pages for everybody, and the callback, which asks for what only who began has.
 OPEN = {"/", "/dashboard/", SIGNIN, "/signin/oidc", "/signin/callback", "/docs"}
-OPEN |= {"/favicon.ico", "/robots.txt"}
+OPEN |= {"/signin/link", "/favicon.ico", "/robots.txt", "/shared/<text:link>"}
 FOR_PROGRAMS = ("/api/", "/health", "/ready", "/static/")
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 

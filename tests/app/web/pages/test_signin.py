@@ -29,6 +29,8 @@ UNUSABLE = {
     "not ASCII": lambda: "töken",
     "with its header": lambda: "Bearer: " + token(),
 }
+LINK = "/signin/link"
+SIGNIN_SCRIPT = '<script src="/static/signin.js" defer>'
 
 
 def content(cookie):
@@ -168,14 +170,15 @@ def test_a_token_without_an_organization_begins_no_session(browser, claims, said
 
 
 def test_the_cookie_never_holds_the_token(browser):
-    """The session cookie holds tenant, subject and expiry, and never the token."""
-    text = token(sub="ada", scope="events:write")
+    """The session cookie holds tenant, subject, scopes of pages and expiry, and never the token."""
+    text = token(sub="ada", scope="events:write analytics:admin")
     browser.sign_in(text)
     held = content(browser.cookie())
     for part in (text, *text.split(".")):
         assert part.encode() not in held
     with browser.client.session_transaction(base_url=browser.base) as session:
-        assert {"tenant", "subject", "expires"} == session.keys()
+        assert {"tenant", "subject", "scopes", "expires"} == session.keys()
+        assert session["scopes"] == ["analytics:admin"]
         assert (session["tenant"], session["subject"]) == ("org-a", "ada")
 
 
@@ -292,6 +295,33 @@ def test_tokens_are_taken_where_the_setting_allows_it(visit, allowed):
         fields = dict(re.findall(r'name="(csrf_token)" value="([^"]+)"', form.text))
         assert browser.post(SIGNIN, token=token(), **fields).status_code == 404
         assert place(browser.get(DASHBOARD)) == SIGNIN
+
+
+def test_the_page_of_the_link_signs_in_again(browser):
+    """The link's page has the form and its script, also for a browser with a session."""
+    for _ in range(2):
+        page = browser.get(LINK)
+        assert page.status_code == 200
+        assert page.headers["Cache-Control"] == "no-store"
+        assert page.headers["Content-Security-Policy"] == PAGE_POLICY
+        assert re.findall(r"<script[^>]*>", page.text) == [SIGNIN_SCRIPT]
+        assert "<noscript>" in page.text
+        fields = dict(re.findall(r'name="(csrf_token)" value="([^"]+)"', page.text))
+        assert place(browser.post(SIGNIN, token=token("org-b"), **fields)) == DASHBOARD
+    assert "org-b" in browser.get(DASHBOARD).text
+    assert "<script" not in browser.another().get(SIGNIN).text
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DASHBOARD_TOKEN_LOGIN": "0"},
+        {"APP_ENV": "production", "ALLOW_SQLITE": "1", "DASHBOARD_TOKEN_LOGIN": "1"},
+    ],
+    ids=["no token login", "production"],
+)
+def test_the_link_signs_in_during_development_only(visit, variables):
+    assert visit(**variables).get(LINK).status_code == 404
 
 
 def test_the_provider_is_not_asked_where_none_is_set(browser):
