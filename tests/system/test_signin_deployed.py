@@ -63,7 +63,7 @@ def walk(visitor, issuer):
     assert visitor.open(back)[:2] == (303, DASHBOARD)
     assert visitor.open(back)[0] == 400
     _, _, page = visitor.open(DASHBOARD)
-    assert '<p class="tenant">org-a</p>' in page
+    assert '<span class="tenant"><bdi>org-a</bdi></span>' in page
     assert visitor.open("/signout", csrf_token=csrf_token(page))[:2] == (303, SIGNIN)
     _, _, page = visitor.open(SIGNIN)
     pasted = client_credentials(issuer)
