@@ -15,7 +15,7 @@ from app.web.pages import signin
 from app.web.pages.agent_list import agents_card, parse_list
 from app.web.pages.day_bars import MOST_BARS
 from app.web.pages.exports import export
-from app.web.pages.filters import RANGE_NAMES, Filters, parse_filters
+from app.web.pages.filters import RANGE_NAMES, YEAR_DAYS, Filters, parse_filters
 from app.web.pages.frame import frame_response
 from app.web.pages.overview_cards import calendar, cause, days_chart, not_compared
 from app.web.pages.week_card import week_card
@@ -72,8 +72,9 @@ def page() -> Response:
         exports={
             **{
                 name: export(name, filters.days, organization=filters.organization)
-                for name in ("tokens", "activity", "agents")
+                for name in ("summary", "tokens", "activity", "agents")
             },
+            "year": export("tokens", _year(filters.days), organization=filters.organization),
             "findings": export("findings", organization=filters.organization),
         },
     )
@@ -81,6 +82,11 @@ def page() -> Response:
 
 def _filters() -> Filters:
     return parse_filters(params.arguments(), services().clock())
+
+
+def _year(days: Days) -> Days:
+    """The last 12 months up to the last of the days, in whole weeks."""
+    return Days(days.last - timedelta(days=YEAR_DAYS - 1), days.last, days.zone)
 
 
 def _settled() -> datetime:

@@ -200,7 +200,7 @@ def test_every_page_exports_what_it_shows(client, browser, database, counted):
     """Each page's files and commands are answered; days and an agent are those of the page."""
     (finding,) = stored(database, {})
     pages = {
-        "": {"tokens", "activity", "agents", "findings"},
+        "": {"summary", "tokens", "activity", "agents", "findings"},
         "/days/2026-04-14?zone=Asia/Kolkata": {"hours", "agents"},
         "/agent?agentId=agent-2&range=7d": {"tokens"},
         f"/findings/{finding.id}": set(),
