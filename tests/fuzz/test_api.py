@@ -59,6 +59,8 @@ OPERATIONS = [
     ("/api/v1/analytics/findings", "GET"),
     ("/api/v1/analytics/findings/{findingId}", "GET"),
     ("/api/v1/analytics/findings/{findingId}", "PATCH"),
+    ("/api/v1/organizations", "GET"),
+    ("/api/v1/organizations.csv", "GET"),
     ("/api/v1/settings", "GET"),
     ("/api/v1/settings", "PUT"),
     ("/health", "GET"),
