@@ -30,8 +30,8 @@ TESTS = Path(__file__).parent
 # Processes, a browser, faults and fuzzing take minutes.
 SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
 # Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
-SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "web")]
-SLOW_ON_POSTGRESQL += [TESTS / "test_isolation.py"]
+SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "reports", "web")]
+SLOW_ON_POSTGRESQL += [TESTS / "test_isolation.py", TESTS / "jobs" / "erasure"]
 
 
 def pytest_configure() -> None:
