@@ -1,5 +1,7 @@
 """The frame of pages: refreshes, the zone's cookie, and whose numbers are shown."""
 
+import re
+
 import pytest
 
 from tests.support.pages import DASHBOARD, HTML, SIGNIN, Browser, place
@@ -62,3 +64,31 @@ def test_an_operator_reads_other_organizations(client, issue, roll_up):
 
 def test_a_page_needs_a_session(client):
     assert place(Browser(client).get(f"{DASHBOARD}?range=7d")) == SIGNIN
+
+
+VALUES = {"day": "2026-04-14", "finding_id": "0" * 32}
+
+
+def test_no_page_shows_another_organization_without_the_scope(client, issue, roll_up):
+    """Every page and file of the dashboard, with each of its methods; new ones are walked, too."""
+    issue(NOW, tenant="org-b", agent="their-agent")
+    roll_up()
+    browser = Browser(client)
+    browser.sign_in(scope="analytics:admin agents:write")
+    walked = 0
+    for rule in client.application.url_map.iter_rules():
+        if not rule.rule.startswith("/dashboard") or rule.endpoint == "signin.slash":
+            continue
+        path = rule.rule
+        for name in rule.arguments:
+            path = re.sub(rf"<(\w+:)?{name}>", VALUES[name], path)
+        query = "organizationId=org-b&agentId=their-agent"
+        for method in rule.methods & {"GET", "POST"}:
+            if method == "GET":
+                answer = browser.get(f"{path}?{query}")
+            else:
+                answer = browser.send(DASHBOARD, f"{path}?{query}", name="x", note="x")
+            assert answer.status_code == 403, (method, path)
+            assert "their-agent" not in answer.text
+            walked += 1
+    assert walked >= 13
