@@ -206,10 +206,11 @@ def day_of_path(text: str) -> date:
     Raises:
         NotFoundError: there is no such day.
     """
-    try:
-        return parse_day(text)
-    except ValueError:
-        raise NotFoundError("there is no such day; a day is written as 2026-04-01") from None
+    # The last day of the calendar has no end that can be represented.
+    with suppress(ValueError):
+        if (found := parse_day(text)) < date.max:
+            return found
+    raise NotFoundError("there is no such day; a day is written as 2026-04-01")
 
 
 def month(args: Args, default: date) -> date:

@@ -96,7 +96,7 @@ def _days(found: Finding, filters: Filters) -> Report[DayCount]:
     first = begin - timedelta(days=_DAYS_BEFORE)
     last = min(filters.today, first + timedelta(days=_MOST_DAYS - 1))
     span = Span(Days(first, last, zone), kept())
-    if found.scope == "agent":
+    if found.scope == "agent" and found.agents:
         agent_id = found.agents[0].agent_id
         return trend.agent_tokens(connection(), g.tenant_id, agent_id, span)
     return trend.daily_tokens(connection(), g.tenant_id, span)

@@ -139,6 +139,7 @@ def test_every_day_has_a_page(browser, busy, path):
     [
         f"{DASHBOARD}/days/2026-02-30",
         f"{DASHBOARD}/days/today",
+        f"{DASHBOARD}/days/9999-12-31",
         f"{DASHBOARD}/agent",
         f"{DASHBOARD}/agent?agentId=nobody",
         f"{DASHBOARD}/agent?agentId=%00",
@@ -253,3 +254,16 @@ def test_changes_need_their_scope_and_the_own_organization(client, database, bus
 
 def test_a_form_of_another_site_is_refused(browser, busy):
     assert browser.post(AGENT, name="x", lifetime="").status_code == 400
+
+
+def test_the_ends_of_the_calendar_have_pages(browser, busy):
+    for day in ("1970-01-01", "9999-12-30"):
+        for zone in ("UTC", "America/Los_Angeles", "Pacific/Kiritimati"):
+            assert browser.get(f"{DASHBOARD}/days/{day}?zone={zone}").status_code == 200
+    for dates in ("from=9999-12-01&to=9999-12-31", "from=1970-01-01&to=1970-01-03"):
+        assert browser.get(f"{AGENT}&{dates}&vs=year&zone=America/Los_Angeles").status_code == 200
+
+
+def test_a_finding_without_agents_is_a_page(browser, database, busy):
+    stored(database, {"agents": (), "agent": "agent-1", "part": Part.AGENT})
+    assert browser.get(FINDING).status_code == 200
