@@ -14,7 +14,6 @@ from app.reports import (
     agent_list,
     agent_periods,
     findings,
-    finer,
     hours,
     overview,
     so_far,
@@ -27,7 +26,7 @@ from app.reports import (
 from app.reports import agents as directory
 from app.reports.days import Days
 from app.storage.database import Database
-from app.storage.tables import hourly_issuance, metadata
+from app.storage.tables import metadata
 from jobs.counting.adding import Window, add, add_to_all, counts
 from jobs.counting.tables import SUMMARY_TABLES
 from tests.support.settings import TENANT, make_settings
@@ -49,13 +48,18 @@ READS = [
     f"agents?{RANGE}&zone=Asia/Tokyo",
 ]
 PAGE = {"after": "", "limit": 5, "kept_from": date.min}
-SOME_DAYS = {"first": date(2026, 1, 3), "last": date(2026, 1, 9)}
+SOME_DAYS = {
+    "first": date(2026, 1, 3),
+    "last": date(2026, 1, 9),
+    "checked_from": date(2026, 1, 1),
+}
 _ZONE = ZoneInfo("Europe/Berlin")
 _DAYS = Days(date(2026, 2, 1), date(2026, 2, 28), _ZONE)
 LISTED = {
     **agent_periods.parameters(_DAYS, 27, Days(date(2026, 1, 3), date(2026, 1, 29), _ZONE)),
     "first": _DAYS.utc_first,
     "last": _DAYS.utc_last,
+    "checked_from": date(2026, 1, 3),
     "limit": 12,
     "offset": 0,
     "show": "all",
@@ -69,6 +73,7 @@ CELLS = {
     "changed_hour_1": 1,
     "first": date(2026, 2, 1),
     "last": date(2026, 2, 9),
+    "checked_from": date(2026, 1, 30),
     "first_hour": 3,
     "last_hour": 4,
     "other_first": date(2026, 1, 1),
@@ -228,7 +233,6 @@ def run(database, statement):
         (usage._TOP_OF_DAYS[True], SOME_DAYS | {"limit": 5}),
         (usage._TOP_OF_DAYS[False], SOME_DAYS | {"limit": 5} | EDGES),
         (summary._LARGEST[False], SOME_DAYS | EDGES),
-        (finer._LATEST_INCOMPLETE[hourly_issuance], SOME_DAYS),
         (agent_list._LIST, LISTED),
         (activity._days_cells(1), CELLS),
     ],
@@ -249,7 +253,6 @@ def run(database, statement):
         "agents of days",
         "agents of days of a zone",
         "largest agent",
-        "incomplete days",
         "list of agents",
         "hours of the week",
     ],
@@ -370,7 +373,6 @@ def test_on_sqlite_nothing_scans_a_whole_table(sqlite_url):
     pages += [overview._statement(pieces, has_today=True) for pieces in (0, 3)]
     for statements_of_days in (usage._TOP_OF_DAYS, usage._OF_DAYS, summary._LARGEST):
         pages += statements_of_days.values()
-    pages += finer._LATEST_INCOMPLETE.values()
     counted = counts(SUMMARY_TABLES, Window(5, 9))
     runs = [
         add(one, sqlite.Insert, count.events.subquery("counted"), count.by, kept={})

@@ -62,7 +62,7 @@ def activity_of_days(connection: Connection, tenant_id: str, span: Span) -> Repo
         ValidationError, UnavailableError: see :func:`~app.reports.finer.read_finer`.
     """
     state, rows = _read_days(connection, tenant_id, span, None)
-    points = [HourCount(cell // 24, cell % 24, count) for _, cell, count, _ in rows]
+    points = [HourCount(cell // 24, cell % 24, count) for _, cell, count, *_ in rows]
     return Report(points, as_utc(state[0]))
 
 
@@ -84,7 +84,8 @@ def _read_days(
     for number, (change, at) in enumerate(zip(found[1:], changes[1:], strict=True), 1):
         values |= {f"offset_{number}": change.hours}
         values |= {f"changed_{number}": at.date(), f"changed_hour_{number}": at.hour}
-    return read_finer(connection, _days_cells(len(found) - 1), hourly_issuance, span, **values)
+    statement, checked = _days_cells(len(found) - 1), instant_of(begin).date()
+    return read_finer(connection, statement, hourly_issuance, span, checked_from=checked, **values)
 
 
 def _edges(prefix: str, days: Days) -> dict[str, Any]:
@@ -255,18 +256,14 @@ def week_of_days(
         compared: other days, which the share of weekends is compared with.
         counted_at: when the run finished that has counted the days; by default the last one.
     """
-    other = compared
-    if other and not can_be_read(connection, tenant_id, hourly_issuance, Span(other, span.kept)):
-        other = None
     try:
-        state, rows = _read_days(connection, tenant_id, span, other)
+        state, rows = _read_days(connection, tenant_id, span, compared)
     except (ValidationError, UnavailableError) as error:
         return Week([], problem=error.message)
-    if other and not can_be_read(
-        connection, tenant_id, hourly_issuance, Span(other, span.kept), state[-1]
-    ):
+    other = compared
+    if other and not can_be_read(Span(other, span.kept), hourly_issuance, state):
         other = None
-    counts = {cell: count for _, cell, count, _ in rows}
+    counts = {cell: count for _, cell, count, *_ in rows}
     weekend, rest = counts.pop(-1, 0), counts.pop(-2, 0)
     before = weekend / (weekend + rest) if other and weekend + rest else None
     return week(counts, _times(span.days, counted_at or as_utc(state[0])), before)

@@ -154,9 +154,6 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
     """
     days, whole = span.days, span.days.whole(counted_at)
     other = None if compared is None or not whole else compared.leading(whole)
-    kept = None if other is None else Span(other, span.kept)
-    if kept is not None and not can_be_read(connection, tenant_id, daily_agent_issuance, kept):
-        kept = other = None
     values = parameters(days, whole, other) | {
         "tenant_id": tenant_id,
         "show": wanted.show,
@@ -166,15 +163,20 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
         "pattern": None if wanted.text is None else contains(wanted.text),
     }
     try:
-        state, rows = read_finer(connection, _LIST, daily_agent_issuance, span, **values)
+        state, rows = read_finer(
+            connection,
+            _LIST,
+            daily_agent_issuance,
+            span,
+            checked_from=other and other.utc_first,
+            **values,
+        )
     except (ValidationError, UnavailableError) as error:
         return AgentList([], problem=error.message)
-    if kept is not None and not can_be_read(
-        connection, tenant_id, daily_agent_issuance, kept, state[-1]
-    ):
-        return agent_list(connection, tenant_id, span, wanted, counted_at=counted_at)
     found = _list(days, state, rows, is_compared=other is not None)
     if not found.is_long:
+        if other and not can_be_read(Span(other, span.kept), daily_agent_issuance, state):
+            return agent_list(connection, tenant_id, span, wanted, counted_at=counted_at)
         return found
     month = days.utc_last.replace(day=1)
     top = top_named(connection, tenant_id, month=month, limit=wanted.limit)
@@ -182,7 +184,7 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
 
 
 def _list(days: Days, state: Sequence[Any], rows: list[Any], *, is_compared: bool) -> AgentList:
-    sums = state[-len(_Totals._fields) - 1 : -1]
+    sums = state[-len(_Totals._fields) - 2 : -2]
     totals, sizes = _Totals(*sums), Sizes(*sums[: len(Sizes._fields)])
     listed = [_Row(*row[1 : len(_Row._fields) + 1]) for row in rows]
     own: dict[int, dict[int, tuple[int, int]]] = {}
@@ -267,7 +269,7 @@ class _Row(NamedTuple):
 
 
 class _Totals(NamedTuple):
-    """The last columns of the state's row but one, which is that of with_finer_state()."""
+    """The columns of the state's row before those of completeness()."""
 
     all: int
     rising: int

@@ -25,7 +25,6 @@ from app.reports.base import (
     total,
     with_state,
 )
-from app.reports.finer import FILLING, with_finer_state
 from app.storage.driver import Reading
 from app.storage.tables import (
     agents,
@@ -36,6 +35,8 @@ from app.storage.tables import (
 )
 from app.storage.types import as_utc
 
+# While the tables are being filled, any day may be incomplete.
+_FILLING = date.max
 SORTS = ("id", "lastSeen")
 
 Seconds = Annotated[int, msgspec.Meta(ge=1)]
@@ -216,7 +217,7 @@ def _agent(row: Any, known_from: date) -> Agent:
         count,
         first_day if first and first >= known_from else None,
         last_day if last and last >= known_from else None,
-        None if known_from == FILLING else days,
+        None if known_from == _FILLING else days,
         lifetime,
     )
 
@@ -433,7 +434,14 @@ def _agents(*, search: bool, latest: bool) -> Select[*tuple[Any, ...]]:
 def _directory(*, search: bool, latest: bool) -> Reading:
     order = ("-seen", "agent_id") if latest else ("agent_id",)
     rows = _agents(search=search, latest=latest)
-    return with_finer_state(daily_agent_issuance, rows, *order)
+    return with_state(rows, *order, totals=sa.select(_unsure_before()))
+
+
+def _unsure_before() -> sa.Label[date | None]:
+    """The day from which on all days of agents are complete, in the state's row; null for all."""
+    state = rollup_state.c
+    filling = (state.backfilled < state.backfill_end, sa.literal(_FILLING, sa.Date))
+    return sa.case(filling, else_=state.agents_from).label("unsure_before")
 
 
 # By the order, and whether it is a search.
@@ -474,14 +482,12 @@ def _life() -> Reading:
     )
     stored = agents.c
     own = (stored.tenant_id == TENANT, stored.agent_id == _AGENT)
-    state = rollup_state.c
-    filling = (state.backfilled < state.backfill_end, sa.literal(FILLING, sa.Date))
     totals = sa.select(
         sa.select(stored.name).where(*own).scalar_subquery().label("name"),
         sa.select(stored.token_lifetime).where(*own).scalar_subquery().label("token_lifetime"),
         *_rank("month"),
         *_rank("before"),
-        sa.case(filling, else_=state.agents_from).label("unsure_before"),
+        _unsure_before(),
     )
     return with_state(rows, "month", totals=totals)
 

@@ -1,6 +1,6 @@
 """One day of an organization: its hours beside the usual ones, and its agents beside theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select
 from app.reports.agent_days import DAY_HOURS, divided
 from app.reports.base import TENANT
 from app.reports.days import Days, LocalHour, hour_number, hour_of
-from app.reports.finer import Span, read_finer, with_finer_state
+from app.reports.finer import Span, complete_from, read_finer, with_finer_state
 from app.reports.usage import agents_of_days, edges
 from app.reports.usual_days import WEEKS, days_like, usual
 from app.storage.tables import agents, daily_agent_issuance, daily_issuance, hourly_issuance
@@ -65,13 +65,18 @@ def day_hours(connection: Connection, tenant_id: str, span: Span) -> DayHours:
     day = span.days
     like = [Days(one, one, day.zone) for one in days_like(day.first)]
     state, rows = read_finer(
-        connection, _HOURS, hourly_issuance, span, tenant_id=tenant_id, **_dates([day, *like])
+        connection,
+        _HOURS,
+        hourly_issuance,
+        span,
+        checked_from=like[-1].utc_first,
+        tenant_id=tenant_id,
+        **_dates([day, *like]),
     )
-    began, unsure = state[-2:]
     counts = {hour_number(at, hour): issued for _, at, hour, issued, *_ in rows}
     known = [
         [(hour.begin.hour, counts.get(hour.number, 0)) for hour in one.hours()]
-        for one in _known(like, span.kept.hours, unsure, began)
+        for one in _known(like, span.kept.hours, state)
     ]
     hours = [
         DayHour(
@@ -132,13 +137,13 @@ def day_agents(connection: Connection, tenant_id: str, span: Span) -> DayAgents:
         _AGENTS[day.are_utc],
         daily_agent_issuance,
         span,
+        checked_from=like[-1].utc_first,
         tenant_id=tenant_id,
         limit=MOST_AGENTS,
         **_dates([day, *like]),
         **edges(day),
     )
-    began, unsure = state[-2:]
-    known = _known(like, span.kept.agents, unsure, began)
+    known = _known(like, span.kept.agents, state)
     found = []
     for agent_id, parts in groupby(rows, key=itemgetter(1)):
         own = list(parts)
@@ -159,13 +164,12 @@ def _active(masks: Mapping[int, tuple[int, int]], day: Days) -> list[bool]:
     return [bool(masks.get(ordinal, (0, 0))[1] >> hour & 1) for ordinal, hour in places]
 
 
-def _known(
-    like: list[Days], kept: date | None, unsure: date | None, began: date | None
-) -> list[Days]:
+def _known(like: list[Days], kept: date | None, state: Sequence[Any]) -> list[Days]:
     """Those days that are kept, complete, and after the organization's first day with tokens."""
+    began: date | None = state[-3]
     if began is None:
         return []
-    known_from = max(filter(None, (kept, unsure, began + timedelta(days=1))))
+    known_from = max(filter(None, (kept, complete_from(state), began + timedelta(days=1))))
     return [one for one in like if one.utc_first >= known_from]
 
 

@@ -5,7 +5,7 @@ that every day that it needs is kept and complete. Otherwise it is refused, beca
 would be too low.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,15 +17,11 @@ from app.reports.base import TENANT, read_with_totals, with_state
 from app.reports.days import Days
 from app.storage.complete_days import COMPLETE_FROM, incomplete_days
 from app.storage.driver import Reading
-from app.storage.tables import daily_agent_issuance, hourly_issuance, rollup_state
+from app.storage.tables import hourly_issuance, rollup_state
 
 T = TypeVar("T")
 
 _DAY = timedelta(days=1)
-
-
-# While the tables are being filled, any day may be incomplete.
-FILLING = date.max
 
 
 class Kept(NamedTuple):
@@ -68,41 +64,52 @@ def with_finer_state(
 ) -> Reading:
     """As :func:`~app.reports.base.with_state`, for rows of a finer table.
 
-    The last column of the state's row is the day from which on every day of the table is complete.
-    It is null if all are. The columns of ``more`` are before it, or else those of ``totals``, which
-    is a SELECT of one row.
+    The last columns of the state's row are those of :func:`completeness`. The columns of ``more``
+    are before them, or else those of ``totals``, which is a SELECT of one row.
     """
-    state = sa.select(*more, unsure_before(table))
+    state = sa.select(*more, *completeness(table))
     if totals is not None:
         sums, end = totals.subquery("sums"), state.subquery("end")
         state = sa.select(*sums.c, *end.c).join_from(sums, end, sa.true())
     return with_state(rows, *order, totals=state)
 
 
-def unsure_before(table: Table[Any]) -> sa.ColumnElement[date | None]:
-    """The day from which on every day of a table is complete, in the state row; null for all."""
+def completeness(table: Table[Any]) -> tuple[ColumnElement[Any], ColumnElement[date | None]]:
+    """Whether tables are being filled, and the latest incomplete day, in the state's row.
+
+    The days from the parameter ``checked_from`` to ``last`` are looked at, and only while some may
+    be incomplete. It is the statement that reads the rows, so both are of the same instant.
+    """
     state = rollup_state.c
-    filling = (state.backfilled < state.backfill_end, sa.literal(FILLING, sa.Date))
-    return sa.case(filling, else_=COMPLETE_FROM[table]).label("unsure_before")
+    first, last = (sa.bindparam(name, type_=sa.Date) for name in ("checked_from", "last"))
+    found = incomplete_days(table, first, last, TENANT).subquery("incomplete_days")
+    latest = sa.select(sa.func.max(found.c.date)).scalar_subquery()
+    is_filling = state.backfilled < state.backfill_end
+    is_unsure = sa.or_(is_filling, first < COMPLETE_FROM[table])
+    return is_filling.label("is_filling"), sa.case((is_unsure, latest)).label("incomplete")
 
 
-def first_readable(
-    connection: Connection, table: Table[Any], span: Span, unsure: date | None, tenant_id: str
-) -> date:
+def complete_from(state: Sequence[Any]) -> date | None:
+    """The first day after the latest incomplete one; ``None`` if all checked days are complete.
+
+    Args:
+        state: a row that ends with the columns of :func:`completeness`.
+    """
+    incomplete: date | None = state[-1]
+    return None if incomplete is None else incomplete + _DAY
+
+
+def first_readable(span: Span, table: Table[Any], state: Sequence[Any]) -> date:
     """The first of the days from which on all are kept and complete; the next day without one.
 
     For pages, which show these days instead of none.
 
     Args:
-        unsure: the column :func:`unsure_before` of the state's row.
+        state: as :func:`complete_from` has it.
     """
-    days, kept = span.days, span.kept.since(table)
-    first = days.first if kept is None else max(days.first, days.first_from(kept))
-    if unsure == FILLING:
-        values = {"tenant_id": tenant_id, "first": days.utc_first, "last": days.utc_last}
-        latest = connection.execute(_LATEST_INCOMPLETE[table], values).scalar()
-        unsure = None if latest is None else latest + _DAY
-    return first if unsure is None else max(first, days.first_from(unsure))
+    days, found = span.days, [span.days.first]
+    found += map(days.first_from, filter(None, (span.kept.since(table), complete_from(state))))
+    return max(found)
 
 
 def read_finer(
@@ -110,48 +117,45 @@ def read_finer(
     statement: Reading,
     table: Table[Any],
     span: Span,
+    *,
+    checked_from: date | None = None,
     **parameters: Any,
 ) -> tuple[Sequence[Any], list[Any]]:
     """The state's row and the rows of a statement from :func:`with_finer_state`.
 
     Its parameters include ``tenant_id``. The first and the last UTC day are added to them.
 
+    Args:
+        checked_from: an earlier UTC day. Days from it on are checked as well, and then the state's
+            row tells what is known of these.
+
     Raises:
         ValidationError: a day is no longer kept, or can never be complete.
         UnavailableError: a day is not complete yet, or the state row is missing.
     """
-    days = span.days
-    require_kept(days, span.kept.since(table))
-    values = parameters | {"first": days.utc_first, "last": days.utc_last}
+    days, kept = span.days, span.kept.since(table)
+    require_kept(days, kept)
+    checked = min(checked_from or days.utc_first, days.utc_first)
+    values = parameters | {
+        "first": days.utc_first,
+        "last": days.utc_last,
+        "checked_from": checked if kept is None else max(checked, kept),
+    }
     state, rows = read_with_totals(connection, statement, **values)
-    unsure = state[-1]
-    if unsure is None or days.utc_first >= unsure:
-        return state, rows
-    require_complete(connection, table, days, values["tenant_id"], filling=unsure == FILLING)
-    # What was incomplete at the first time may have been filled since.
-    return read_with_totals(connection, statement, **values)
+    is_filling, incomplete = state[-2:]
+    if incomplete is not None and incomplete >= days.utc_first:
+        raise _incomplete(days.first_from(incomplete + _DAY), is_filling=is_filling)
+    return state, rows
 
 
-def can_be_read(
-    connection: Connection,
-    tenant_id: str,
-    table: Table[Any],
-    span: Span,
-    unsure: date | None = None,
-) -> bool:
+def can_be_read(span: Span, table: Table[Any], state: Sequence[Any]) -> bool:
     """Whether every day is kept and complete, for days that a report can also do without.
 
     Args:
-        unsure: the last column of the state's row, as :func:`with_finer_state` says.
+        state: as :func:`complete_from` has it.
     """
-    days = span.days
-    try:
-        require_kept(days, span.kept.since(table))
-        if unsure is not None and days.utc_first < unsure:
-            require_complete(connection, table, days, tenant_id, filling=unsure == FILLING)
-    except (ValidationError, UnavailableError):
-        return False
-    return True
+    first, kept, complete = span.days.utc_first, span.kept.since(table), complete_from(state)
+    return all(day is None or first >= day for day in (kept, complete))
 
 
 def require_kept(days: Days, kept_from: date | None) -> None:
@@ -166,40 +170,17 @@ def require_kept(days: Days, kept_from: date | None) -> None:
         )
 
 
-def require_complete(
-    connection: Connection, table: Table[Any], days: Days, tenant_id: str, *, filling: bool
-) -> None:
-    """Refuse days of which one is incomplete.
-
-    Raises:
-        UnavailableError: the tables are still being filled.
-        ValidationError: a day was deleted, or its raw events were before it could be filled.
-    """
-    parameters = {"tenant_id": tenant_id, "first": days.utc_first, "last": days.utc_last}
-    latest = connection.execute(_LATEST_INCOMPLETE[table], parameters).scalar()
-    if latest is None:
-        return
-    first = days.first_from(latest + _DAY)
-    if filling:
-        raise UnavailableError(
+def _incomplete(first: date, *, is_filling: bool) -> UnavailableError | ValidationError:
+    """Why days before ``first`` cannot be read: not yet, or no longer."""
+    if is_filling:
+        return UnavailableError(
             "the tables of this report are still being filled after an upgrade; try again later,"
             f" or from {first} on",
             {"firstDay": f"{first}"},
         )
-    raise _too_early(first, "earlier days, or their events, were deleted before")
+    return _too_early(first, "earlier days, or their events, were deleted before")
 
 
 def _too_early(first: date, reason: str) -> ValidationError:
     details = {"parameter": "from", "firstDay": f"{first}"}
     return ValidationError(f"from must be {first} or later: {reason}", details)
-
-
-def _latest_incomplete(table: Table[Any]) -> Select[date | None]:
-    first, last = sa.bindparam("first", type_=sa.Date), sa.bindparam("last", type_=sa.Date)
-    found = incomplete_days(table, first, last, TENANT).subquery("incomplete")
-    return sa.select(sa.func.max(found.c.date))
-
-
-_LATEST_INCOMPLETE: Mapping[Table[Any], Select[date | None]] = {
-    table: _latest_incomplete(table) for table in (hourly_issuance, daily_agent_issuance)
-}

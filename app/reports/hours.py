@@ -60,7 +60,7 @@ def hours_of(connection: Connection, tenant_id: str, span: Span) -> Hours:
     state, rows = read_finer(connection, _HOURS, hourly_issuance, span, tenant_id=tenant_id)
     days = span.days
     counts = [0] * (days.end - days.begin)
-    for _, day, hour, issued, _ in rows:
+    for _, day, hour, issued, *_ in rows:
         place = hour_number(day, hour) - days.begin
         if 0 <= place < len(counts):  # the first and the last UTC day may be there in part
             counts[place] = issued

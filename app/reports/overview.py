@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from app.reports.base import TENANT, read_with_totals, with_state
 from app.reports.days import Days, hour_number, hour_of, instant_of
 from app.reports.findings import Period
-from app.reports.finer import FILLING, Span, first_readable, unsure_before
+from app.reports.finer import Span, complete_from, completeness, first_readable
 from app.reports.so_far import Known, SoFar, Window, so_far, window_sums, windows
 from app.reports.so_far import parameters as window_parameters
 from app.reports.trend import DayCount, first_day
@@ -160,21 +160,17 @@ def overview(  # noqa: PLR0913 - whose days, which, and when
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "first": read.utc_first,
+        "checked_from": max(filter(None, (read.utc_first, span.kept.hours))),
         "last": read.utc_last,
         **offset_parameters(pieces),
         **(window_parameters(found) if found else {}),
     }
     state, rows = read_with_totals(connection, statement, **values)
-    unsure, first = state[-1], read.first
-    if pieces:
-        span = Span(read, span.kept)
-        first = first_readable(connection, hourly_issuance, span, unsure, tenant_id)
-        if unsure == FILLING:  # what was incomplete at the first time may have been filled since
-            state, rows = read_with_totals(connection, statement, **values)
+    first = first_readable(Span(read, span.kept), hourly_issuance, state) if pieces else read.first
     counts = by_day((row[2:5] for row in rows if row[1] == _DAYS), _since(first, read))
-    began = _began(counts, state[-2])
+    began = _began(counts, state[-3])
     counted_at = as_utc(state[0])
-    hours_from = max(filter(None, (span.kept.hours, unsure)), default=None)
+    hours_from = max(filter(None, (span.kept.hours, complete_from(state))), default=None)
     known = Known(hours_from, began, hour_of(counted_at) if counted_at else 0)
     sums = {row[3]: row[4] for row in rows if row[1] == _TODAY}
     return _made(days, compared, counts, known, counted_at, (today, found, sums))
@@ -298,7 +294,7 @@ def _statement(pieces: int, *, has_today: bool) -> Reading:
         of_today = sa.select(sa.literal(_TODAY).label("kind"), nothing, window.place, window.issued)
         rows = sa.select(sa.union_all(rows, of_today).subquery("both"))
     first = first_day().subquery("first")
-    totals = sa.select(first.c.began, unsure_before(hourly_issuance))
+    totals = sa.select(first.c.began, *completeness(hourly_issuance))
     return with_state(rows, "kind", totals=totals.join_from(rollup_state, first, sa.true()))
 
 

@@ -94,7 +94,7 @@ def _agents(connection: Connection, tenant_id: str, span: Span) -> tuple[int, La
     _, rows = read_finer(
         connection, statement, daily_agent_issuance, span, tenant_id=tenant_id, **edges(days)
     )
-    for _, agent_id, issued, agents, tokens, _ in rows:
+    for _, agent_id, issued, agents, tokens, *_ in rows:
         return agents, LargestAgent(agent_id, issued / tokens)
     return 0, None
 

@@ -108,7 +108,7 @@ def _agent_rows(
         tenant_id=tenant_id,
         agent_id=agent_id,
     )
-    return state, {day.toordinal(): (issued, hours) for _, day, issued, hours, _ in rows if issued}
+    return state, {day.toordinal(): (issued, hours) for _, day, issued, hours, *_ in rows if issued}
 
 
 def _filled(wanted: Iterable[date], rows: Sequence[Any]) -> list[DayCount]:

@@ -94,7 +94,7 @@ def usage_of_days(
         tenant_id=tenant_id,
         **edges(span.days),
     )
-    points = [AgentCount(agent_id, count) for _, agent_id, count, _ in rows]
+    points = [AgentCount(agent_id, count) for _, agent_id, count, *_ in rows]
     return Report(points, as_utc(state[0]))
 
 

@@ -45,6 +45,10 @@ def fill(database):
             connection.execute(sa.insert(hourly_issuance), by_hour)
             connection.execute(sa.insert(daily_issuance), by_day)
             connection.execute(sa.update(rollup_state).values(**(COUNTED | state)))
+            # The events of earlier days were deleted before an upgrade could count their hours.
+            if first := state.get("hours_from"):
+                early = sa.delete(hourly_issuance).where(hourly_issuance.c.date < first)
+                connection.execute(early)
 
         database.write(work)
 

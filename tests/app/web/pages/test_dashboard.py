@@ -246,6 +246,25 @@ def test_the_page_costs_few_statements_and_bytes(browser, database, agents):
         assert len(page.data) < MOST_BYTES, query
 
 
+@pytest.mark.parametrize("query", ["range=28d&vs=year", "range=13w&zone=America/New_York&vs=before"])
+@pytest.mark.parametrize("rest", ["", "DELETE FROM {} WHERE date < '2026-03-25'", "DELETE FROM {}"])
+def test_a_page_costs_as_little_while_finer_tables_are_filled(browser, database, query, rest):
+    """After an upgrade no table has each day yet, and what has them is known by the same reads."""
+    fill(database, long_history(40))
+    forgotten = [rest.format(one) for one in ("hourly_issuance", "daily_agent_issuance") if rest]
+
+    def forget(connection):
+        for statement in forgotten:
+            connection.execute(sa.text(statement))
+        connection.execute(sa.update(rollup_state).values(backfilled=0, backfill_end=9))
+
+    database.write(forget)
+    with statements(browser.app.extensions["analytics"].database) as sent:
+        page = browser.get(f"{DASHBOARD}?{query}")
+    assert page.status_code == 200
+    assert len(sent) <= MOST_STATEMENTS, sent
+
+
 def long_history(agents):
     """Two years of long numbers, and agents that are all issued tokens on the last days."""
     begin = NOW.replace(hour=9, minute=0)
