@@ -351,7 +351,7 @@ class Hours:
         """
         sums = self._sums
         first = self._calendar.known * DAY + length
-        starts = [day * DAY for day in days if day * DAY >= first]
+        starts = [at for day in days if (at := day * DAY) >= first]
         rows = [
             map(sub, sums[at : at + DAY + 2], sums[at - length : at + DAY + 2 - length])
             for at in starts

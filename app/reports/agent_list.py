@@ -168,7 +168,7 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
             _LIST,
             daily_agent_issuance,
             span,
-            checked_from=other and other.utc_first,
+            checked_from=None if other is None else other.utc_first,
             **values,
         )
     except (ValidationError, UnavailableError) as error:

@@ -121,7 +121,7 @@ def _batches_of_days(
     )
 
 
-def edges(days: Days) -> dict[str, int]:
+def edges(days: Days) -> dict[str, Any]:
     """Of days of a zone, the masks of hours before they begin and before they end."""
     if days.are_utc:
         return {}

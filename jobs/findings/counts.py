@@ -178,14 +178,13 @@ def history(
     """
     start = first - HISTORY_DAYS * DAY
     with database.reading() as connection:
-        agents = _agents(connection, tenant_id, start, last)
+        hours, agents = _hours_and_agents(connection, tenant_id, start, last)
         if agents is None:
             return LargeHistory(database, tenant_id, began)
         recent = start + (HISTORY_DAYS - LARGEST_DAYS) * DAY
         rare = [agent for agent, one in agents.items() if _is_rare(one, (last - first).days)]
         young = [agent for agent, one in agents.items() if one.first >= recent]
         _add_earlier_days(connection, tenant_id, start, agents, young=young, rare=rare)
-        hours = _hours(connection, tenant_id, start, last)
     return History(Series(start, began, _days(hours), hours, agents))
 
 
@@ -205,17 +204,19 @@ def _is_rare(agent: AgentSeries, later: int) -> bool:
     )
 
 
-def first_day(connection: Connection, tenant_id: str, kept_from: date) -> date | None:
-    """The first day with a token that is known; ``None`` if there is none.
+def first_days(connection: Connection, tenants: Sequence[str], kept_from: date) -> dict[str, date]:
+    """The first day with a token that is known, of each of some organizations that has any.
 
     Args:
         kept_from: hours of earlier days are not kept.
     """
     day = daily_issuance.c
-    first: date | None = connection.scalar(
-        sa.select(sa.func.min(day.date)).where(day.tenant_id == tenant_id, day.issued > 0)
+    rows = connection.execute(
+        sa.select(day.tenant_id, sa.func.min(day.date).label("first"))
+        .where(day.tenant_id.in_(tenants), day.issued > 0)
+        .group_by(day.tenant_id)
     )
-    return None if first is None else max(first, kept_from)
+    return {row.tenant_id: max(row.first, kept_from) for row in rows}
 
 
 def open_days(
@@ -287,25 +288,21 @@ def never_seen_before(
     wanted = sorted(agents)
     if not wanted:
         return []
-    old = set(_first_months(connection, tenant_id, day, wanted))
-    row = daily_agent_issuance.c
-    this_month = sa.select(row.agent_id).where(
-        row.tenant_id == tenant_id,
-        row.date >= month_of(day),
-        row.date < day,
-        row.issued > 0,
-        row.agent_id.in_(wanted),
-    )
-    old |= set(connection.scalars(this_month))
+    old = _first_months(connection, tenant_id, day, wanted)
     return [agent for agent in wanted if agent not in old]
 
 
 def _hours(connection: Connection, tenant_id: str, first: date, last: date) -> list[int]:
     """The tokens of each hour of a range of days."""
     values = {"tenant_id": tenant_id, "first": first, "last": last}
+    return _in_order(connection.execute(_HOURS, values), first, last)
+
+
+def _in_order(rows: Iterable[Any], first: date, last: date) -> list[int]:
+    """The tokens of each hour of a range of days, from one row for each day."""
     places = _places(first, last)
     found = [0] * (24 * len(places))
-    for day, hours, issued in connection.execute(_HOURS, values):
+    for day, issued, hours in rows:
         at = 24 * places[day]
         for hour, count in zip(_numbers(hours), _numbers(issued), strict=True):
             found[at + hour] = count
@@ -316,19 +313,25 @@ def _days(hours: Sequence[int]) -> list[int]:
     return [sum(hours[at : at + 24]) for at in range(0, len(hours), 24)]
 
 
-def _agents(
+def _hours_and_agents(
     connection: Connection, tenant_id: str, first: date, last: date
-) -> dict[str, AgentSeries] | None:
-    """The days of all agents in the range; ``None`` if there are too many agents.
+) -> tuple[list[int], dict[str, AgentSeries] | None]:
+    """The hours of a range of days, and the days of all agents; ``None`` if these are too many.
 
     Each agent's first day is the first one here.
     """
     values = {"tenant_id": tenant_id, "first": first, "last": last}
     values["rows"] = limit = MOST_AGENTS * ((last - first).days + 1) + 1
-    rows = connection.execute(_AGENTS, values).all()
-    if len(rows) > MOST_AGENTS or sum(row[1].count(",") + 1 for row in rows) == limit:
-        return None
-    return _agent_series(rows, first, last)
+    of_days, of_agents = [], []
+    for row in connection.execute(_HOURS_AND_AGENTS, values):
+        if row[0] is None:
+            of_days.append(row[1:])
+        else:
+            of_agents.append(row)
+    counts = _in_order(of_days, first, last)
+    if len(of_agents) > MOST_AGENTS or sum(row[1].count(",") + 1 for row in of_agents) == limit:
+        return counts, None
+    return counts, _agent_series(of_agents, first, last)
 
 
 def _agent_series(rows: Iterable[Any], first: date, last: date) -> dict[str, AgentSeries]:
@@ -337,10 +340,11 @@ def _agent_series(rows: Iterable[Any], first: date, last: date) -> dict[str, Age
     found = {}
     for agent, days, issued, hours in rows:
         one = found[agent] = AgentSeries([0] * size, [0] * size, last)
-        at = [places[day] for day in days.split(",")]
+        at = [*map(places.__getitem__, days.split(","))]
+        counts, masks = one.issued, one.hours
         for place, count, mask in zip(at, _numbers(issued), _numbers(hours), strict=True):
-            one.issued[place] = count
-            one.hours[place] = mask
+            counts[place] = count
+            masks[place] = mask
         one.first = first + min(at) * DAY
     return found
 
@@ -377,11 +381,7 @@ def _add_earlier_days(  # noqa: PLR0913 - which agents, and what of them
         return
     row = daily_agent_issuance.c
     ours = sa.and_(row.tenant_id == tenant_id, row.date < start, row.issued > 0)
-    this_month = connection.scalars(
-        sa.select(row.agent_id).where(ours, row.date >= month_of(start), row.agent_id.in_(ids))
-    )
-    first = dict.fromkeys(this_month, month_of(start))
-    first |= _first_months(connection, tenant_id, start, ids)
+    first = _first_months(connection, tenant_id, start, ids)
     for agent, month in first.items():
         agents[agent].first = month
     counted = sorted(first.keys() & rare)
@@ -395,21 +395,30 @@ def _add_earlier_days(  # noqa: PLR0913 - which agents, and what of them
 def _first_months(
     connection: Connection, tenant_id: str, day: date, agents: Sequence[str]
 ) -> dict[str, date]:
-    """The first months of some agents, if these are before the month of ``day``."""
-    if not agents:
-        return {}
-    row = monthly_agent_issuance.c
-    found = connection.execute(
-        sa.select(row.agent_id, sa.func.min(row.month).label("first"))
+    """The months of the first tokens of some agents, of those with any before ``day``."""
+    old, this = monthly_agent_issuance.c, daily_agent_issuance.c
+    month = month_of(day)
+    earlier = (
+        sa.select(old.agent_id, sa.func.min(old.month).label("first"))
         .where(
-            row.tenant_id == tenant_id,
-            row.month < month_of(day),
-            row.issued > 0,
-            row.agent_id.in_(agents),
+            old.tenant_id == tenant_id,
+            old.month < month,
+            old.issued > 0,
+            old.agent_id.in_(agents),
         )
-        .group_by(row.agent_id)
+        .group_by(old.agent_id)
     )
-    return {one.agent_id: one.first for one in found}
+    days = sa.select(this.agent_id, sa.literal(month, sa.Date)).where(
+        this.tenant_id == tenant_id,
+        this.date >= month,
+        this.date < day,
+        this.issued > 0,
+        this.agent_id.in_(agents),
+    )
+    found: dict[str, date] = {}
+    for agent, first in connection.execute(sa.union_all(earlier, days)):
+        found[agent] = min(first, found.get(agent, first))
+    return found
 
 
 def _joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
@@ -432,7 +441,11 @@ def _by_agent(rows: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
 
 _HOUR, _AGENT = hourly_issuance.c, daily_agent_issuance.c
 _HOURS = (
-    sa.select(sa.cast(_HOUR.date, sa.Text), _joined(_HOUR.hour), _joined(_HOUR.issued))
+    sa.select(
+        sa.cast(_HOUR.date, sa.Text).label("date"),
+        _joined(_HOUR.issued).label("issued"),
+        _joined(_HOUR.hour).label("hours"),
+    )
     .where(_in_range(_HOUR))
     .group_by(_HOUR.date)
 )
@@ -441,3 +454,8 @@ _AGENTS = _by_agent(
     .where(_in_range(_AGENT), _AGENT.issued > 0)
     .limit(sa.bindparam("rows", type_=sa.Integer))
 ).limit(MOST_AGENTS + 1)
+# Together, since each statement costs as much as the rows of some agents.
+_HOURS_AND_AGENTS = sa.union_all(
+    sa.select(sa.cast(sa.null(), sa.Text).label("agent_id"), *_HOURS.subquery("of_days").c),
+    sa.select(_AGENTS.subquery("of_agents")),
+)

@@ -33,7 +33,6 @@ from jobs.findings.counts import (
     DayCounts,
     History,
     LargeHistory,
-    first_day,
     history,
     never_seen_before,
     with_others,
@@ -52,7 +51,11 @@ SLICE_DAYS = 60
 HOUR = timedelta(hours=1)
 
 _USUALS = msgspec.json.Decoder(dict[str, Usual])
-_STATES = msgspec.json.Decoder(dict[str, State])
+# Most of them stay as they are, so that they need not be decoded.
+_STATES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STATE = msgspec.json.Decoder(State)
+# States by day; those that were stored are decoded only when they are needed.
+States = Mapping[str, State | msgspec.Raw]
 
 
 def midnight(day: date) -> datetime:
@@ -77,7 +80,7 @@ class Progress:
     changed_from: date | None
     delay: timedelta
     usuals: dict[str, Usual]
-    states: dict[str, State]
+    states: States
 
     @classmethod
     def read(cls, row: Row[Any]) -> Self:
@@ -90,6 +93,11 @@ class Progress:
             _USUALS.decode(row.usuals),
             _STATES.decode(row.states),
         )
+
+    def state_after(self, day: date) -> State | None:
+        """The state after a day; ``None`` if it is not kept."""
+        found = self.states.get(day.isoformat())
+        return _STATE.decode(found) if isinstance(found, msgspec.Raw) else found
 
     def whole_until(self, counted_at: datetime) -> date:
         """The last day that is over and delivered."""
@@ -133,7 +141,7 @@ def judge_open_days(
     counted_at: datetime,
 ) -> Judged:
     """Judge the days that are not whole, by the stored usual and their counts so far."""
-    state = progress.states.get(progress.through.isoformat(), State())
+    state = progress.state_after(progress.through) or State()
     found = {finding.id: finding for finding in state.findings}
     for day in progress.open_days(counted_at):
         today = _today(connection, progress, day, counts[day], counted_at)
@@ -172,7 +180,7 @@ def catch_up(  # noqa: PLR0913 - an organization, and how far it is counted
     progress: Progress,
     options: Options,
     counted_at: datetime,
-    kept_from: date,
+    began: date | None,
     *,
     keep: Callable[[], None],
 ) -> Judged:
@@ -181,19 +189,18 @@ def catch_up(  # noqa: PLR0913 - an organization, and how far it is counted
     It changes ``progress``.
 
     Args:
+        began: the first day that is known; ``None`` if there is none.
         keep: called before each day; it keeps the claim.
     """
     tenant_id, whole = progress.tenant_id, progress.whole_until(counted_at)
     first = progress.through + DAY
     if progress.changed_from is not None:
         first = min(progress.changed_from, first)
-    with database.reading() as connection:
-        began = first_day(connection, tenant_id, kept_from)
     if began is None or began > counted_at.date():
         began = counted_at.date()
     first = max(first, min(began, whole + DAY))
     last = min(first + (SLICE_DAYS - 1) * DAY, whole)
-    state = progress.states.get((first - DAY).isoformat())
+    state = progress.state_after(first - DAY)
     warm_up_days = WARM_UP_DAYS if progress.states else FIRST_WARM_UP_DAYS
     warm_from = first
     if state is None:
@@ -201,7 +208,7 @@ def catch_up(  # noqa: PLR0913 - an organization, and how far it is counted
     counts = history(database, tenant_id, warm_from, counted_at.date(), began)
     state = warm_up(counts, tenant_id, options, warm_from, first, state, keep=keep)
     known = {} if progress.changed_from is not None else progress.usuals
-    states = progress.states | {(first - DAY).isoformat(): state}
+    states = {**progress.states, (first - DAY).isoformat(): state}
     found = {finding.id: finding for finding in state.findings}
     days = judged_days(counts, tenant_id, options, first, last, state, known, keep=keep)
     for day, after, touched in days:
@@ -221,12 +228,12 @@ def catch_up(  # noqa: PLR0913 - an organization, and how far it is counted
     return Judged(tenant_id, begin, end, findings=found)
 
 
-def last_states(states: Mapping[str, State]) -> dict[str, State]:
+def last_states(states: States) -> States:
     """The states that are kept, of those after some days."""
     return {day: states[day] for day in sorted(states)[-KEPT_STATES:]}
 
 
-def states_text(states: Mapping[str, State]) -> str:
+def states_text(states: States) -> str:
     """States as a column of the row."""
     return msgspec.json.encode(states).decode()
 

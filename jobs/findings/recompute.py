@@ -22,7 +22,7 @@ from app.storage.database import Database
 from app.storage.tables import daily_issuance, usual
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import Keeper, LostClaimError, await_claim
-from jobs.findings.counts import DAY, first_day, history
+from jobs.findings.counts import DAY, first_days, history
 from jobs.findings.judging import (
     WARM_UP_DAYS,
     judged_days,
@@ -109,7 +109,7 @@ def _recomputed(  # noqa: PLR0913, PLR0917 - an organization, its days, and what
         lifetime = settings.token_lifetime_seconds
         begin = first - (WARM_UP_DAYS + HISTORY_DAYS) * DAY
         options = options_for(connection, [tenant_id], lifetime, begin, whole)[tenant_id]
-        began = first_day(connection, tenant_id, complete_from(state))
+        began = first_days(connection, [tenant_id], complete_from(state)).get(tenant_id)
     if began is None or max(first, began) > min(last, whole):
         return [], []
     days = _Days(max(first, began), min(last, whole), whole)

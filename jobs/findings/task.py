@@ -26,7 +26,7 @@ from app.storage.types import database_now
 from jobs.counting.adding import Window
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
-from jobs.findings.counts import DAY, open_days
+from jobs.findings.counts import DAY, first_days, open_days
 from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
 from jobs.findings.noting import changed_days, corrected_days, measure_delays, note_changes
 from jobs.findings.options import options_for
@@ -285,13 +285,14 @@ class _Judge:
         lifetime = self._settings.token_lifetime_seconds
         with self._database.reading() as connection:
             options = options_for(connection, list(behind), lifetime, first, today)
+            began = first_days(connection, list(behind), complete_from(self._state))
         for tenant, progress in list(behind.items()):
             judged = catch_up(
                 self._database,
                 progress,
                 options[tenant],
                 self._counted_at,
-                complete_from(self._state),
+                began.get(tenant),
                 keep=self._keeper.keep,
             )
             judged.progress = progress.columns(self._counted_at)
