@@ -20,11 +20,7 @@ help:
 ## run: web and scheduler with demo data; prints a link that signs in, a token and calls
 run: .venv/run
 	@$(BIN)/python -m jobs.dev check
-	@$(FLASK) db upgrade
-	@$(FLASK) demo load || { [ $$? -eq 73 ] && echo "serving the database as it is"; }
-	@$(FLASK) rollup run || [ $$? -eq 75 ]
-	@$(FLASK) rollup backfill >/dev/null
-	@$(FLASK) demo calls || true  # with a provider's keys no token can be minted
+	@$(FLASK) demo prepare
 	@exec $(BIN)/python -m jobs.dev
 
 ## test: lint, types and the tests of every rule; under six minutes on two cores

@@ -86,8 +86,11 @@ class _Verifier:
     @property
     def scope_claims(self) -> tuple[str, ...]:
         """The names of the claim with the scopes; the first that is present counts."""
-        configured = self.settings.jwt_scope_claim
-        return (configured,) if configured else ("scope", "scp")
+        return _scope_claims(self.settings)
+
+
+def _scope_claims(settings: Settings) -> tuple[str, ...]:
+    return (settings.jwt_scope_claim,) if settings.jwt_scope_claim else ("scope", "scp")
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -200,27 +203,31 @@ def tenant_of(caller: Caller) -> str:
     return caller.tenant_id
 
 
-def mint_token(organization: str, scopes: Sequence[str], expires: timedelta) -> str:
-    """Sign a token for development with ``JWT_SECRET_KEY``. Needs an application context.
+def mint_token(
+    settings: Settings, organization: str, scopes: Sequence[str], expires: timedelta
+) -> str:
+    """Sign a token for development with ``JWT_SECRET_KEY``.
 
     Raises:
         RefusedError: the service verifies tokens with an identity provider's keys.
     """
-    verifier = _verifier()
-    settings = verifier.settings
     if settings.jwt_secret_key is None:
         raise RefusedError(
             "tokens cannot be minted with an identity provider's keys; set JWT_SECRET_KEY instead"
         )
     claims: dict[str, Any] = {"sub": "development", "client_id": "development"}
-    reading.set_claim(claims, verifier.scope_claims[0], " ".join(scopes))
+    reading.set_claim(claims, _scope_claims(settings)[0], " ".join(scopes))
     reading.set_claim(claims, settings.jwt_organization_claim, organization)
-    token: str = create_access_token(
-        identity=None,
-        expires_delta=expires,
-        additional_claims=claims,
-        additional_headers={"typ": "at+jwt"},
-    )
+    # The library signs with the configuration of an application; that of a command has none.
+    app = Flask("tokens")
+    init_app(app, settings)
+    with app.app_context():
+        token: str = create_access_token(
+            identity=None,
+            expires_delta=expires,
+            additional_claims=claims,
+            additional_headers={"typ": "at+jwt"},
+        )
     return token
 
 

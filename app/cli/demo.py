@@ -3,19 +3,32 @@
 :mod:`app.cli.demo_story` says what each day holds. This module stores it, a day in a transaction.
 """
 
+import io
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout, suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import click
 import sqlalchemy as sa
+from flask import current_app
 from sqlalchemy import Connection
 
 from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY, EVENTS_WRITE
 from app.auth.tokens import mint_token
 from app.cli import demo_first_release, demo_story
-from app.cli.base import Group, OnProgress, json_option, open_database, progress, show, warn
+from app.cli.base import (
+    EX_INTERRUPTED,
+    EX_TEMPFAIL,
+    Group,
+    OnProgress,
+    json_option,
+    open_database,
+    progress,
+    show,
+    warn,
+)
 from app.cli.demo_story import DAY, NAMES, ORGANIZATION, OTHERS, PREFIX, TENANTS
 from app.config.settings import Settings
 from app.dates import EPOCH, days_until, utc_now
@@ -168,6 +181,41 @@ def load(as_json: bool) -> None:
     show(recorded._asdict(), text, as_json=as_json)
 
 
+@demo.command(
+    examples=["flask demo prepare"],
+    interrupted="what is done so far is kept; run it again for the rest",
+)
+@click.pass_context
+def prepare(context: click.Context) -> None:
+    """Do all that comes before serving: upgrade, demonstration events, their counts, and calls.
+
+    A database with other data is left as it is. `make run` begins with it.
+    """
+    if _run("db upgrade"):
+        context.exit(1)
+    if _run("demo load") == EX_CANTCREAT:
+        click.echo("serving the database as it is")
+    # The jobs count what an open transaction delays now.
+    if _run("rollup run") not in {0, EX_TEMPFAIL}:
+        context.exit(1)
+    with redirect_stdout(io.StringIO()):
+        _run("rollup backfill")
+    # With a provider's keys no token can be minted.
+    with suppress(click.ClickException):
+        _run("demo calls")
+
+
+def _run(command: str) -> int:
+    """Run another command in this process, and return its exit code."""
+    try:
+        code = current_app.cli.main(command.split(), prog_name="flask", standalone_mode=False)
+    except SystemExit as exit_:
+        code = exit_.code
+    if code == EX_INTERRUPTED:
+        raise KeyboardInterrupt
+    return int(code or 0)
+
+
 @demo.command(examples=["flask demo calls"])
 @json_option
 def calls(as_json: bool) -> None:
@@ -181,7 +229,7 @@ def calls(as_json: bool) -> None:
     scopes = [EVENTS_WRITE, AGENTS_WRITE]
     if not settings.production:
         scopes += [ANALYTICS_ADMIN, ANALYTICS_READ_ANY]
-    token = mint_token(organization, scopes, timedelta(days=1))
+    token = mint_token(settings, organization, scopes, timedelta(days=1))
     dashboard = f"{settings.base_url}/dashboard"
     # Browsers do not send the text behind the #, so the token is in no log and no referrer.
     sign_in = f"{settings.base_url}/signin/link#{token}" if settings.sign_in_link else None

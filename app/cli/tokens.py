@@ -6,6 +6,7 @@ import click
 
 from app.auth.tokens import mint_token
 from app.cli.base import Group, check_organization, json_option, show
+from app.config.settings import Settings
 
 YEAR_SECONDS = 366 * 24 * 3600
 
@@ -35,5 +36,5 @@ def tokens() -> None:
 def mint(organization: str, scopes: tuple[str, ...], expires: int, as_json: bool) -> None:
     """Print a token signed with JWT_SECRET_KEY, nothing else."""
     check_organization(organization)
-    token = mint_token(organization, scopes, timedelta(seconds=expires))
+    token = mint_token(Settings.from_environ(), organization, scopes, timedelta(seconds=expires))
     show({"token": token}, token, as_json=as_json)

@@ -110,7 +110,8 @@ class Runner:
                 logging.getLogger(name).setLevel(level)
             for one, handler in handlers.items():
                 signal.signal(one, handler)
-            if self._app is not None:
+            # Only a command that needs routes has loaded the service.
+            if self._app is not None and "analytics" in self._app.extensions:
                 self._app.extensions["analytics"].database.dispose()
         stderr = done.stderr
         if done.exception is not None and not isinstance(done.exception, SystemExit):

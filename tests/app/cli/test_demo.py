@@ -31,7 +31,7 @@ from app.intake.organization_settings import (
 from app.intake.store import store_events
 from app.storage.database import Database
 from app.storage.tables import issuance_events
-from tests.support.command_line import Runner
+from tests.support.command_line import Runner, assert_one_clear_error
 from tests.support.databases import migrate
 from tests.support.settings import child_environ
 
@@ -409,6 +409,32 @@ def test_the_command_refuses_in_one_line(flask: Runner, issue: Callable[..., obj
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_preparing_serves_a_database_with_other_data_as_it_is(
+    flask: Runner, issue: Callable[..., object]
+) -> None:
+    issue("2024-04-01T09:00:00Z")
+    done = flask("demo", "prepare")
+    assert done.returncode == 0
+    steps = ["(head)", "serving the database as it is", "done: 1 events", "# open this link"]
+    places = [done.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+    assert done.stderr.count("\n") == 1  # why the demonstration was not added
+
+
+def test_preparing_ends_where_a_step_fails(flask: Runner, tmp_path: Path) -> None:
+    done = flask("demo", "prepare", DATABASE_URL=f"sqlite:///{tmp_path}/none/analytics.db")
+    assert_one_clear_error(done)
+
+
+@pytest.mark.slow
+def test_preparing_again_adds_nothing(flask: Runner) -> None:
+    first, second = flask("demo", "prepare"), flask("demo", "prepare")
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "demo data: 0 events added" not in first.stdout
+    assert "demo data: 0 events added" in second.stdout
+    assert "# open this link" in second.stdout
 
 
 def test_the_calls_are_ready_to_paste(flask: Runner) -> None:

@@ -57,6 +57,7 @@ ARGUMENTS = {
     "flask report tokens": "",
     "flask report agents": "",
     "flask demo load": "",
+    "flask demo prepare": "",
     "python -m jobs": "",
 }
 # They are over before anybody could interrupt them.

@@ -8,9 +8,15 @@ from flask import Flask
 
 from app.config.settings import ROOT
 
-UNNEEDED = ("alembic", "app.cli.demo", "app.cli.events", "app.storage.backup", "authlib")
+UNNEEDED = (
+    *("alembic", "app.cli.demo", "app.cli.events", "app.factory", "app.storage.backup", "app.web"),
+    "authlib",
+)
 SCRIPT = f"""
-import sys, click, wsgi
+import sys, click
+from flask.cli import FlaskGroup
+with click.Context(FlaskGroup()):
+    import wsgi
 commands = wsgi.app.cli
 commands.get_command(click.Context(commands), "rollup")
 print([name for name in {UNNEEDED} if name in sys.modules])
