@@ -1,7 +1,8 @@
 """Projection: how many tokens the rest of a day, or of a month, will bring.
 
-Pure functions of counts. A coming day has the usual tokens of its weekday, at the level of the last
-days. A day off is a Sunday. The rest of today has what usually comes at such hours, at today's pace.
+Pure functions of counts. A coming day has the usual tokens of its weekday, at the level of the
+last days. A day off is a Sunday. The rest of today has what usually comes at such hours, at today's
+pace.
 """
 
 from collections.abc import Collection, Sequence

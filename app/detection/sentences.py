@@ -39,7 +39,7 @@ _ADVICE = {
     Kind.NEW_AGENT: "Check that its owner registered it.",
     Kind.DORMANT_AGENT: "Remove the agent and its credential if it is not needed any more.",
     Kind.TOKEN_WASTE: "Let the agent keep its token until shortly before it expires.",
-    Kind.BUDGET: "Find out which agents use most, let them keep their tokens, or set another budget.",
+    Kind.BUDGET: "See which agents use most, let them keep their tokens, or set another budget.",
 }
 
 
@@ -177,8 +177,8 @@ def _budget(finding: Finding, options: Options) -> str:
         return f"{text}; {numbers.projected:,} are expected by its end."
     if numbers.crosses_on is None:
         return f"{text}; {numbers.projected:,} are expected by its end, which is within it."
-    crossed = "today" if numbers.period == "day" else f"on {_date(numbers.crosses_on)}"
-    return f"{text}; it will be crossed {crossed}, {numbers.projected:,} are expected by its end."
+    on = "" if numbers.period == "day" else f" on {_date(numbers.crosses_on)}"
+    return f"{text}; it will be crossed{on}, {numbers.projected:,} are expected by its end."
 
 
 _SUMMARIES = {
