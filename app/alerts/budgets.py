@@ -323,8 +323,8 @@ class _Counts:
                 "budgets are unavailable: rollup_state has no row; restore the database from a"
                 " backup"
             )
-        _, days_off, price, agents_from, _, is_filling, counted_at = settings
-        row = _SettingsRow(days_off, price, None)
+        _, days_off, price, agents_from, is_filling, lifetime, counted_at = settings
+        row = _SettingsRow(days_off, price, lifetime)
         found = cls(
             options_between(row, today - USUAL_DAYS * _DAY, last_day(month_of(today))),
             as_utc(counted_at),
@@ -493,7 +493,7 @@ def _statement(*, has_agent: bool) -> Reading:
     )
     first, today = sa.bindparam("first", type_=sa.Date), sa.bindparam("today", type_=sa.Date)
     own = (
-        sa.select(setting.days_off, setting.price)
+        sa.select(setting.days_off, setting.price, setting.token_lifetime)
         .where(setting.tenant_id == _TENANT)
         .subquery("settings")
     )
@@ -511,7 +511,8 @@ def _statement(*, has_agent: bool) -> Reading:
             text=own.c.days_off,
             other=own.c.price,
             day=state.agents_from,
-            number=sa.case((state.backfilled < state.backfill_end, 1), else_=0),
+            hour=sa.case((state.backfilled < state.backfill_end, 1), else_=0),
+            number=own.c.token_lifetime,
             moment=state.last_finished,
         ).select_from(rollup_state.outerjoin(own, sa.true())),
         _row(_DAYS, day=day.date, number=day.issued)
