@@ -5,7 +5,7 @@ statement reads the budgets of an organization with all counts that they need. A
 without a budget and without a price costs only the look into two small tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -22,11 +22,11 @@ from app.detection.budgets import BudgetUse
 from app.detection.findings import BudgetNumbers
 from app.detection.projection import (
     USUAL_DAYS,
-    expected_days,
+    Course,
+    course,
     like_days,
     part_of_day,
     project,
-    rest_of_today,
 )
 from app.errors import RefusedError, UnavailableError, ValidationError
 from app.ids import is_id
@@ -160,18 +160,22 @@ def list_budgets(
         UnavailableError: the state row is missing.
     """
     today = now.astimezone(UTC).date()
-    values = {
-        "tenant_id": tenant_id,
-        "first": min(month_of(today), today - USUAL_DAYS * _DAY),
-        "today": today,
-        "month": month_of(today),
-        **dict(zip(_PROFILES, _profile_days(today), strict=True)),
-    }
+    values: dict[str, Any] = {"tenant_id": tenant_id, **parameters(today)}
     if only is not None:
         values["agent_id"] = only
     rows = fetch(connection, _statement(has_agent=only is not None), values)
     counts = _Counts.read(rows, options_between, today)
     return _report(counts, today, now)
+
+
+def parameters(today: date) -> dict[str, date]:
+    """The parameters of the statement but for the organization and the agent."""
+    return {
+        "first": min(month_of(today), today - USUAL_DAYS * _DAY),
+        "today": today,
+        "month": month_of(today),
+        **dict(zip(_PROFILES, _profile_days(today), strict=True)),
+    }
 
 
 def set_budget(  # noqa: PLR0913 - the parts of a budget
@@ -354,93 +358,63 @@ class _SettingsRow(NamedTuple):
     token_lifetime: int | None
 
 
-class _Course(NamedTuple):
-    """The days of an organization or of an agent: past ones of this month, today, coming ones.
-
-    ``rest``: what is still expected today.
-    """
-
-    past: list[int]
-    today: int
-    rest: float
-    coming: list[float]
-
-    @property
-    def month(self) -> list[float]:
-        return [*self.past, self.today + self.rest, *self.coming]
-
-    def use(self, budget: _Set, today: date) -> Budget:
-        """How a budget is used."""
-        if budget.period == "day":
-            first, used, days = today, self.today, [self.today + self.rest]
-        else:
-            first, used, days = month_of(today), sum(self.past) + self.today, self.month
-        projected, crosses_on = project(budget.tokens, first, days)
-        return Budget(
-            budget.agent_id or None, budget.period, budget.tokens, used, projected, crosses_on
-        )
+def _use(budget: _Set, course: Course, today: date) -> Budget:
+    """How a budget is used."""
+    if budget.period == "day":
+        first, used, days = today, course.today, [course.today + course.rest]
+    else:
+        first, used, days = month_of(today), course.used, course.month
+    projected, crosses_on = project(budget.tokens, first, days)
+    return Budget(
+        budget.agent_id or None, budget.period, budget.tokens, used, projected, crosses_on
+    )
 
 
 def _report(counts: _Counts, today: date, now: datetime) -> BudgetReport:
     part = _part_of_today(counts, today, now)
     is_needed = bool(counts.budgets) or counts.options.price_per_thousand is not None
-    whole = _course(counts.days, counts.options, today, part) if is_needed else None
+    whole = course(counts.days, today, part, counts.options.days_off) if is_needed else None
     found = []
     for budget in counts.budgets:
-        course = whole if budget.agent_id == ORGANIZATION else None
-        if course is None and whole is not None:
-            course = _agent_course(counts, budget.agent_id, today, part)
-        if course is None:
+        if budget.agent_id == ORGANIZATION:
+            own = whole
+        else:
+            own = _agent_course(counts, budget.agent_id, today, part)
+        if own is None:
             found.append(_unknown(counts, budget, whole, today))
         else:
-            found.append(course.use(budget, today))
+            found.append(_use(budget, own, today))
     return BudgetReport(
         found,
         today,
-        None if whole is None else sum(whole.past) + whole.today,
+        None if whole is None else whole.used,
         None if whole is None else round(sum(whole.month)),
         counts.options,
         counts.counted_at,
     )
 
 
-def _course(counts: Mapping[date, int], options: Options, today: date, part: float) -> _Course:
-    month = month_of(today)
-    began = min(counts, default=today)
-    first = max(began, today - USUAL_DAYS * _DAY)
-    history = [counts.get(first + number * _DAY, 0) for number in range((today - first).days)]
-    left = (last_day(month) - today).days
-    expected, *coming = expected_days(history, today, left + 1, options.days_off)
-    so_far = counts.get(today, 0)
-    return _Course(
-        [counts.get(month + number * _DAY, 0) for number in range((today - month).days)],
-        so_far,
-        rest_of_today(expected, so_far, part),
-        coming,
-    )
-
-
-def _agent_course(counts: _Counts, agent_id: str, today: date, part: float) -> _Course | None:
+def _agent_course(counts: _Counts, agent_id: str, today: date, part: float) -> Course | None:
     """The days of an agent; ``None`` if they are not complete."""
     if counts.is_filling:
         return None
     if counts.agents_from is not None and counts.agents_from > month_of(today):
         return None
     # The hours of a single agent are not known; it runs while the organization does.
-    return _course(counts.agent_days.get(agent_id, {}), counts.options, today, part)
+    return course(counts.agent_days.get(agent_id, {}), today, part, counts.options.days_off)
 
 
-def _unknown(counts: _Counts, budget: _Set, whole: _Course | None, today: date) -> Budget:
+def _unknown(counts: _Counts, budget: _Set, whole: Course | None, today: date) -> Budget:
     """The use by an agent whose days are not complete: its share of the organization's month."""
     used = counts.agent_months.get(budget.agent_id, 0)
     if budget.period == "day" or whole is None:
         return Budget(budget.agent_id, budget.period, budget.tokens, None, None, None)
-    share = used / max(sum(whole.past) + whole.today, 1)
+    share = used / max(whole.used, 1)
     past = [round(share * tokens) for tokens in whole.past]
-    course = _Course(
+    own = Course(
         past, used - sum(past), share * whole.rest, [share * tokens for tokens in whole.coming]
     )
-    return course.use(budget, today)
+    return _use(budget, own, today)
 
 
 def _part_of_today(counts: _Counts, today: date, now: datetime) -> float:
