@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -44,7 +44,8 @@ from app.storage.tables import (
 )
 from app.storage.types import as_utc
 
-PERIODS = ("day", "month")
+Period = Literal["day", "month"]
+PERIODS: tuple[Period, ...] = get_args(Period)
 # The budgets of an organization. Reading many takes time: 1,000 have 60,000 rows of counts.
 MAX_BUDGETS = 1000
 MAX_TOKENS = 10**15
@@ -77,7 +78,7 @@ class Budget:
     """
 
     agent_id: str | None
-    period: str
+    period: Period
     tokens: int
     used: int | None
     projected: int | None
@@ -288,7 +289,7 @@ class _Set(NamedTuple):
     """A stored budget."""
 
     agent_id: str
-    period: str
+    period: Period
     tokens: int
 
 
@@ -337,7 +338,7 @@ class _Counts:
         )
         for kind, agent, period, day, hour, issued, _ in rows:
             if kind == _BUDGET:
-                found.budgets.append(_Set(agent, period, issued))
+                found.budgets.append(_Set(agent, cast("Period", period), issued))
             elif kind == _DAYS:
                 found.days[_day(day)] = issued
             elif kind == _HOURS:

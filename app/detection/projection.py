@@ -19,8 +19,8 @@ USUAL_DAYS = USUAL_WEEKS * WEEK
 # The level is that of so many days; one is worth half of the one a week later.
 LEVEL_DAYS = 21
 _HALF_LIFE = 7
-# A day counts for the level with at most so many times its usual tokens, and at least this part.
-_HIGHEST, _LOWEST = 2.5, 0.2
+# A day counts for the level with at most so many times its usual tokens.
+_HIGHEST = 2.5
 # Today's pace is trusted as far as more than this part of a usual day has come.
 _TRUST = 0.25
 _SLOWEST, _FASTEST = 0.5, 2.0
@@ -183,6 +183,6 @@ def _level(known: Sequence[int], kinds: Sequence[int], usual: Sequence[float]) -
     for ago in range(1, min(LEVEL_DAYS, len(known)) + 1):
         typical = usual[kinds[-ago]]
         weight = 0.5 ** ((ago - 1) / _HALF_LIFE)
-        seen += weight * min(max(known[-ago], _LOWEST * typical), _HIGHEST * typical)
+        seen += weight * min(known[-ago], _HIGHEST * typical)
         normal += weight * typical
     return seen / normal if normal else 1.0

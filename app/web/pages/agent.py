@@ -90,7 +90,7 @@ def _page(
         options.price_per_thousand,
     )
     month = month_of(budgets.today)
-    used = sum(one.count for one in life.months if one.month == month)
+    used = sum(one.issued for one in life.months if one.month == month)
     return frame_response(
         "agent.html",
         filters,

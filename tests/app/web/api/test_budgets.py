@@ -58,7 +58,7 @@ def test_a_budget_is_set_listed_and_deleted(client, put, database):
         "crossesOn": "2026-04-21",
     }
     assert made["projected"] == pytest.approx(7200, rel=0.01)
-    assert put(tokens=6000).json["crossesOn"] == "2026-04-25"
+    assert put(tokens=5900).json["crossesOn"] == "2026-04-25"
     agent = put(agentId="agent-2", period="day", tokens=50).json
     assert (agent["used"], agent["remaining"]) == (48, 2)
     assert agent["projected"] == pytest.approx(96, abs=3)
@@ -67,7 +67,7 @@ def test_a_budget_is_set_listed_and_deleted(client, put, database):
     assert listed.headers["ETag"]
     assert listed.json["tenantId"] == TENANT
     assert [(one["agentId"], one["tokens"]) for one in listed.json["data"]] == [
-        (None, 6000),
+        (None, 5900),
         ("agent-2", 50),
     ]
     same = client.get(BUDGETS, headers=ADMIN | {"If-None-Match": listed.headers["ETag"]})
