@@ -207,6 +207,10 @@ ROWS = {
         "created_by": "u", "expires_at": AT, "revoked_at": AT, "opened": 2**40,
         "last_opened_at": AT,
     },
+    "budgets": {
+        "tenant_id": "t", "agent_id": "a", "period": "month", "tokens": 2**40, "set_at": AT,
+        "set_by": "u",
+    },
     "organization_summaries": {
         "tenant_id": "t", "tokens_7d": 2**40, "tokens_28d": 2**40, "tokens_13w": 2**40,
         "before_7d": 1, "before_28d": 2, "before_13w": 3, "agents_7d": 4, "agents_28d": 5,
