@@ -75,6 +75,8 @@ fuzz: .venv/test
 
 ## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 15 minutes
 bench: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-bench.txt
 	$(BIN)/python -m benchmarks --write docs/performance.md
 
 ## insight-report: how much of a generator's unusual days detection finds; SEEDS=101-106 TENANTS=300
@@ -102,6 +104,8 @@ lock:
 		--output-file requirements.txt
 	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --constraint requirements-test.txt \
 		--extra tracing --output-file requirements-tracing.txt
+	.venv/lock/bin/pip-compile --upgrade $(LOCKED) --constraint requirements-test.txt \
+		--extra bench --output-file requirements-bench.txt
 
 LOCKED := --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate setup.cfg

@@ -8,7 +8,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import contention, formats, ingest, processes, reads, rollups, sqlite
+from benchmarks import (
+    contention,
+    duck,
+    formats,
+    ingest,
+    processes,
+    reads,
+    rollups,
+    sizes,
+    sqlite,
+    upserts,
+)
 from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Failure, Figure
 from benchmarks.report import Line, circumstances, text_table, write_table
@@ -26,6 +37,10 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "I1": ingest.by_http,
     "I2": ingest.from_files,
     "I3": formats.from_logs,
+    "D1": duck.reads,
+    "D2": duck.loads,
+    "U1": upserts.tokens,
+    "B1": sizes.bytes_of_rows,
     "M1": processes.memory,
     "T1": processes.start,
 }

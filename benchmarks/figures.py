@@ -13,12 +13,13 @@ UNITS = {  # for each unit, how a value is printed: factor, format, name
     "ms": (1000.0, "{:.1f}", "ms"),
     "/s": (1.0, "{:,.0f}", "/s"),
     "MB": (1.0, "{:.0f}", "MB"),
+    "B": (1.0, "{:.0f}", "B"),
 }
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The values of a repeated measurement: seconds (``s`` or ``ms``), ``/s`` or ``MB``."""
+    """The values of a repeated measurement: seconds (``s`` or ``ms``), ``/s``, ``MB`` or bytes."""
 
     values: tuple[float, ...]
     unit: str
@@ -47,7 +48,8 @@ class Rival(NamedTuple):
 class Figure:
     """A line of the table: ours, the rival, their ratio and its limit (``≥`` or ``≤``).
 
-    ``ratio`` is ``None`` if the limit is for ``ours`` itself, as with memory.
+    ``ratio`` is ``None`` if the limit is for ``ours`` itself, as with memory. Without a ``limit``
+    the line only informs.
     """
 
     row: str
@@ -56,10 +58,12 @@ class Figure:
     rival: Rival | None
     ratio: float | None
     sign: str
-    limit: float
+    limit: float | None
 
     @property
     def reached(self) -> bool:
+        if self.limit is None:
+            return True
         value = max(self.ours.values) if self.ratio is None else self.ratio
         return value >= self.limit if self.sign == "≥" else value <= self.limit
 
@@ -73,9 +77,13 @@ class Figure:
             str(self.ours),
             *(("–", "–") if self.rival is None else map(str, self.rival)),
             "–" if self.ratio is None else f"{self.ratio:.3g}",
-            f"{self.sign} {self.limit:g}{unit}",
-            "yes" if self.reached else "no",
+            *self._verdict(unit),
         )
+
+    def _verdict(self, unit: str) -> tuple[str, str]:
+        if self.limit is None:
+            return "–", "–"
+        return f"{self.sign} {self.limit:g}{unit}", "yes" if self.reached else "no"
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class BenchmarkError(Exception):
     """A measurement is not possible here, or it did not measure the intended work."""
 
 
-def faster(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
+def faster(row: str, work: str, ours: Samples, rival: Rival, limit: float | None) -> Figure:
     """Both are times; ours has to reach ``limit`` of the rival's speed."""
     ratio = rival.samples.median / ours.median
     return Figure(row, work, ours, rival, ratio, "≥", limit)
@@ -112,6 +120,11 @@ def at_most(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> F
     """Both are costs; ours may be ``limit`` times the rival's."""
     ratio = ours.median / rival.samples.median
     return Figure(row, work, ours, rival, ratio, "≤", limit)
+
+
+def size(row: str, work: str, ours: Samples) -> Figure:
+    """A number of bytes, without a limit."""
+    return Figure(row, work, ours, None, None, "≤", None)
 
 
 def below(row: str, work: str, ours: Samples, limit: float) -> Figure:

@@ -39,8 +39,22 @@ SQLITE = {
     "daily_agent_issuance": {"date": _SQLITE_DATE, "agent_id": "agent_id"},
     "dow_hour_total": {"dow": _SQLITE_DOW, "hour": _SQLITE_HOUR},
 }
+_DUCKDB_MONTH = "CAST(date_trunc('month', issued_at) AS date)"
+_DUCKDB_DATE = "CAST(issued_at AS date)"
+_DUCKDB_DOW = "CAST(extract(dow FROM issued_at) AS smallint)"
+_DUCKDB_HOUR = "CAST(extract(hour FROM issued_at) AS smallint)"
+DUCKDB = {
+    "daily_issuance": {"date": _DUCKDB_DATE},
+    "dow_hour_activity": {"month": _DUCKDB_MONTH, "dow": _DUCKDB_DOW, "hour": _DUCKDB_HOUR},
+    "monthly_agent_issuance": {"month": _DUCKDB_MONTH, "agent_id": "agent_id"},
+    "hourly_issuance": {"date": _DUCKDB_DATE, "hour": _DUCKDB_HOUR},
+    "daily_agent_issuance": {"date": _DUCKDB_DATE, "agent_id": "agent_id"},
+    "dow_hour_total": {"dow": _DUCKDB_DOW, "hour": _DUCKDB_HOUR},
+}
 # What a table holds besides the number of events.
 POSTGRESQL_VALUES = {"daily_agent_issuance": f", bit_or(1 << {_HOUR}) AS hours"}
+_DUCKDB_BIT = f"CAST(1 AS integer) << CAST({_DUCKDB_HOUR} AS integer)"
+DUCKDB_VALUES = {"daily_agent_issuance": f", bit_or({_DUCKDB_BIT}) AS hours"}
 SQLITE_VALUES = {"daily_agent_issuance": f", sum(DISTINCT 1 << {_SQLITE_HOUR}) AS hours"}
 
 

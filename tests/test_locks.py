@@ -17,9 +17,13 @@ def test_what_is_deployed_is_what_is_tested():
     traced = pins("requirements-tracing.txt")
     assert deployed.items() < traced.items() < tested.items()
     assert "opentelemetry-sdk" in traced
+    benched = pins("requirements-bench.txt")
+    assert benched.keys() - deployed.keys() == {"duckdb"}
+    assert deployed.items() < benched.items()
+    assert "duckdb" not in tested
 
 
 def test_every_pin_has_hashes():
-    for lock in ("requirements.txt", "requirements-tracing.txt", "requirements-test.txt"):
-        for requirement in re.split(r"\n(?=[a-z])", (ROOT / lock).read_text()):
+    for lock in ROOT.glob("requirements*.txt"):
+        for requirement in re.split(r"\n(?=[a-z])", lock.read_text()):
             assert "==" not in requirement or "--hash=sha256:" in requirement
