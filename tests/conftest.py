@@ -23,7 +23,7 @@ from jobs.counting.run import Run, run_rollup
 from tests.support.command_line import Runner
 from tests.support.databases import PostgreSQL, ReusedDatabase, migrate
 from tests.support.postgresql import Server
-from tests.support.services import service_of
+from tests.support.services import remember_routes, service_of
 from tests.support.settings import TENANT, child_environ, environment, make_settings
 
 TESTS = Path(__file__).parent
@@ -32,10 +32,16 @@ SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
 # Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
 SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "reports", "web")]
 SLOW_ON_POSTGRESQL += [TESTS / "test_isolation.py", TESTS / "jobs" / "erasure"]
+# Here it matters, and of each file `make test` runs some on both: those that are marked quick.
+SLOW_ON_POSTGRESQL += [TESTS / "jobs" / name for name in ("recount", "test_organizations.py")]
+SLOW_ON_POSTGRESQL += [TESTS / "jobs" / "counting" / "test_backfill.py"]
+SLOW_ON_POSTGRESQL += [TESTS / "jobs" / "findings" / "test_task.py", TESTS / "test_migrations.py"]
+SLOW_ON_POSTGRESQL += [TESTS / "test_isolation_of_writes.py"]
 
 
 def pytest_configure() -> None:
     """Hear Ctrl-C, here and in child processes: a shell starts background jobs deaf to it."""
+    remember_routes()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -107,6 +107,7 @@ def names_of(database):
 
 
 @pytest.mark.parametrize("scope", ["agents:write", "agents:write events:write:any"])
+@pytest.mark.quick
 def test_a_name_is_set_only_in_the_tokens_organization(client, names_of, scope):
     """A name is set in the token's organization, even if body, header or query name another."""
     theirs = bearer(THEIRS, "agents:write")

@@ -45,6 +45,7 @@ def rows(database):
         return connection.scalar(sa.select(sa.func.count()).select_from(issuance_events))
 
 
+@pytest.mark.quick
 def test_up_down_up_leaves_the_same_schema(database_url, flask):
     database = Database(make_settings(database_url).database_url)
     assert tables(database) == set(metadata.tables)
@@ -416,6 +417,7 @@ def test_purged_months_survive_a_downgrade(database_url, flask):
     database.dispose()
 
 
+@pytest.mark.quick
 def test_columns_and_keys_are_those_of_the_models(database):
     found = inspect(database.engine)
     for name, table in metadata.tables.items():
@@ -434,6 +436,7 @@ def test_events_are_found_by_id(database):
 
 
 @pytest.mark.parametrize("column", ["tenant", "event", "agent"])
+@pytest.mark.quick
 def test_a_poisonous_id_is_refused_by_the_database(database, column):
     for value in ("", "x" * 256, "a\x01", "\x1f", "a\x7f", "\x80", "\x85", "a\x9f", None):
         with pytest.raises(IntegrityError):

@@ -63,6 +63,9 @@ from tests.support.command_line import (
 from tests.support.databases import conninfo
 from tests.support.settings import child_environ, environment
 
+# Each copies between two databases; `make test` runs those that are marked quick.
+pytestmark = pytest.mark.slow
+
 KINDS = ["sqlite", "postgresql"]
 NOTED = ("newest", "newest_tenant_id", "newest_event_id", "newest_upto")
 AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
@@ -212,6 +215,7 @@ def at_step(step, work):
 
 @pytest.mark.parametrize("to", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.quick
 def test_every_table_arrives_and_the_target_goes_on(new, kind, to):
     source, target = new(kind), new(to)
     fill(source)
@@ -337,7 +341,6 @@ def issue_many(database, count):
     run_rollup(database, window_ids=10**6, wait_seconds=5)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux to measure")
 def test_memory_stays_flat(new):
     """From SQLite into PostgreSQL, and from there into SQLite."""
@@ -429,6 +432,7 @@ def test_a_target_with_a_row_in_any_table_is_refused(pair):
     assert copy(source, target).verified
 
 
+@pytest.mark.quick
 def test_a_target_whose_jobs_have_started_is_refused(pair):
     source, target = pair
     used = {"last_tick": AT, "last_finished": AT, "counted_upto": 1, "corrections": 1}
@@ -821,6 +825,7 @@ def test_a_process_that_ends_leaves_the_target_empty(new, to, end):
 # The command
 
 
+@pytest.mark.quick
 def test_the_command_copies_and_the_service_goes_on(new):
     source, target = new("sqlite"), new("postgresql")
     fill(source)
@@ -871,6 +876,7 @@ def test_the_command_says_that_the_source_changed(source, target, writer, monkey
     assert done.stdout == "verified: 1 events and every other table; watermark 0\n"
 
 
+@pytest.mark.quick
 def test_a_refusal_is_one_line_and_exit_1(pair):
     source, target = pair
     issue(target, "other")
@@ -896,6 +902,7 @@ def test_a_refusal_is_one_line_and_exit_1(pair):
         pytest.param(None, id="no option"),
     ],
 )
+@pytest.mark.quick
 def test_a_bad_target_is_one_line_without_password(target, url):
     done = run_command(target, *([] if url is None else ["--to", url]))
     error = assert_one_clear_error(done)

@@ -91,6 +91,7 @@ def expected(events, days):
     return found
 
 
+@pytest.mark.quick
 def test_the_list_equals_a_count_of_the_events(database, roll_up):
     """Each number of each period, for days at the edges of the periods, in small batches."""
     events = random_events(random.Random(7))

@@ -49,6 +49,7 @@ def drift(database):
         return list(found.drift)
 
 
+@pytest.mark.quick
 def test_a_backfill_counts_what_runs_counted_before(upgraded, issue, roll_up):
     """Runs count new events, and a backfill the older ones; a second backfill has nothing to do."""
     issue("2026-04-01T09:00:00Z", times=3)
@@ -135,6 +136,7 @@ def test_backfills_runs_and_rebuilds_at_once_are_exact(upgraded, issue, roll_up)
     assert assert_exact(upgraded) == 42
 
 
+@pytest.mark.quick
 def test_a_rebuild_leaves_the_rest_to_the_backfill(upgraded):
     """A rebuild repairs wrong numbers, and does not count what a backfill will add."""
     spoil = sa.update(daily_issuance).values(issued=9)

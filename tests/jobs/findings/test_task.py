@@ -43,6 +43,7 @@ def test_a_spike_is_found_in_the_hour_that_shows_it(life, weeks):
     assert [row["status"] for row in life.findings()] == ["resolved"]
 
 
+@pytest.mark.quick
 def test_a_silence_is_found_without_any_new_event(life, weeks):
     """An organization that is due is judged, although nothing of it arrives."""
     today = weeks(9)
@@ -86,6 +87,7 @@ def test_a_tick_without_news_writes_nothing(life, weeks):
         assert connection.execute(sa.select(detection_state)).one() == before
 
 
+@pytest.mark.quick
 def test_one_process_judges_at_a_time(life, weeks):
     life.tick(at(weeks(4), 1))
     first = claim(life.database)

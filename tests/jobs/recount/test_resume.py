@@ -65,6 +65,7 @@ def counted(issue, roll_up, database):
 
 
 @on_postgresql
+@pytest.mark.quick
 def test_events_that_were_never_counted_are_counted(counted, issue, roll_up):
     """New events with ids below the watermark are added; those above it are the next run's."""
     set_sequence(counted, 0)
@@ -230,6 +231,7 @@ def test_a_restore_of_both_parts_ends_in_exact_numbers(counted, roll_up, issue, 
     assert_counting_again(counted, issue, roll_up, 10)
 
 
+@pytest.mark.quick
 def test_numbers_changed_by_hand_are_repaired(counted, roll_up, issue):
     """Where the tables disagree, the recount decides, and resume ends the refusal."""
     newest = issuance_events.c.id == 10

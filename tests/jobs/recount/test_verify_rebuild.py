@@ -68,6 +68,7 @@ def test_right_numbers_have_no_drift(counted):
     assert drift(counted) == []
 
 
+@pytest.mark.quick
 def test_every_wrong_number_is_named_with_both_values(counted):
     corrupt(counted)
     assert drift(counted) == [
@@ -120,6 +121,7 @@ def test_a_purged_month_is_not_verifiable_and_no_drift(counted):
     assert {found.key.get("month", MARCH) for found in drift(counted)} <= {MARCH, MAY}
 
 
+@pytest.mark.quick
 def test_rebuild_makes_everything_equal_to_a_recount(counted):
     corrupt(counted)
     assert rebuild(counted, MARCH, MAY) == Rebuilt(5, 1)
@@ -136,6 +138,7 @@ def test_rebuild_leaves_other_months_alone(counted):
     }
 
 
+@pytest.mark.quick
 def test_every_total_that_changed_is_in_the_journal(counted):
     corrupt(counted)
     rebuild(counted, MARCH, MAY)
