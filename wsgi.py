@@ -9,6 +9,7 @@ from app.factory import create_app
 COMMANDS = {
     "agents": "jobs.erasure.commands:agents",
     "audit": "app.cli.audit:audit",
+    "budgets": "app.cli.budgets:budgets",
     "db": "app.cli.database:db",
     "db copy": "jobs.commands:copy",
     "demo": "app.cli.demo:demo",

@@ -14,6 +14,7 @@ from app.waits import Waits
 from app.web import compression, context, cors, errors, own_address, rate_limit, request_log
 from app.web.api import (
     agents,
+    budgets,
     docs,
     events,
     findings,
@@ -90,7 +91,7 @@ def create_app(
     docs.init_app(app)
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
-        *(findings.bp, findings.marks, organization_settings.bp, organizations.bp),
+        *(findings.bp, findings.marks, organization_settings.bp, budgets.bp, organizations.bp),
         *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
         *(general_settings.bp, link_settings.bp, key_settings.bp, audit_settings.bp),

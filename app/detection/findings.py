@@ -23,6 +23,7 @@ class Kind(StrEnum):
     NEW_AGENT = "new_agent"
     DORMANT_AGENT = "dormant_agent"
     TOKEN_WASTE = "token_waste"  # noqa: S105  # nosec B105  # the name of a kind
+    BUDGET = "budget"
 
 
 class Severity(StrEnum):
@@ -66,6 +67,20 @@ class Share:
     observed: int
     usual: int
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetNumbers:
+    """A budget: its tokens for a period, ``day`` or ``month``, and where its use leads.
+
+    ``projected``: the tokens of the period at its end. ``crosses_on``: the UTC day on which the
+    budget is reached; ``None`` if it is not reached in the period.
+    """
+
+    period: str
+    tokens: int
+    projected: int
+    crosses_on: date | None
 
 
 # What distinguishes a finding: its kind, its part and the agent's id (empty for an organization).
@@ -134,7 +149,8 @@ class Finding:
     """A finding of one organization, as it is stored.
 
     ``id`` is the same wherever the same counts are judged. ``last_seen`` is the ``end`` of the
-    newest candidate. ``resolution`` says why it was resolved: one of RESOLUTIONS.
+    newest candidate. ``resolution`` says why it was resolved: one of RESOLUTIONS. ``budget``: that
+    of a finding of the kind ``budget``.
     """
 
     id: str
@@ -153,6 +169,7 @@ class Finding:
     collected: int = 0
     resolved_at: datetime | None = None
     resolution: str | None = None
+    budget: BudgetNumbers | None = None
 
     @property
     def key(self) -> Key:
@@ -177,17 +194,22 @@ DETAILS = (
     *("empty hour", "own hours"),  # unusual_hour: of the organization, of the agent
     *("up", "down"),  # level_shift
     *("share", "first", "dormant", "waste"),  # the kinds with one rule
+    *("crosses", "most", "all"),  # budget: it will be crossed, 80 % are used, all is used
 )
 # Ended: the numbers are usual again. Corrected: later counts show that it never was. New level:
-# a level_shift explains the spike. Known: time has passed.
-RESOLUTIONS = ("ended", "corrected", "new level", "known")
+# a level_shift explains the spike. Known: time has passed. The others are of budgets.
+RESOLUTIONS = ("ended", "corrected", "new level", "known", "period over", "budget changed")
 MOST_AGENTS = 5
 MOST_OPEN = 20
 
 
-def finding_id(tenant_id: str, key: Key, start: datetime) -> str:
-    """The id of a finding: a hash of organization, kind, part, agent and the day of ``start``."""
+def finding_id(tenant_id: str, key: Key, start: datetime, period: str = "") -> str:
+    """The id of a finding: a hash of organization, kind, part, agent and the day of ``start``.
+
+    Args:
+        period: that of a budget, because its day and its month may begin on the same day.
+    """
     kind, part, agent = key
     day = start.astimezone(UTC).date().isoformat()
-    text = "\x00".join((tenant_id, kind, part, agent, day))
+    text = "\x00".join((tenant_id, kind, part, agent, day, *filter(None, (period,))))
     return sha256(text.encode()).hexdigest()[:32]

@@ -1,6 +1,6 @@
 """Sentences: a finding in words, written when it is read, so that it has the agents' names."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from app.detection.findings import Finding, Kind, Part, Range
 from app.detection.series import Options
@@ -39,6 +39,7 @@ _ADVICE = {
     Kind.NEW_AGENT: "Check that its owner registered it.",
     Kind.DORMANT_AGENT: "Remove the agent and its credential if it is not needed any more.",
     Kind.TOKEN_WASTE: "Let the agent keep its token until shortly before it expires.",
+    Kind.BUDGET: "See which agents use most, let them keep their tokens, or set another budget.",
 }
 
 
@@ -157,6 +158,29 @@ def _waste(finding: Finding, options: Options) -> str:
     return text + "."
 
 
+def _budget(finding: Finding, options: Options) -> str:
+    numbers = finding.budget
+    if numbers is None:
+        return f"{_count(finding.observed, 'token')} of a budget."
+    whose = f"{_name(finding.agent, options)}: " if finding.agent else ""
+    of_period = (
+        _day(finding.start)
+        if numbers.period == "day"
+        else f"{_MONTHS[finding.start.month - 1]} {finding.start.year}"
+    )
+    used = finding.observed / numbers.tokens
+    text = (
+        f"{whose}{_percent(used)} of the budget of {of_period} are used:"
+        f" {finding.observed:,} of {_count(numbers.tokens, 'token')}"
+    )
+    if finding.detail == "all":
+        return f"{text}; {numbers.projected:,} are expected by its end."
+    if numbers.crosses_on is None:
+        return f"{text}; {numbers.projected:,} are expected by its end, which is within it."
+    on = "" if numbers.period == "day" else f" on {_date(numbers.crosses_on)}"
+    return f"{text}; it will be crossed{on}, {numbers.projected:,} are expected by its end."
+
+
 _SUMMARIES = {
     Kind.SPIKE: _spike,
     Kind.RETRY_LOOP: _loop,
@@ -167,6 +191,7 @@ _SUMMARIES = {
     Kind.NEW_AGENT: _new,
     Kind.DORMANT_AGENT: _dormant,
     Kind.TOKEN_WASTE: _waste,
+    Kind.BUDGET: _budget,
 }
 
 
@@ -176,6 +201,10 @@ def _name(agent: str, options: Options) -> str:
 
 def _day(moment: datetime) -> str:
     return f"{_weekday(moment)[:3]} {moment.day} {_MONTHS[moment.month - 1]}"
+
+
+def _date(day: date) -> str:
+    return f"{_DAYS[day.weekday()][:3]} {day.day} {_MONTHS[day.month - 1]}"
 
 
 def _weekday(moment: datetime) -> str:

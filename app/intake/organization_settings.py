@@ -115,6 +115,15 @@ def options_of(
     )
 
 
+def options_between(row: Any, first: date, last: date) -> Options:
+    """The settings in a row of their table, with the days off from ``first`` to ``last``.
+
+    For projections, which need no lifetime of tokens.
+    """
+    settings = read_settings(row)
+    return options_of(settings, 0, dates_off(settings.days_off, first, last))
+
+
 def store_settings(
     database: Database, tenant_id: str, settings: OrganizationSettings, now: datetime, *, by: str
 ) -> None:

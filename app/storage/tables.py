@@ -365,6 +365,21 @@ class ShareLinkColumns(TypedColumns):
     last_opened_at = Column(UTCDateTime)
 
 
+class BudgetColumns(TypedColumns):
+    """A limit of tokens for each UTC day or month.
+
+    ``agent_id`` is empty for the whole organization. ``period``: ``day`` or ``month``.
+    ``set_by``: the client or user of the token or key, or ``shell:`` and a user.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    agent_id: Named[str] = Column(Id, primary_key=True)
+    period: Named[str] = Column(Id, primary_key=True)
+    tokens: Named[int] = Column(sa.BigInteger)
+    set_at = Column(UTCDateTime, nullable=False)
+    set_by: Named[str] = Column(Id)
+
+
 class OrganizationSummaryColumns(TypedColumns):
     """An organization in the list of all of them, as ``jobs.organizations`` last summed it up.
 
@@ -439,6 +454,7 @@ organization_settings = Table("organization_settings", metadata, OrganizationSet
 audit_log = Table("audit_log", metadata, AuditLogColumns)
 erasures = Table("erasures", metadata, ErasureColumns)
 share_links = Table("share_links", metadata, ShareLinkColumns)
+budgets = Table("budgets", metadata, BudgetColumns)
 organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
 # All but the agents' day and the texts, because every read of the list goes through all rows.
 sa.Index(

@@ -41,6 +41,7 @@ from app.storage.locks import LockedError
 from app.storage.tables import (
     agents,
     audit_log,
+    budgets,
     erasures,
     findings,
     issuance_events,
@@ -80,6 +81,7 @@ _FINDINGS = [
 _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.acknowledged_by),
     (share_links, share_links.c.created_by),
+    (budgets, budgets.c.set_by),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])
@@ -296,7 +298,8 @@ def _swapped(swap: _Swap, finding: Finding) -> Finding:
     found = replace(finding, agent=agent, agents=shares)
     if agent == finding.agent:
         return found
-    return replace(found, id=finding_id(swap.tenant_id, found.key, found.start))
+    period = "" if found.budget is None else found.budget.period
+    return replace(found, id=finding_id(swap.tenant_id, found.key, found.start, period))
 
 
 def _swap_usual(connection: Connection, swap: _Swap) -> None:

@@ -113,7 +113,10 @@ def _changes(judged: Judged, rows: Mapping[str, Any]) -> Iterator[Change]:
 
 
 def _stored(connection: Connection, judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
-    """The stored findings that may change, by organization and id."""
+    """The stored findings that may change, by organization and id.
+
+    Those of budgets are judged elsewhere, by what is counted now.
+    """
     if not judged:
         return {}
     ids = [finding_id for one in judged for finding_id in one.findings]
@@ -122,6 +125,7 @@ def _stored(connection: Connection, judged: Sequence[Judged]) -> dict[str, dict[
         _FINDING.tenant_id, _FINDING.id, _FINDING.opened_at, _FINDING.content
     ).where(
         _FINDING.tenant_id.in_([one.tenant_id for one in judged]),
+        _FINDING.kind != Kind.BUDGET.value,
         sa.or_(_FINDING.opened_at > begin, _FINDING.id.in_(ids)),
     )
     found: dict[str, dict[str, Any]] = {}

@@ -25,6 +25,7 @@ from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
 from jobs.counting.adding import Window
 from jobs.counting.state import complete_from, read_state
+from jobs.findings.budgets import budget_changes, changed_budgets
 from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
 from jobs.findings.counts import DAY, open_days
 from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
@@ -193,7 +194,7 @@ class _Judge:
                 _merge(changed, corrected_days(connection, self._claim.noted_correction))
         note_changes(self._database, self._claim, changed, self._counted_at)
         self._renewed = self._with_new_settings()
-        return sorted(changed.keys() | self._renewed)
+        return sorted(changed.keys() | self._renewed | self._with_new_budgets())
 
     def _with_new_settings(self) -> set[str]:
         """The organizations whose settings have changed, so that other days are days off."""
@@ -205,6 +206,13 @@ class _Judge:
             # The time is of another host's clock. To judge them twice does no harm.
             recent = sa.select(column.tenant_id).where(column.changed_at > last - CLOCKS)
             return set(connection.scalars(recent))
+
+    def _with_new_budgets(self) -> set[str]:
+        last = self._claim.last_finished
+        if last is None:
+            return set()
+        with self._database.reading() as connection:
+            return changed_budgets(connection, last - CLOCKS)  # as above
 
     def _is_hour_over(self) -> bool:
         """Whether an hour has begun since delays were last measured."""
@@ -239,6 +247,8 @@ class _Judge:
             judged, rest = self._judged(rest)
             with self._database.reading() as connection:
                 found = changes(connection, judged)
+                tenants_judged = [one.tenant_id for one in judged]
+                found += budget_changes(connection, tenants_judged, self._counted_at)
             self._silent += [change for change in found if change.may_wait]
             self._store([change for change in found if not change.may_wait], judged)
             self.done.organizations += len(judged)

@@ -20,6 +20,7 @@ from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
 from app.intake.agent_names import AgentBody, NameBody
 from app.intake.events import EventBody
 from app.intake.finding_marks import MarkBody
+from app.web.api.budgets import BudgetBody
 from app.web.api.operations import (
     HEADERS,
     IF_NONE_MATCH,
@@ -52,6 +53,7 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         AgentBody,
         MarkBody,
         LinkBody,
+        BudgetBody,
         Problem,
         *dict.fromkeys(type(body) for each in known.values() for body in each.bodies),
     ]

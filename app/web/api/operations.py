@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from app.alerts.budgets import PERIODS as BUDGET_PERIODS
 from app.auth.api_keys import SCOPES
 from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY, EVENTS_WRITE
 from app.config.settings import Settings
@@ -45,6 +46,7 @@ from app.reports.summary import LargestAgent
 from app.reports.trend import DayCount
 from app.reports.usage import AgentCount
 from app.web import params
+from app.web.api.budgets import BudgetBody
 from app.web.api.records import BATCH_TYPE, EVENT_TYPE, TYPES
 from app.web.api.schemas import (
     AgentActivity,
@@ -52,7 +54,10 @@ from app.web.api.schemas import (
     AgentName,
     AgentUsage,
     AgentUsageOfDays,
+    Budget,
+    BudgetList,
     CountingStatus,
+    DeletedBudget,
     FindingList,
     Health,
     HourlyTokens,
@@ -252,6 +257,21 @@ LINK_ID = {
     "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{16}$"},
     "example": "k2Jm0ZcXb9TzQw4L",
 }
+BUDGET_AGENT = _query(
+    "agentId",
+    "The agent of the budget. Without it: that of the organization.",
+    _text(ID_SCHEMA_PATTERN),
+    "agent-1",
+)
+BUDGET_PERIOD = {
+    **_query(
+        "period",
+        "The period of the budget.",
+        {"type": "string", "enum": list(BUDGET_PERIODS)},
+        "month",
+    ),
+    "required": True,
+}
 FINDING_ID = {
     "name": "findingId",
     "in": "path",
@@ -450,6 +470,9 @@ SHARED = msgspec.structs.replace(
     NEW_LINK, opened=3, last_opened=datetime(2026, 4, 2, 9, tzinfo=UTC)
 )
 UNSHARED = msgspec.structs.replace(SHARED, revoked=datetime(2026, 4, 2, 10, tzinfo=UTC))
+BUDGET_BODY = {"agentId": None, "period": "month", "tokens": 100_000}
+BUDGET = Budget(None, "month", 100_000, 61_240, 38_760, 104_300, date(2026, 4, 29))
+AGENT_BUDGET = Budget("agent-1", "day", 500, 120, 380, 310, None)
 _OPENED = datetime(2026, 4, 14, 11, tzinfo=UTC)
 FINDING = Finding(
     id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
@@ -765,6 +788,29 @@ def operations(settings: Settings) -> dict[str, Operation]:
             parameters=(ENCODING,),
             errors=WRITE_ERRORS,
             request_body=_small_body(OrganizationSettings, msgspec.to_builtins(SETTINGS), settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "budgets.list_budgets": Operation(
+            Group.BUDGETS,
+            BudgetList("org-1", [BUDGET, AGENT_BUDGET]),
+            parameters=(IF_NONE_MATCH,),
+            errors=READ_ERRORS,
+            headers=READ_HEADERS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "budgets.set_budget": Operation(
+            Group.BUDGETS,
+            BUDGET,
+            parameters=(ENCODING,),
+            errors=CREATE_ERRORS,
+            request_body=_small_body(BudgetBody, BUDGET_BODY, settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "budgets.delete_budget": Operation(
+            Group.BUDGETS,
+            DeletedBudget("agent-1", "month", 5000),
+            parameters=(BUDGET_AGENT, BUDGET_PERIOD),
+            errors=FOUND_ERRORS,
             scope=ANALYTICS_ADMIN,
         ),
         "organizations.list_organizations": Operation(

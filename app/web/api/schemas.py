@@ -250,6 +250,38 @@ class LinkList(ResponseBody):
     data: list[Link]
 
 
+class Budget(ResponseBody):
+    """A budget of the organization (``agentId`` is null) or of an agent, and how it is used.
+
+    ``used`` are the tokens of the present UTC day or month, and ``projected`` those at its end. Both
+    are null for the day of an agent while its table is filled after an upgrade. ``crossesOn`` is the
+    UTC day on which the budget is reached; it is null if it is not reached in the period.
+    """
+
+    agent_id: Id | None
+    period: Literal["day", "month"]
+    tokens: Count
+    used: Count | None
+    remaining: Count | None
+    projected: Count | None
+    crosses_on: date | None
+
+
+class BudgetList(ResponseBody):
+    """The budgets of the organization: its own first, then those of agents, by id."""
+
+    tenant_id: Id
+    data: list[Budget]
+
+
+class DeletedBudget(ResponseBody):
+    """A budget that was deleted."""
+
+    agent_id: Id | None
+    period: Literal["day", "month"]
+    tokens: Count
+
+
 class FindingList(ResponseBody):
     """Findings, newest first.
 
