@@ -199,7 +199,7 @@ def last_period(kind: str, today: date) -> Period:
     return month_period(months_back(month_of(today), 1))
 
 
-def digest(  # noqa: PLR0913 - whose numbers, which, and what is beside them
+def digest(  # noqa: PLR0913, PLR0917 - whose numbers, which, and what is beside them
     connection: Connection,
     tenant_id: str,
     period: Period,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from app.reports.digest import MONTHLY, Digest, DigestBudget
@@ -91,9 +91,10 @@ class _Row:
 
 @cache
 def _environment(form: str) -> Environment:
+    # Text and Markdown have filters of their own for every name.
     environment = Environment(
         loader=PackageLoader("app.reports"),
-        autoescape=form == "html",
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -56,6 +56,7 @@ ARGUMENTS = {
     "flask report organizations": "",
     "flask report tokens": "",
     "flask report agents": "",
+    "flask report digest": "--organization o",
     "flask demo load": "",
     "python -m jobs": "",
 }
