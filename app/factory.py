@@ -32,6 +32,7 @@ from app.web.pages import day as day_page
 from app.web.pages import finding as finding_page
 from app.web.pages import organizations as organizations_page
 from app.web.pages.settings import audit as audit_settings
+from app.web.pages.settings import budgets as budget_settings
 from app.web.pages.settings import keys as key_settings
 from app.web.pages.settings import links as link_settings
 from app.web.pages.settings import organization as general_settings
@@ -94,7 +95,8 @@ def create_app(
         *(findings.bp, findings.marks, organization_settings.bp, budgets.bp, organizations.bp),
         *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
-        *(general_settings.bp, link_settings.bp, key_settings.bp, audit_settings.bp),
+        *(general_settings.bp, budget_settings.bp, link_settings.bp),
+        *(key_settings.bp, audit_settings.bp),
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)

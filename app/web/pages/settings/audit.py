@@ -17,6 +17,8 @@ ACTIONS = {
     "agent.erased": "Agent erased",
     "agent.changed": "Agent changed",
     "agents.named": "Agents named",
+    "budget.deleted": "Budget deleted",
+    "budget.set": "Budget set",
     "finding.marked": "Finding marked",
     "key.created": "API key created",
     "key.revoked": "API key revoked",

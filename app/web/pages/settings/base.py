@@ -26,6 +26,7 @@ from app.web.pages.frame import frame_response
 # Pages and their names, in the order of their links.
 TABS = {
     "settings_organization.page": "Organization",
+    "settings_budgets.page": "Budgets",
     "settings_links.page": "Share links",
     "settings_keys.page": "API keys",
     "settings_audit.page": "Audit log",
