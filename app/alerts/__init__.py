@@ -1,0 +1,1 @@
+"""Alerts: what tells people before, or when, something matters."""
