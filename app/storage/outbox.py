@@ -20,6 +20,8 @@ from app.storage.types import seconds_between
 
 OPENED, UPDATED, RESOLVED = "finding.opened", "finding.updated", "finding.resolved"
 WAITING, DELIVERED, PARKED, DROPPED = "waiting", "delivered", "parked", "dropped"
+# A finding that is noticed later than this is stored, and not sent to anybody.
+LATE = timedelta(hours=48)
 # How long a message is tried.
 TRIED = timedelta(hours=24)
 # How long a message that is done stays in the log.
@@ -67,7 +69,8 @@ def enqueue_events(connection: Connection, events: Sequence[FindingEvent], now: 
     """Add the messages of some changes, in the transaction that changes the findings.
 
     A message is added for each enabled endpoint whose kinds and severity match. An update is left
-    out during the endpoint's cool-down after the last message about the same finding.
+    out during the endpoint's cool-down after the last message about the same finding. So is all
+    about a finding that was noticed too late.
     """
     if not events:
         return
@@ -185,6 +188,7 @@ def _of_findings(
         _ENDPOINT.tenant_id == tenant_id,
         _ENDPOINT.disabled_at.is_(None),
         sa.or_(_ENDPOINT.kinds.is_(None), kinds.like("% " + _FINDING.kind + " %")),
+        seconds_between(_FINDING.opened_at, _FINDING.detected_at) <= LATE.total_seconds(),
         _rank(_FINDING.severity) >= _rank(_ENDPOINT.min_severity),
     ]
     if kind == UPDATED and not is_urgent:

@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 
 from app.detection import Finding, Kind, Part, Severity
 from app.intake.finding_marks import NO_MARK, Mark, severity_of, standing
-from app.reports.findings import LATE
 from app.storage.database import Database
 from app.storage.outbox import FindingEvent, enqueue_events, event_kind
 from app.storage.tables import findings, usual
@@ -152,9 +151,7 @@ def _write(
             before = known.get(finding.id)
             mark = NO_MARK if before is None else before.mark
             values = {"tenant_id": tenant_id, "updated_at": now} | _columns(finding, mark)
-            # What was noticed too late is stored, and nobody is told.
-            if (now if before is None else before.detected_at) - finding.opened_at <= LATE:
-                events.append(_event(before, values))
+            events.append(_event(before, values))
             if before is not None:
                 # Columns of the condition have other names than those that are set.
                 ours = {"of_tenant": values.pop("tenant_id"), "of_id": values.pop("id")}
@@ -185,7 +182,6 @@ class _Known(NamedTuple):
     status: str
     severity: Severity
     resolution: str | None
-    detected_at: datetime
 
 
 def _known(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[str, _Known]:
@@ -197,7 +193,6 @@ def _known(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[s
             row.status,
             Severity(row.severity),
             row.resolution,
-            row.detected_at,
         )
         for row in connection.execute(_KNOWN.where(where).with_for_update())
     }
@@ -243,7 +238,6 @@ _KNOWN = sa.select(
     _FINDING.status,
     _FINDING.severity,
     _FINDING.resolution,
-    _FINDING.detected_at,
     _FINDING.acknowledged_at,
     _FINDING.acknowledged_by,
     _FINDING.acknowledged_severity,
