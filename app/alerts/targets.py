@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
@@ -224,10 +224,8 @@ def _resolved(target: Target, resolve: Resolver, deadline: float) -> list[Addres
     found: list[str] = []
 
     def ask() -> None:
-        try:
+        with suppress(OSError, UnicodeError):
             found.extend(resolve(target.host, target.port))
-        except (OSError, UnicodeError):
-            pass
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()

@@ -266,21 +266,8 @@ def change_endpoint(  # noqa: PLR0913 - which endpoint, its members, by whom and
     kinds = None if change.kinds is msgspec.UNSET else change.kinds
     quiet = None if change.quiet is msgspec.UNSET else change.quiet
     _check(kinds, quiet)
-    given = {
-        name for name in change.__struct_fields__ if getattr(change, name) is not msgspec.UNSET
-    }
-    values: dict[str, Any] = {
-        name: getattr(change, name) for name in given & {"url", "min_severity", "cooldown_minutes"}
-    }
-    values |= _kinds(kinds) if "kinds" in given else {}
-    values |= _quiet(quiet) if "quiet" in given else {}
-    if change.enabled is True:
-        values |= {"disabled_at": None, "disabled_reason": None, "failures": 0}
-        values["paused_until"] = None
-    elif change.enabled is False:
-        values |= {"disabled_at": now, "disabled_reason": "disabled by hand"}
-    if "url" in given:  # the next attempt need not wait for what failed elsewhere
-        values |= {"failures": 0, "paused_until": None}
+    given = _given(change)
+    values = _changed(change, now)
 
     def work(connection: Connection, before: Endpoint) -> None:
         if "url" in given:
@@ -407,6 +394,30 @@ def _work_on(database: Database, tenant_id: str, endpoint_id: str, change: Any) 
         return before if after is None else read_endpoint(after)
 
     return database.write(work)
+
+
+def _given(change: EndpointChange) -> set[str]:
+    return {name for name in change.__struct_fields__ if getattr(change, name) is not msgspec.UNSET}
+
+
+def _changed(change: EndpointChange, now: datetime) -> dict[str, Any]:
+    """The columns that a change sets."""
+    given = _given(change)
+    values: dict[str, Any] = {
+        name: getattr(change, name) for name in given & {"url", "min_severity", "cooldown_minutes"}
+    }
+    if change.kinds is not msgspec.UNSET:
+        values |= _kinds(change.kinds)
+    if change.quiet is not msgspec.UNSET:
+        values |= _quiet(change.quiet)
+    if change.enabled is False:
+        values |= {"disabled_at": now, "disabled_reason": "disabled by hand"}
+    if change.enabled is True:
+        values |= {"disabled_at": None, "disabled_reason": None}
+    if change.enabled is True or "url" in given:
+        # The next attempt need not wait for what failed before, or elsewhere.
+        values |= {"failures": 0, "paused_until": None}
+    return values
 
 
 def _update(one: Endpoint) -> sa.Update:
