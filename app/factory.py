@@ -54,6 +54,7 @@ def create_app(
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
+        SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
         # One byte above the limit distinguishes a full body from one that is too large.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,

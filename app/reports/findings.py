@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import cache
 from itertools import groupby
 from operator import attrgetter
@@ -19,12 +19,11 @@ from app.detection import Finding as Judged
 from app.detection import Kind, Options, Severity, advice, is_muted, summary
 from app.ids import Id
 from app.reports.base import TENANT, Count, Point
+from app.storage.outbox import LATE
 from app.storage.tables import agents, findings, organization_settings
 
 KINDS = tuple(kind.value for kind in Kind)
 STATUSES = ("open", "resolved", "all")
-# A finding that is noticed later than this is stored, and not sent to anybody.
-LATE = timedelta(hours=48)
 STREAMED = 500  # rows of the database at a time
 _SPIKES = (Kind.SPIKE, Kind.RETRY_LOOP)
 _MOST_SPIKES = 200  # of one page
