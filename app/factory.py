@@ -36,6 +36,7 @@ from app.web.pages.settings import budgets as budget_settings
 from app.web.pages.settings import keys as key_settings
 from app.web.pages.settings import links as link_settings
 from app.web.pages.settings import organization as general_settings
+from app.web.pages.settings import webhooks as webhook_settings
 
 
 def create_app(
@@ -97,7 +98,7 @@ def create_app(
         *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
         *(general_settings.bp, budget_settings.bp, link_settings.bp),
-        *(key_settings.bp, audit_settings.bp),
+        *(webhook_settings.bp, key_settings.bp, audit_settings.bp),
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)

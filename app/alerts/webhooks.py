@@ -30,6 +30,9 @@ KINDS = tuple(kind.value for kind in Kind)
 COOLDOWN_MINUTES, MAX_COOLDOWN_MINUTES = 60, 7 * 24 * 60
 MAX_ENDPOINTS, MAX_DELIVERIES = 20, 1000
 MAILTO = "mailto:"
+DIGESTS = ("weekly", "monthly")
+# The members whose values are columns.
+_PLAIN = {"url", "min_severity", "cooldown_minutes", "digest"}
 _ID_CHARACTERS = 12
 _ID = re.compile(rf"[0-9A-Za-z]{{{_ID_CHARACTERS}}}")
 _ALPHABET = string.digits + string.ascii_letters
@@ -92,6 +95,7 @@ _Url = Annotated[
 ]
 _Format = Literal["standard", "slack", "teams", "email"]
 _Severity = Literal["info", "warning", "critical"]
+_Digest = Literal["weekly", "monthly"]
 _Cooldown = Annotated[int, msgspec.Meta(ge=0, le=MAX_COOLDOWN_MINUTES)]
 
 
@@ -104,6 +108,7 @@ class EndpointBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     min_severity: _Severity = "info"
     cooldown_minutes: _Cooldown = COOLDOWN_MINUTES
     quiet: Quiet | None = None
+    digest: _Digest | None = None
 
 
 class EndpointChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -117,6 +122,7 @@ class EndpointChange(msgspec.Struct, rename="camel", forbid_unknown_fields=True)
     min_severity: _Severity | msgspec.UnsetType = msgspec.UNSET
     cooldown_minutes: _Cooldown | msgspec.UnsetType = msgspec.UNSET
     quiet: Quiet | msgspec.UnsetType | None = msgspec.UNSET
+    digest: _Digest | msgspec.UnsetType | None = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -147,6 +153,7 @@ class Endpoint:
     disabled_reason: str | None = None
     failures: int = 0
     paused_until: datetime | None = None
+    digest: str | None = None
 
     @property
     def secret_number(self) -> Rotation:
@@ -221,6 +228,7 @@ def create_endpoint(  # noqa: PLR0913 - an endpoint, by which rules, by whom and
         body.quiet,
         now,
         by,
+        digest=body.digest,
     )
     values = {
         "tenant_id": tenant_id,
@@ -231,6 +239,7 @@ def create_endpoint(  # noqa: PLR0913 - an endpoint, by which rules, by whom and
         "created_by": by,
         "min_severity": created.min_severity,
         "cooldown_minutes": created.cooldown_minutes,
+        "digest": created.digest,
         **_kinds(body.kinds),
         **_quiet(body.quiet),
     }
@@ -374,6 +383,7 @@ def read_endpoint(row: Any) -> Endpoint:
         row.disabled_reason,
         row.failures,
         row.paused_until,
+        row.digest,
     )
 
 
@@ -403,9 +413,7 @@ def _given(change: EndpointChange) -> set[str]:
 def _changed(change: EndpointChange, now: datetime) -> dict[str, Any]:
     """The columns that a change sets."""
     given = _given(change)
-    values: dict[str, Any] = {
-        name: getattr(change, name) for name in given & {"url", "min_severity", "cooldown_minutes"}
-    }
+    values: dict[str, Any] = {name: getattr(change, name) for name in given & _PLAIN}
     if change.kinds is not msgspec.UNSET:
         values |= _kinds(change.kinds)
     if change.quiet is not msgspec.UNSET:

@@ -21,7 +21,7 @@ _FILES = {"text": "digest.txt", "markdown": "digest.md", "html": "digest.html"}
 _MOST_SHOWN = 60
 _BAR = 24  # characters of the longest bar
 _BLOCK, _PARTS = "\N{FULL BLOCK}", " ▏▎▍▌▋▊▉"
-_DASH, _DOTS, _MINUS, _SPACE = "\N{EN DASH}", "\N{HORIZONTAL ELLIPSIS}", "\N{MINUS SIGN}", "\xa0"
+_DASH, _DOTS, _MINUS = "\N{EN DASH}", "\N{HORIZONTAL ELLIPSIS}", "\N{MINUS SIGN}"
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
@@ -149,15 +149,15 @@ def _count_of(value: int, thing: str) -> str:
 
 
 def _change(value: float) -> str:
-    return f"{100 * value:+,.1f}{_SPACE}%".replace("-", _MINUS)
+    return f"{100 * value:+,.1f} %".replace("-", _MINUS)
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f}{_SPACE}%"
+    return f"{100 * value:.1f} %"
 
 
 def _money(value: float, currency: str) -> str:
-    return f"{value:,.2f}{_SPACE}{currency}"
+    return f"{value:,.2f} {currency}"
 
 
 def _day(value: date) -> str:
@@ -172,7 +172,7 @@ def _budget(one: DigestBudget) -> str:
     """What is used of a budget, and where that leads."""
     text = f"{one.tokens:,} a {one.period}"
     if one.used is not None:
-        text += f": {one.used:,} used ({100 * one.used / one.tokens:,.0f}{_SPACE}%)"
+        text += f": {one.used:,} used ({100 * one.used / one.tokens:,.0f} %)"
     if one.crosses_on is not None and one.projected is not None:
         reached = "crossed" if one.used is not None and one.used > one.tokens else "will be crossed"
         text += f", {reached} on {_short_day(one.crosses_on)}, {one.projected:,} expected"

@@ -25,6 +25,11 @@ ACTIONS = {
     "settings.changed": "Settings changed",
     "share_link.created": "Share link created",
     "share_link.revoked": "Share link revoked",
+    "webhook.changed": "Endpoint changed",
+    "webhook.created": "Endpoint added",
+    "webhook.deleted": "Endpoint deleted",
+    "webhook.rotated": "Secret of an endpoint rotated",
+    "webhook.tested": "Endpoint tested",
 }
 
 bp = base.blueprint("audit", "/audit")

@@ -4,11 +4,13 @@ A form that was sent is stored by the function that the API calls, and answered 
 invalid one is shown again, with what was typed and the problem beside its field.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from flask import Blueprint, Response, g, redirect, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as Redirect
@@ -27,12 +29,14 @@ from app.web.pages.frame import frame_response
 TABS = {
     "settings_organization.page": "Organization",
     "settings_budgets.page": "Budgets",
+    "settings_webhooks.page": "Webhooks and e-mail",
     "settings_links.page": "Share links",
     "settings_keys.page": "API keys",
     "settings_audit.page": "Audit log",
 }
 # Lines of a list on a page.
 SIZE = 40
+_WRONG_MEMBER = re.compile(r"(?P<message>.+) - at `\$\.(?P<field>[^`]+)`")
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -58,6 +62,8 @@ class Form:
         """Whether a box or an option is chosen."""
         return stored if self.typed is None else value in self.typed.getlist(name)
 
+
+T = TypeVar("T")
 
 NEW = Form()
 _Page = Callable[[Form], Response]
@@ -157,6 +163,21 @@ def number(name: str, what: str, least: int, most: int) -> int:
     if not is_number or not least <= int(text) <= most:
         raise wrong(name, f"{what} must be a whole number from {least:,} to {most:,}")
     return int(text)
+
+
+def converted(members: Mapping[str, Any], body: type[T]) -> T:
+    """Members of a form as the body that the API takes.
+
+    Raises:
+        ValidationError: a member is invalid; it is named.
+    """
+    try:
+        return msgspec.convert(members, body)
+    except msgspec.ValidationError as error:
+        match = _WRONG_MEMBER.fullmatch(str(error))
+        if match is None:
+            raise ValidationError(f"the form is invalid: {error}") from None
+        raise wrong(match["field"], f"this is invalid: {match['message']}") from None
 
 
 def optional_day(name: str) -> date | None:
