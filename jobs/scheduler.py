@@ -1,4 +1,4 @@
-"""The scheduler process: runs TASKS at their intervals: rollup, findings, purge, organizations.
+"""The scheduler process: runs TASKS at their intervals, as rollup, findings and purge.
 
 Several schedulers may run at the same time. At every tick, each one checks by the database's clock
 whether a run is due. The lock of the state row gives the run to one of them. There is no lease that
@@ -36,6 +36,7 @@ from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
+from jobs.digests import add_digests
 from jobs.findings.task import Pass, judge_findings
 from jobs.organizations import summarize_organizations
 from jobs.retention import delete_old_months, purge_events
@@ -44,8 +45,9 @@ log = logging.getLogger("jobs")
 
 # Ticks are a little early or late, so a run is already due this share of its interval earlier.
 EARLY = 0.1
-# One connection each for a run, for findings, for a purge, for organizations and for a scrape.
-POOL_SIZE = 5
+# One connection each for a run, for findings, for a purge, for organizations, for digests and for a
+# scrape.
+POOL_SIZE = 6
 SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
@@ -194,6 +196,23 @@ def organizations_tick(database: Database, settings: Settings, stop: threading.E
     )
 
 
+def digests_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Add the digests that are due to the outbox. Several processes may do so at once."""
+    try:
+        with tracing.span("digests"):
+            added = add_digests(database, settings, stop, utc_now())
+    except Exception as error:  # as above
+        if isinstance(error, ServiceError | LockedError):
+            reason = getattr(error, "message", None) or "a lock was not free"
+            logs.write(log, logging.ERROR, "digests", outcome="failed", reason=reason)
+        else:
+            _log_failure("digests", error)
+        return
+    if added.messages:
+        fields = {"messages": added.messages, "organizations": added.organizations}
+        logs.write(log, logging.INFO, "digests", outcome="done", **fields)
+
+
 class Task(NamedTuple):
     """A task: what runs, and when."""
 
@@ -212,6 +231,8 @@ TASKS = (
     Task("purge", purge_tick, lambda _settings: 3600, first=60),
     # It looks often whether a pass is due or under way. A pass begins every hour.
     Task("organizations", organizations_tick, lambda _settings: 60, first=10),
+    # A digest is due some hours after its week or month.
+    Task("digests", digests_tick, lambda _settings: 600, first=90),
 )
 
 

@@ -15,13 +15,19 @@ from markupsafe import Markup
 from app.reports.digest import MONTHLY, Digest, DigestBudget
 from app.reports.trend import DayCount
 
-FORMS = ("text", "markdown", "html")
-_FILES = {"text": "digest.txt", "markdown": "digest.md", "html": "digest.html"}
+# The last one is for chats.
+FORMS = ("text", "markdown", "html", "brief")
+_FILES = {
+    "text": "digest.txt",
+    "markdown": "digest.md",
+    "html": "digest.html",
+    "brief": "digest.brief.txt",
+}
 # Code points of a name or id that are shown.
 _MOST_SHOWN = 60
 _BAR = 24  # characters of the longest bar
 _BLOCK, _PARTS = "\N{FULL BLOCK}", " ▏▎▍▌▋▊▉"
-_DASH, _DOTS, _MINUS = "\N{EN DASH}", "\N{HORIZONTAL ELLIPSIS}", "\N{MINUS SIGN}"
+_DOTS, _MINUS = "\N{HORIZONTAL ELLIPSIS}", "\N{MINUS SIGN}"
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
@@ -191,4 +197,5 @@ _NAMES: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
     "text": (_plain, _visible),
     "markdown": (_markdown, _escaped),
     "html": (_html, _isolated),
+    "brief": (_plain, _visible),
 }
