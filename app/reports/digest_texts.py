@@ -33,8 +33,11 @@ _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
 )
-# What Markdown, or HTML in it, reads as something else than text.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&:@$])")
+# What Markdown, or HTML in it, reads as something else than text: also a bare address, and the
+# beginning of a list or of a heading.
+_MARKUP = re.compile(
+    r"([\\`*_{}\[\]<>|~&@$]|:(?=//)|(?<=www)\.|^[-+#=]|(?<=^\d)[.)]|(?<=^\d\d)[.)])"
+)
 
 
 def digest_text(digest: Digest, form: str, base_url: str | None = None) -> str:

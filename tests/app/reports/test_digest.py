@@ -164,8 +164,8 @@ def test_findings_waste_price_and_budgets_are_in_it(read, filled):
     stored(filled, of_week | waste, of_week, of_week | grave, of_week | corrected, {})
     price = OrganizationSettings(price=Price(2.0, "EUR"))
     store_settings(filled, TENANT, price, NOW, by="tester")
-    set_budget(filled, TENANT, None, "day", 255, NOW, by="tester")
-    set_budget(filled, TENANT, "steady", "month", 2000, NOW, by="tester")
+    set_budget(filled, TENANT, None, "day", 255, now=NOW, by="tester")
+    set_budget(filled, TENANT, "steady", "month", 2000, now=NOW, by="tester")
     found = read()
     assert [one.severity for one in found.findings] == ["critical", "warning", "info"]
     assert found.finding_count == 3
@@ -174,7 +174,7 @@ def test_findings_waste_price_and_budgets_are_in_it(read, filled):
     assert (found.cost, found.currency) == (pytest.approx(3.514), "EUR")
     own, of_agent = found.budgets
     assert (own.agent_id, own.period, own.exceeded_days) == (None, "day", 1)
-    assert (of_agent.agent_name, of_agent.tokens, of_agent.used) == ("billing", 2000, 1000)
+    assert (of_agent.agent_name, of_agent.tokens, of_agent.used) == ("billing", 2000, 1500)
     for form in FORMS:
         text = digest_text(found, form, "https://analytics.example")
         assert "EUR" in text

@@ -36,6 +36,8 @@ TABS = {
 }
 # Lines of a list on a page.
 SIZE = 40
+# The name of a field of the form in an error, beside "field", a member of the API's body.
+_INPUT = "input"
 _WRONG_MEMBER = re.compile(r"(?P<message>.+) - at `\$\.(?P<field>[^`]+)`")
 _NOTHING: Mapping[str, str] = {}
 
@@ -177,7 +179,8 @@ def converted(members: Mapping[str, Any], body: type[T]) -> T:
         match = _WRONG_MEMBER.fullmatch(str(error))
         if match is None:
             raise ValidationError(f"the form is invalid: {error}") from None
-        raise wrong(match["field"], f"this is invalid: {match['message']}") from None
+        text = f"the form is invalid: {match['field']} {match['message']}"
+        raise ValidationError(text, {"field": match["field"]}) from None
 
 
 def optional_day(name: str) -> date | None:
@@ -201,7 +204,7 @@ def end_of(day: date) -> datetime:
 
 def wrong(name: str, problem: str) -> ValidationError:
     """The error of one field of the form."""
-    return ValidationError(problem, {"field": name})
+    return ValidationError(problem, {_INPUT: name})
 
 
 def _require_admin() -> None:
@@ -221,9 +224,11 @@ def _shown_again(error: ServiceError) -> Response:
         return errors.service_error(error)
     request_log.note_cause(error)
     again: _Again = g.again
-    member = str((error.details or {}).get("field") or "")
+    details = error.details or {}
+    member = str(details.get("field") or "")
     # A member of a member, as daysOff.dates[0], belongs to the field of the whole.
-    name = next((again.fields[key] for key in again.fields if member.startswith(key)), member)
+    of_member = next((again.fields[key] for key in again.fields if member.startswith(key)), member)
+    name = str(details.get(_INPUT) or of_member)
     # The names of the API's members are not on the page.
     _, is_named, problem = error.message.partition(f": {member} ")
     text = errors.sentence(f"this {problem}" if is_named and member else error.message)

@@ -1,5 +1,6 @@
 """Budgets of the organization and of its agents: the list, a new one, a change, and the end."""
 
+from hashlib import sha256
 from typing import NamedTuple
 
 from flask import Response, g, request
@@ -9,20 +10,18 @@ from app.alerts.budgets import MAX_TOKENS, PERIODS, Budget, delete_budget, list_
 from app.errors import NotFoundError
 from app.ids import is_id
 from app.intake.organization_settings import options_between
-from app.web import params
 from app.web.context import connection, services
-from app.web.pages.filters import given_of
 from app.web.pages.settings import base
 from app.web.pages.settings.base import NEW, Form
 
 bp = base.blueprint("budgets", "/budgets")
 
 
-class _Chosen(NamedTuple):
-    """The budget that the query names."""
+class Row(NamedTuple):
+    """A budget of the list. ``key`` names it in addresses; an agent's id may be too long there."""
 
-    agent_id: str | None
-    period: str
+    budget: Budget
+    key: str
 
 
 @bp.get("")
@@ -38,7 +37,7 @@ def store() -> Redirect:
     agent_id, period = _agent_id(), _period()
     tokens = base.number("tokens", "a budget", 1, MAX_TOKENS)
     database, now = services().database, services().clock()
-    set_budget(database, g.tenant_id, agent_id, period, tokens, now, by=g.caller.subject)
+    set_budget(database, g.tenant_id, agent_id, period, tokens, now=now, by=g.caller.subject)
     return base.done("settings_budgets.page")
 
 
@@ -49,36 +48,34 @@ def delete() -> Redirect:
     agent_id, period = _agent_id(), _period()
     database, now = services().database, services().clock()
     by = g.caller.subject
-    if delete_budget(database, g.tenant_id, agent_id, period, now, by=by) is None:
+    if delete_budget(database, g.tenant_id, agent_id, period, now=now, by=by) is None:
         raise NotFoundError("the organization has no such budget")
     return base.done("settings_budgets.page")
 
 
 def _page(form: Form) -> Response:
     report = list_budgets(connection(), g.tenant_id, services().clock(), options_between)
-    chosen = _chosen()
+    rows = [Row(one, _key(one)) for one in report.budgets]
     return base.page(
         "budgets.html",
         form,
-        listed=base.part_of(report.budgets),
-        report=report,
-        changing=_budget(report.budgets, chosen, "change"),
-        deleting=_budget(report.budgets, chosen, "delete"),
+        listed=base.part_of(rows),
+        changing=_budget(rows, "change"),
+        deleting=_budget(rows, "delete"),
         periods={period: f"a {period}, UTC" for period in PERIODS},
         most_tokens=MAX_TOKENS,
     )
 
 
-def _chosen() -> _Chosen:
-    given = given_of(params.arguments())
-    return _Chosen(base.named("agentId"), given.get("period", ""))
-
-
-def _budget(found: list[Budget], chosen: _Chosen, what: str) -> Budget | None:
+def _budget(rows: list[Row], what: str) -> Budget | None:
     """The budget that the query asks to change or to delete."""
-    if given_of(params.arguments()).get("do") != what:
-        return None
-    return next((one for one in found if (one.agent_id, one.period) == chosen), None)
+    key = base.named(what)
+    return next((row.budget for row in rows if row.key == key), None)
+
+
+def _key(budget: Budget) -> str:
+    text = f"{budget.period} {budget.agent_id or ''}"
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _agent_id() -> str | None:
