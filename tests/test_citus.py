@@ -123,6 +123,7 @@ def test_tables_are_distributed_and_the_state_is_replicated(database):
         "findings": ("distributed", SHARDS),
         "usual": ("distributed", SHARDS),
         "organization_settings": ("distributed", SHARDS),
+        "budgets": ("distributed", SHARDS),
         "erasures": ("distributed", SHARDS),
         "organization_summaries": ("distributed", SHARDS),
         "rollup_state": ("reference", 1),

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite
 
+from app.alerts import budgets
 from app.reports import (
     activity,
     agent_list,
@@ -50,6 +51,7 @@ READS = [
 ]
 PAGE = {"after": "", "limit": 5, "kept_from": date.min}
 SOME_DAYS = {"first": date(2026, 1, 3), "last": date(2026, 1, 9)}
+BUDGETS = budgets.parameters(date(2026, 2, 20))
 _ZONE = ZoneInfo("Europe/Berlin")
 _DAYS = Days(date(2026, 2, 1), date(2026, 2, 28), _ZONE)
 LISTED = {
@@ -191,6 +193,8 @@ def large(postgresql):
             "date '2026-01-01' + day, hour, 1",
             "generate_series(0, 59) AS day, generate_series(0, 23) AS hour",
         ),
+        ("budgets", "'agent-' || agent, 'month', 9, now(), 'u'", "generate_series(1, 50) AS agent"),
+        ("organization_settings", "null, null, null, now()", "generate_series(1, 1) AS one"),
         (
             "daily_agent_issuance",
             "date '2026-01-01' + day, 'agent-' || agent, 1, 1",
@@ -231,6 +235,8 @@ def run(database, statement):
         (finer._LATEST_INCOMPLETE[hourly_issuance], SOME_DAYS),
         (agent_list._LIST, LISTED),
         (activity._days_cells(1), CELLS),
+        (budgets._statement(has_agent=False), BUDGETS),
+        (budgets._statement(has_agent=True), BUDGETS | {"agent_id": "agent-7"}),
     ],
     ids=[
         "trend",
@@ -252,6 +258,8 @@ def run(database, statement):
         "incomplete days",
         "list of agents",
         "hours of the week",
+        "budgets",
+        "budgets of an agent",
     ],
 )
 def test_no_read_goes_through_a_whole_table(large, statement, parameters):

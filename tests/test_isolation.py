@@ -23,6 +23,7 @@ from tests.support.tokens import bearer, token
 
 OURS, THEIRS = "org-a", "org-of-somebody-else"
 EVENTS, AGENTS, SETTINGS = "/api/v1/events", "/api/v1/agents", "/api/v1/settings"
+BUDGETS = "/api/v1/budgets"
 SHARED, THEIR_AGENT = "agent-of-both", "agent-of-theirs"
 OUR_NAME, THEIR_NAME = "ours to name", "named by somebody else"
 MORNING, NOON = "2026-04-14T09:00:00Z", "2026-04-14T12:00:00Z"
@@ -43,6 +44,7 @@ BODIES = {
     AGENTS: [{"agentId": SHARED, "name": OUR_NAME}],
     f"{AGENTS}/{SHARED}": {"name": OUR_NAME},
     SETTINGS: {"tokenLifetime": 2},
+    BUDGETS: {"period": "day", "tokens": 2},
     f"/api/v1/analytics/findings/{SPIKE.id}": {"note": "ours"},
 }
 
@@ -99,7 +101,15 @@ CLAIMS = [
 WRITING = "events:write agents:write analytics:admin"
 # Writes, and what only an administrator of the organization reads.
 OF_OPERATORS = ("/api/v1/organizations", "/api/v1/organizations.csv")
-NOT_READS = ("/api/v1/keys", "/api/v1/share-links", SETTINGS, EVENTS, *OF_OPERATORS, *PUBLIC)
+NOT_READS = (
+    "/api/v1/keys",
+    "/api/v1/share-links",
+    SETTINGS,
+    BUDGETS,
+    EVENTS,
+    *OF_OPERATORS,
+    *PUBLIC,
+)
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
@@ -189,6 +199,10 @@ def both_tenants(client, roll_up, database):
         settings = {"tokenLifetime": agents[SHARED]}
         answer = client.put(SETTINGS, json=settings, headers=bearer(tenant, "analytics:admin"))
         assert answer.status_code == 200
+        for agent, count in agents.items():
+            budget = {"agentId": agent, "period": "month", "tokens": count}
+            answer = client.put(BUDGETS, json=budget, headers=bearer(tenant, "analytics:admin"))
+            assert answer.status_code == 200
     roll_up()
     make_list(database)
 

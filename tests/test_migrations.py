@@ -210,7 +210,8 @@ ROWS = {
     "webhook_endpoints": {
         "tenant_id": "t", "id": "w", "url": "https://example.com/", "format": "standard",
         "kinds": "spike silence", "min_severity": "info", "cooldown_minutes": 60,
-        "quiet_from": "22:00", "quiet_to": "06:00", "quiet_zone": "Europe/Berlin", "rotation": 2,
+        "quiet_from": "22:00", "quiet_to": "06:00", "quiet_zone": "Europe/Berlin", "digest": "weekly",
+        "rotation": 2,
         "rotated_at": AT, "created_at": AT, "created_by": "u", "disabled_at": AT,
         "disabled_reason": "gone", "turn": 2**40, "claimed_until": AT, "failures": 1,
         "paused_until": AT,
@@ -222,6 +223,10 @@ ROWS = {
         "resolution": "ended", "document": "{}", "body": "{}", "status": "waiting",
         "created_at": AT, "next_at": AT, "expires_at": AT, "attempts": 1, "last_status": 500,
         "error": "timeout", "done_at": AT,
+    },
+    "budgets": {
+        "tenant_id": "t", "agent_id": "a", "period": "month", "tokens": 2**40, "set_at": AT,
+        "set_by": "u",
     },
     "organization_summaries": {
         "tenant_id": "t", "tokens_7d": 2**40, "tokens_28d": 2**40, "tokens_13w": 2**40,

@@ -5,11 +5,11 @@ statement reads the budgets of an organization with all counts that they need. A
 without a budget and without a price costs only the look into two small tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -22,11 +22,11 @@ from app.detection.budgets import BudgetUse
 from app.detection.findings import BudgetNumbers
 from app.detection.projection import (
     USUAL_DAYS,
-    expected_days,
+    Course,
+    course,
     like_days,
     part_of_day,
     project,
-    rest_of_today,
 )
 from app.errors import RefusedError, UnavailableError, ValidationError
 from app.ids import is_id
@@ -44,7 +44,8 @@ from app.storage.tables import (
 )
 from app.storage.types import as_utc
 
-PERIODS = ("day", "month")
+Period = Literal["day", "month"]
+PERIODS: tuple[Period, ...] = get_args(Period)
 # The budgets of an organization. Reading many takes time: 1,000 have 60,000 rows of counts.
 MAX_BUDGETS = 1000
 MAX_TOKENS = 10**15
@@ -77,7 +78,7 @@ class Budget:
     """
 
     agent_id: str | None
-    period: str
+    period: Period
     tokens: int
     used: int | None
     projected: int | None
@@ -160,18 +161,22 @@ def list_budgets(
         UnavailableError: the state row is missing.
     """
     today = now.astimezone(UTC).date()
-    values = {
-        "tenant_id": tenant_id,
-        "first": min(month_of(today), today - USUAL_DAYS * _DAY),
-        "today": today,
-        "month": month_of(today),
-        **dict(zip(_PROFILES, _profile_days(today), strict=True)),
-    }
+    values: dict[str, Any] = {"tenant_id": tenant_id, **parameters(today)}
     if only is not None:
         values["agent_id"] = only
     rows = fetch(connection, _statement(has_agent=only is not None), values)
     counts = _Counts.read(rows, options_between, today)
     return _report(counts, today, now)
+
+
+def parameters(today: date) -> dict[str, date]:
+    """The parameters of the statement but for the organization and the agent."""
+    return {
+        "first": min(month_of(today), today - USUAL_DAYS * _DAY),
+        "today": today,
+        "month": month_of(today),
+        **dict(zip(_PROFILES, _profile_days(today), strict=True)),
+    }
 
 
 def set_budget(  # noqa: PLR0913 - the parts of a budget
@@ -284,7 +289,7 @@ class _Set(NamedTuple):
     """A stored budget."""
 
     agent_id: str
-    period: str
+    period: Period
     tokens: int
 
 
@@ -323,8 +328,8 @@ class _Counts:
                 "budgets are unavailable: rollup_state has no row; restore the database from a"
                 " backup"
             )
-        _, days_off, price, agents_from, _, is_filling, counted_at = settings
-        row = _SettingsRow(days_off, price, None)
+        _, days_off, price, agents_from, is_filling, lifetime, counted_at = settings
+        row = _SettingsRow(days_off, price, lifetime)
         found = cls(
             options_between(row, today - USUAL_DAYS * _DAY, last_day(month_of(today))),
             as_utc(counted_at),
@@ -333,7 +338,7 @@ class _Counts:
         )
         for kind, agent, period, day, hour, issued, _ in rows:
             if kind == _BUDGET:
-                found.budgets.append(_Set(agent, period, issued))
+                found.budgets.append(_Set(agent, cast("Period", period), issued))
             elif kind == _DAYS:
                 found.days[_day(day)] = issued
             elif kind == _HOURS:
@@ -354,93 +359,63 @@ class _SettingsRow(NamedTuple):
     token_lifetime: int | None
 
 
-class _Course(NamedTuple):
-    """The days of an organization or of an agent: past ones of this month, today, coming ones.
-
-    ``rest``: what is still expected today.
-    """
-
-    past: list[int]
-    today: int
-    rest: float
-    coming: list[float]
-
-    @property
-    def month(self) -> list[float]:
-        return [*self.past, self.today + self.rest, *self.coming]
-
-    def use(self, budget: _Set, today: date) -> Budget:
-        """How a budget is used."""
-        if budget.period == "day":
-            first, used, days = today, self.today, [self.today + self.rest]
-        else:
-            first, used, days = month_of(today), sum(self.past) + self.today, self.month
-        projected, crosses_on = project(budget.tokens, first, days)
-        return Budget(
-            budget.agent_id or None, budget.period, budget.tokens, used, projected, crosses_on
-        )
+def _use(budget: _Set, course: Course, today: date) -> Budget:
+    """How a budget is used."""
+    if budget.period == "day":
+        first, used, days = today, course.today, [course.today + course.rest]
+    else:
+        first, used, days = month_of(today), course.used, course.month
+    projected, crosses_on = project(budget.tokens, first, days)
+    return Budget(
+        budget.agent_id or None, budget.period, budget.tokens, used, projected, crosses_on
+    )
 
 
 def _report(counts: _Counts, today: date, now: datetime) -> BudgetReport:
     part = _part_of_today(counts, today, now)
     is_needed = bool(counts.budgets) or counts.options.price_per_thousand is not None
-    whole = _course(counts.days, counts.options, today, part) if is_needed else None
+    whole = course(counts.days, today, part, counts.options.days_off) if is_needed else None
     found = []
     for budget in counts.budgets:
-        course = whole if budget.agent_id == ORGANIZATION else None
-        if course is None and whole is not None:
-            course = _agent_course(counts, budget.agent_id, today, part)
-        if course is None:
+        if budget.agent_id == ORGANIZATION:
+            own = whole
+        else:
+            own = _agent_course(counts, budget.agent_id, today, part)
+        if own is None:
             found.append(_unknown(counts, budget, whole, today))
         else:
-            found.append(course.use(budget, today))
+            found.append(_use(budget, own, today))
     return BudgetReport(
         found,
         today,
-        None if whole is None else sum(whole.past) + whole.today,
+        None if whole is None else whole.used,
         None if whole is None else round(sum(whole.month)),
         counts.options,
         counts.counted_at,
     )
 
 
-def _course(counts: Mapping[date, int], options: Options, today: date, part: float) -> _Course:
-    month = month_of(today)
-    began = min(counts, default=today)
-    first = max(began, today - USUAL_DAYS * _DAY)
-    history = [counts.get(first + number * _DAY, 0) for number in range((today - first).days)]
-    left = (last_day(month) - today).days
-    expected, *coming = expected_days(history, today, left + 1, options.days_off)
-    so_far = counts.get(today, 0)
-    return _Course(
-        [counts.get(month + number * _DAY, 0) for number in range((today - month).days)],
-        so_far,
-        rest_of_today(expected, so_far, part),
-        coming,
-    )
-
-
-def _agent_course(counts: _Counts, agent_id: str, today: date, part: float) -> _Course | None:
+def _agent_course(counts: _Counts, agent_id: str, today: date, part: float) -> Course | None:
     """The days of an agent; ``None`` if they are not complete."""
     if counts.is_filling:
         return None
     if counts.agents_from is not None and counts.agents_from > month_of(today):
         return None
     # The hours of a single agent are not known; it runs while the organization does.
-    return _course(counts.agent_days.get(agent_id, {}), counts.options, today, part)
+    return course(counts.agent_days.get(agent_id, {}), today, part, counts.options.days_off)
 
 
-def _unknown(counts: _Counts, budget: _Set, whole: _Course | None, today: date) -> Budget:
+def _unknown(counts: _Counts, budget: _Set, whole: Course | None, today: date) -> Budget:
     """The use by an agent whose days are not complete: its share of the organization's month."""
     used = counts.agent_months.get(budget.agent_id, 0)
     if budget.period == "day" or whole is None:
         return Budget(budget.agent_id, budget.period, budget.tokens, None, None, None)
-    share = used / max(sum(whole.past) + whole.today, 1)
+    share = used / max(whole.used, 1)
     past = [round(share * tokens) for tokens in whole.past]
-    course = _Course(
+    own = Course(
         past, used - sum(past), share * whole.rest, [share * tokens for tokens in whole.coming]
     )
-    return course.use(budget, today)
+    return _use(budget, own, today)
 
 
 def _part_of_today(counts: _Counts, today: date, now: datetime) -> float:
@@ -493,7 +468,7 @@ def _statement(*, has_agent: bool) -> Reading:
     )
     first, today = sa.bindparam("first", type_=sa.Date), sa.bindparam("today", type_=sa.Date)
     own = (
-        sa.select(setting.days_off, setting.price)
+        sa.select(setting.days_off, setting.price, setting.token_lifetime)
         .where(setting.tenant_id == _TENANT)
         .subquery("settings")
     )
@@ -511,7 +486,8 @@ def _statement(*, has_agent: bool) -> Reading:
             text=own.c.days_off,
             other=own.c.price,
             day=state.agents_from,
-            number=sa.case((state.backfilled < state.backfill_end, 1), else_=0),
+            hour=sa.case((state.backfilled < state.backfill_end, 1), else_=0),
+            number=own.c.token_lifetime,
             moment=state.last_finished,
         ).select_from(rollup_state.outerjoin(own, sa.true())),
         _row(_DAYS, day=day.date, number=day.issued)

@@ -5,10 +5,11 @@ last days. A day off is a Sunday. The rest of today has what usually comes at su
 pace.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from app.dates import last_day, month_of
 from app.detection.bounds import middle
 from app.detection.calendar import SUNDAY, WEEK
 
@@ -18,8 +19,8 @@ USUAL_DAYS = USUAL_WEEKS * WEEK
 # The level is that of so many days; one is worth half of the one a week later.
 LEVEL_DAYS = 21
 _HALF_LIFE = 7
-# A day counts for the level with at most so many times its usual tokens, and at least this part.
-_HIGHEST, _LOWEST = 2.5, 0.2
+# A day counts for the level with at most so many times its usual tokens.
+_HIGHEST = 2.5
 # Today's pace is trusted as far as more than this part of a usual day has come.
 _TRUST = 0.25
 _SLOWEST, _FASTEST = 0.5, 2.0
@@ -49,6 +50,49 @@ def project(budget: int, first: date, days: Sequence[float]) -> Projection:
         if crosses_on is None and round(total) >= budget:
             crosses_on = first + number * _DAY
     return Projection(round(total), crosses_on)
+
+
+class Course(NamedTuple):
+    """The days of a month: past ones, today so far with its rest, and coming ones."""
+
+    past: list[int]
+    today: int
+    rest: float
+    coming: list[float]
+
+    @property
+    def used(self) -> int:
+        """The tokens of the month so far."""
+        return sum(self.past) + self.today
+
+    @property
+    def month(self) -> list[float]:
+        """The tokens of each day of the month."""
+        return [*self.past, self.today + self.rest, *self.coming]
+
+
+def course(
+    counts: Mapping[date, int], today: date, part: float, days_off: Collection[date] = ()
+) -> Course:
+    """The course of a month.
+
+    Args:
+        counts: the tokens of days, from the first of the month or earlier; a day that is left out
+            has none. Days before the first one are unknown.
+        part: the part of today's usual tokens that has come by now, see :func:`part_of_day`.
+    """
+    month = month_of(today)
+    first = max(min(counts, default=today), today - USUAL_DAYS * _DAY)
+    history = [counts.get(first + number * _DAY, 0) for number in range((today - first).days)]
+    left = (last_day(month) - today).days
+    expected, *coming = expected_days(history, today, left + 1, days_off)
+    so_far = counts.get(today, 0)
+    return Course(
+        [counts.get(month + number * _DAY, 0) for number in range((today - month).days)],
+        so_far,
+        rest_of_today(expected, so_far, part),
+        coming,
+    )
 
 
 def expected_days(
@@ -139,6 +183,6 @@ def _level(known: Sequence[int], kinds: Sequence[int], usual: Sequence[float]) -
     for ago in range(1, min(LEVEL_DAYS, len(known)) + 1):
         typical = usual[kinds[-ago]]
         weight = 0.5 ** ((ago - 1) / _HALF_LIFE)
-        seen += weight * min(max(known[-ago], _LOWEST * typical), _HIGHEST * typical)
+        seen += weight * min(known[-ago], _HIGHEST * typical)
         normal += weight * typical
     return seen / normal if normal else 1.0

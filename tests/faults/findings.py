@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from app.config.settings import Settings
+from app.detection import Kind
 from app.storage.database import Database
 from app.storage.tables import daily_issuance, findings, rollup_state, usual
 from jobs.findings.recompute import recompute_findings
@@ -53,11 +54,16 @@ def _judge(database: Database, settings: Settings) -> None:
 
 
 def _holding(database: Database, last: date) -> dict[tuple[str, str], dict[str, Any]]:
-    """The findings that were opened up to the end of a day and hold, by organization and id."""
+    """The findings that were opened up to the end of a day and hold, by organization and id.
+
+    Those of budgets are of the moment, and a recompute leaves them alone.
+    """
     end = datetime.combine(last + timedelta(days=1), time_of_day(), UTC)
     kept = [column for column in findings.c if column.name not in NOTICED]
     statement = sa.select(*kept).where(
-        findings.c.opened_at <= end, findings.c.resolution.is_distinct_from("corrected")
+        findings.c.opened_at <= end,
+        findings.c.resolution.is_distinct_from("corrected"),
+        findings.c.kind != Kind.BUDGET.value,
     )
     with database.reading() as connection:
         rows = [dict(row._mapping) for row in connection.execute(statement)]

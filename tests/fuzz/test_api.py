@@ -63,6 +63,9 @@ OPERATIONS = [
     ("/api/v1/organizations.csv", "GET"),
     ("/api/v1/settings", "GET"),
     ("/api/v1/settings", "PUT"),
+    ("/api/v1/budgets", "GET"),
+    ("/api/v1/budgets", "PUT"),
+    ("/api/v1/budgets", "DELETE"),
     ("/health", "GET"),
     ("/ready", "GET"),
 ]

@@ -1,12 +1,12 @@
 """Budgets of the caller's organization, at ``/api/v1/budgets``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, cast
 
 import msgspec
 from flask import Blueprint, Response, g, request
 
 from app.alerts import budgets
-from app.alerts.budgets import PERIODS, BudgetReport, Tokens
+from app.alerts.budgets import PERIODS, BudgetReport, Period, Tokens
 from app.errors import NotFoundError, ValidationError
 from app.ids import Id
 from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
@@ -29,7 +29,7 @@ bp.before_request(rate_limit.count_request)
 class BudgetBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """A budget to set. Without ``agentId``, or with null, it is that of the organization."""
 
-    period: Annotated[Literal["day", "month"], msgspec.Meta(description="Days and months are UTC")]
+    period: Annotated[Period, msgspec.Meta(description="Days and months are UTC")]
     tokens: Tokens
     agent_id: Id | None = None
 
@@ -80,7 +80,7 @@ def delete_budget() -> Response:
     )
     if tokens is None:
         raise NotFoundError("the organization has no such budget")
-    return _private(DeletedBudget(agent_id, period, tokens))
+    return _private(DeletedBudget(agent_id, cast("Period", period), tokens))
 
 
 def _budgets(only: str | None = None) -> BudgetReport:

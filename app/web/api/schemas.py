@@ -253,9 +253,9 @@ class LinkList(ResponseBody):
 class Budget(ResponseBody):
     """A budget of the organization (``agentId`` is null) or of an agent, and how it is used.
 
-    ``used`` are the tokens of the present UTC day or month, and ``projected`` those at its end. Both
-    are null for the day of an agent while its table is filled after an upgrade. ``crossesOn`` is the
-    UTC day on which the budget is reached; it is null if it is not reached in the period.
+    ``used`` are the tokens of the present UTC day or month, ``projected`` those at its end. Both
+    are null for the day of an agent while its table is filled after an upgrade. ``crossesOn`` is
+    the UTC day on which the budget is reached; it is null if it is not reached in the period.
     """
 
     agent_id: Id | None

@@ -18,6 +18,7 @@ from app.web import errors, params, rate_limit, request_log
 from app.web.context import connection, kept, services, stored_options
 from app.web.pages import signin
 from app.web.pages.agent_charts import days_chart, months_chart, week_rows
+from app.web.pages.budget_tiles import agent_tiles, read_budgets
 from app.web.pages.exports import export
 from app.web.pages.filters import RANGE_NAMES, given_of, parse_filters
 from app.web.pages.frame import frame_response
@@ -71,6 +72,8 @@ def _page(
     arguments, now = params.arguments(), services().clock()
     filters, life = parse_filters(arguments, now), _life(agent_id)
     span, compared = Span(filters.days, kept()), filters.compared
+    # It has the settings of the organization, too, so that they are not read again.
+    budgets = read_budgets(agent_id)
     days = or_missing(lambda: agent.agent_days(connection(), g.tenant_id, agent_id, span, compared))
     own = findings.findings_page(
         connection(),
@@ -81,6 +84,13 @@ def _page(
     ).findings
     options = stored_options(g.tenant_id)
     usual_day = None if isinstance(days, tuple) else days.usual_day
+    needed = agent.need(
+        usual_day,
+        life.agent.token_lifetime or options.token_lifetime,
+        options.price_per_thousand,
+    )
+    month = month_of(budgets.today)
+    used = sum(one.issued for one in life.months if one.month == month)
     return frame_response(
         "agent.html",
         filters,
@@ -92,11 +102,8 @@ def _page(
         rows=[] if isinstance(days, tuple) else week_rows(days),
         months=months_chart(filters, life, agent_id),
         findings=own,
-        need=agent.need(
-            usual_day,
-            life.agent.token_lifetime or options.token_lifetime,
-            options.price_per_thousand,
-        ),
+        need=needed,
+        usage=agent_tiles(budgets, used, needed.cost if needed else None),
         currency=options.currency,
         default_lifetime=options.token_lifetime,
         is_saved=params.saved(arguments),

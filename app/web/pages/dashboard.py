@@ -13,6 +13,7 @@ from app.web import params, rate_limit
 from app.web.context import connection, kept, options_from, services
 from app.web.pages import signin
 from app.web.pages.agent_list import agents_card, parse_list
+from app.web.pages.budget_tiles import overview_tiles, read_budgets
 from app.web.pages.day_bars import MOST_BARS
 from app.web.pages.exports import export
 from app.web.pages.filters import RANGE_NAMES, YEAR_DAYS, Filters, parse_filters
@@ -52,6 +53,7 @@ def page() -> Response:
             filters,
             activity.week_of_days(reading, tenant, span, compared=compared, counted_at=counted_at),
         )
+    usage = overview_tiles(read_budgets(), attention.findings)
     spikes = found.spikes(attention.spikes, filters.days.zone)
     return frame_response(
         "dashboard.html",
@@ -60,6 +62,7 @@ def page() -> Response:
         ranges=RANGE_NAMES,
         kept=chosen.query(),
         overview=found,
+        usage=usage,
         not_compared=not_compared(found),
         days=days_chart(found, spikes, filters),
         is_by_week=len(found.days) > MOST_BARS,

@@ -42,7 +42,7 @@ START = SPIKE.start
 CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
-    *("share_links.created_by", "usual.states", "usual.usuals"),
+    *("share_links.created_by", "usual.states", "usual.usuals", "budgets.set_by"),
 }
 WITHOUT_AGENTS = {
     *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
@@ -50,7 +50,7 @@ WITHOUT_AGENTS = {
     *("findings.severity", "findings.status", "issuance_events.event_id"),
     *("organization_summaries.days", "organization_summaries.weeks"),
     *("organization_settings.days_off", "organization_settings.price"),
-    *("share_links.id", "share_links.views"),
+    *("share_links.id", "share_links.views", "budgets.period"),
     *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
     "findings.note",  # a person's text: the command names the findings whose notes have the id
 }
