@@ -362,6 +362,10 @@ class _Delivery:
             return _Result(str(error), error.status)
         except TargetError as error:
             return _Result(str(error))
+        except Exception as error:  # a strange target must not keep back the others
+            kind = type(error).__name__
+            logs.write(log, logging.ERROR, "webhook attempt", outcome=FAILED, error=kind)
+            return _Result("the message could not be sent")
         if answer.status in _SUCCESS:
             return _Result(None, answer.status)
         return _Result(f"the answer was {answer.status}", answer.status, answer.retry_after)
@@ -409,7 +413,7 @@ class _Delivery:
 
 def _outcome(message: _Message, result: _Result, now: datetime) -> tuple[str, dict[str, Any]]:
     """The outcome of an attempt, and the columns of the message."""
-    columns = {"attempts": message.attempts + 1, "last_status": result.status}
+    columns: dict[str, Any] = {"attempts": message.attempts + 1, "last_status": result.status}
     if result.error is None:
         return DELIVERED, done(DELIVERED, now) | columns | {"error": None}
     columns["error"] = result.error
