@@ -23,6 +23,7 @@ from app.web.api import (
     organizations,
     reports,
     share_links,
+    webhooks,
 )
 from app.web.api import settings as organization_settings
 from app.web.pages import agent as agent_page
@@ -90,6 +91,7 @@ def create_app(
         *(findings.bp, findings.marks, organization_settings.bp, organizations.bp),
         *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
+        webhooks.bp,
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)

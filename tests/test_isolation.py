@@ -99,7 +99,15 @@ CLAIMS = [
 WRITING = "events:write agents:write analytics:admin"
 # Writes, and what only an administrator of the organization reads.
 OF_OPERATORS = ("/api/v1/organizations", "/api/v1/organizations.csv")
-NOT_READS = ("/api/v1/keys", "/api/v1/share-links", SETTINGS, EVENTS, *OF_OPERATORS, *PUBLIC)
+NOT_READS = (
+    "/api/v1/keys",
+    "/api/v1/share-links",
+    "/api/v1/webhooks",
+    SETTINGS,
+    EVENTS,
+    *OF_OPERATORS,
+    *PUBLIC,
+)
 THEIR_TOKEN = token(THEIRS, exp=2**32)
 
 
