@@ -121,7 +121,7 @@ class Settings:
         parsing.secrets_of,
         "",
         "former values of `SECRET_KEY`, separated by commas, while it is being"
-        " [changed](operate/runbook.md#change-secret_key): what they signed stays valid",
+        " [changed](operate/runbook.md#key-rotation): what they signed stays valid",
         secret=True,
     )
     jwt_secret_key: str | None = setting(
