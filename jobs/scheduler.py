@@ -29,6 +29,7 @@ from app.intake.sources.entries import Sources, load_sources
 from app.storage.database import Database
 from app.storage.failures import is_unavailable, unavailable_message
 from app.storage.locks import LockedError
+from app.storage.outbox import PARKED
 from app.storage.tables import rollup_state
 from app.storage.types import database_now
 from app.telemetry import logs, metrics, metrics_server, tracing
@@ -36,7 +37,7 @@ from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
-from jobs.delivery import PARKED, Delivered, deliver
+from jobs.delivery import Delivered, deliver
 from jobs.findings.task import Pass, judge_findings
 from jobs.organizations import summarize_organizations
 from jobs.retention import delete_old_months, purge_events

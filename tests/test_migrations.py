@@ -562,7 +562,7 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     with database.reading() as connection:
         tables = set(connection.scalars(options))
     rollups = {name for name, table in metadata.tables.items() if "issued" in table.c}
-    assert tables == {*rollups, "agents", "findings", "source_positions"}
+    assert tables == {*rollups, "agents", "findings", "source_positions", "webhook_endpoints"}
     database.dispose()
 
 
