@@ -24,6 +24,7 @@ from app.web.api import (
     organizations,
     reports,
     share_links,
+    webhooks,
 )
 from app.web.api import settings as organization_settings
 from app.web.pages import agent as agent_page
@@ -99,6 +100,7 @@ def create_app(
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
         *(general_settings.bp, budget_settings.bp, link_settings.bp),
         *(webhook_settings.bp, key_settings.bp, audit_settings.bp),
+        webhooks.bp,
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)

@@ -104,6 +104,7 @@ OF_OPERATORS = ("/api/v1/organizations", "/api/v1/organizations.csv")
 NOT_READS = (
     "/api/v1/keys",
     "/api/v1/share-links",
+    "/api/v1/webhooks",
     SETTINGS,
     BUDGETS,
     EVENTS,

@@ -210,8 +210,8 @@ ROWS = {
     "webhook_endpoints": {
         "tenant_id": "t", "id": "w", "url": "https://example.com/", "format": "standard",
         "kinds": "spike silence", "min_severity": "info", "cooldown_minutes": 60,
-        "quiet_from": "22:00", "quiet_to": "06:00", "quiet_zone": "Europe/Berlin", "digest": "weekly",
-        "rotation": 2,
+        "quiet_from": "22:00", "quiet_to": "06:00", "quiet_zone": "Europe/Berlin",
+        "digest": "weekly", "rotation": 2,
         "rotated_at": AT, "created_at": AT, "created_by": "u", "disabled_at": AT,
         "disabled_reason": "gone", "turn": 2**40, "claimed_until": AT, "failures": 1,
         "paused_until": AT,
@@ -567,7 +567,7 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     with database.reading() as connection:
         tables = set(connection.scalars(options))
     rollups = {name for name, table in metadata.tables.items() if "issued" in table.c}
-    assert tables == {*rollups, "agents", "findings", "source_positions"}
+    assert tables == {*rollups, "agents", "findings", "source_positions", "webhook_endpoints"}
     database.dispose()
 
 

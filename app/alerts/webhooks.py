@@ -5,7 +5,7 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -203,7 +203,21 @@ def deliveries(
 ) -> list[Delivery]:
     """The messages to an endpoint in the last 30 days, the newest first."""
     values = {"tenant_id": tenant_id, "endpoint_id": endpoint_id, "limit": limit}
-    return [Delivery(*row) for row in connection.execute(_DELIVERIES, values)]
+    return [Delivery._make(row) for row in connection.execute(_DELIVERIES, values)]
+
+
+def quiet_until(quiet: Quiet, now: datetime) -> datetime | None:
+    """The end of the quiet hours that an instant is in; ``None`` if it is in none."""
+    local = now.astimezone(ZoneInfo(quiet.zone))
+    begin, end = time.fromisoformat(quiet.begin), time.fromisoformat(quiet.end)
+    at = local.time()
+    is_quiet = begin <= at < end if begin < end else at >= begin or at < end
+    if not is_quiet:
+        return None
+    day = local.date() + timedelta(days=at >= end)
+    # Where clocks are changed, the end may be an instant that was there before.
+    until = datetime.combine(day, end, local.tzinfo).astimezone(UTC)
+    return max(until, now + timedelta(minutes=1))
 
 
 def create_endpoint(  # noqa: PLR0913 - an endpoint, by which rules, by whom and when

@@ -121,7 +121,7 @@ class Settings:
         parsing.secrets_of,
         "",
         "former values of `SECRET_KEY`, separated by commas, while it is being"
-        " [changed](operate/runbook.md#change-secret_key): what they signed stays valid",
+        " [changed](operate/runbook.md#key-rotation): what they signed stays valid",
         secret=True,
     )
     jwt_secret_key: str | None = setting(
@@ -391,6 +391,11 @@ class Settings:
             "hourly_issuance": self.hourly_retention_days,
             "daily_agent_issuance": self.agent_daily_retention_days,
         }
+
+    @property
+    def all_secret_keys(self) -> tuple[str, ...]:
+        """``SECRET_KEY``, and then its former values."""
+        return (self.secret_key, *self.secret_key_fallbacks)
 
     @property
     def address(self) -> str:

@@ -214,6 +214,17 @@ def finding(
     return next(iter(_shown(connection, tenant_id, rows, options_of)), None)
 
 
+def findings_at(
+    connection: Connection, tenant_id: str, rows: Sequence[Any], options_of: OptionsOf
+) -> list[Finding]:
+    """Findings as they were when they changed, with the names of agents of this moment.
+
+    Args:
+        rows: each with the columns of ``findings`` as attributes.
+    """
+    return _shown(connection, tenant_id, rows, options_of)
+
+
 def all_findings(
     connection: Connection,
     wanted: FindingsFilter,
@@ -263,7 +274,7 @@ def _page(given: frozenset[str], *, has_cursor: bool) -> Select[Any]:
 
 
 def _shown(
-    connection: Connection, tenant_id: str, rows: Sequence[Row[Any]], options_of: OptionsOf
+    connection: Connection, tenant_id: str, rows: Sequence[Any], options_of: OptionsOf
 ) -> list[Finding]:
     if not rows:
         return []
@@ -281,7 +292,7 @@ def _shown(
     return [_read(row, one, options) for row, one in zip(rows, judged, strict=True)]
 
 
-def _read(row: Row[Any], judged: Judged, options: Options) -> Finding:
+def _read(row: Any, judged: Judged, options: Options) -> Finding:
     usual, names = judged.usual, options.names
     severity = row.acknowledged_severity
     return Finding(

@@ -257,7 +257,10 @@ HERE = {
     "findings.list_findings",
     "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
     "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
-    "settings.replace_settings", "settings.show_settings",
+    "settings.replace_settings", "settings.show_settings", "webhooks.change_endpoint",
+    "webhooks.create_endpoint", "webhooks.delete_endpoint", "webhooks.list_deliveries",
+    "webhooks.list_endpoints", "webhooks.one_endpoint", "webhooks.rotate_secret",
+    "webhooks.send_test",
 }  # fmt: skip
 WITHOUT_DATABASE = {
     "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",

@@ -42,7 +42,10 @@ START = SPIKE.start
 CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
-    *("share_links.created_by", "usual.states", "usual.usuals", "budgets.set_by"),
+    "budgets.set_by",
+    *("share_links.created_by", "usual.states", "usual.usuals", "webhook_endpoints.created_by"),
+    *("webhook_messages.body", "webhook_messages.content", "webhook_messages.document"),
+    *("webhook_messages.finding_id", "webhook_messages.id"),
 }
 WITHOUT_AGENTS = {
     *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
@@ -51,6 +54,17 @@ WITHOUT_AGENTS = {
     *("organization_summaries.days", "organization_summaries.weeks"),
     *("organization_settings.days_off", "organization_settings.price"),
     *("share_links.id", "share_links.views", "budgets.period"),
+    *("webhook_endpoints.disabled_reason", "webhook_endpoints.format", "webhook_endpoints.id"),
+    *(
+        "webhook_endpoints.digest",
+        "webhook_endpoints.kinds",
+        "webhook_endpoints.min_severity",
+        "webhook_endpoints.quiet_from",
+    ),
+    *("webhook_endpoints.quiet_to", "webhook_endpoints.quiet_zone", "webhook_endpoints.url"),
+    *("webhook_messages.endpoint_id", "webhook_messages.error", "webhook_messages.finding_status"),
+    *("webhook_messages.kind", "webhook_messages.resolution", "webhook_messages.severity"),
+    "webhook_messages.status",
     *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
     "findings.note",  # a person's text: the command names the findings whose notes have the id
 }

@@ -3,7 +3,7 @@
 from typing import Any
 from zoneinfo import available_timezones
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 from werkzeug.wrappers import Response as Redirect
 
 from app.alerts import webhooks
@@ -192,9 +192,9 @@ def _secret(found: Endpoint) -> str | None:
     """The secret by which its receiver checks signatures; ``None`` if nothing is signed."""
     if found.format != "standard":
         return None
-    config = current_app.config
-    former = tuple(config.get("SECRET_KEY_FALLBACKS") or ())
-    return secret_of(SigningKeys(config["SECRET_KEY"], former), found.secret_number)
+    settings = services().settings
+    keys = SigningKeys(settings.secret_key, settings.secret_key_fallbacks)
+    return secret_of(keys, found.secret_number)
 
 
 def _target(found: Endpoint) -> str:
