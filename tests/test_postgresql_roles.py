@@ -209,7 +209,6 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE api_keys SET sha256 = 'x'",
         "UPDATE api_keys SET tenant_id = 'x'",
         "DELETE FROM api_keys",
-        "SELECT 1 FROM audit_log",
         "UPDATE audit_log SET actor = 'x'",
         "DELETE FROM audit_log",
         "INSERT INTO audit_log (id, changed_at, actor, action, subject)"

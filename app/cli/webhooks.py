@@ -10,6 +10,7 @@ from app.alerts import webhooks as endpoints
 from app.alerts.signing import SigningKeys, secret_of
 from app.alerts.webhooks import (
     COOLDOWN_MINUTES,
+    DIGESTS,
     FORMATS,
     KINDS,
     MAX_COOLDOWN_MINUTES,
@@ -89,6 +90,7 @@ def list_endpoints(organization: str, as_json: bool) -> None:
     help="For how long updates of a finding are not sent after a message about it.",
 )
 @click.option("--quiet", metavar="HOURS", help=f"Hours without messages, as '{_QUIET}'.")
+@click.option("--digest", type=click.Choice(DIGESTS), help="Which digest it gets; else none.")
 @click.argument("url")
 @json_option
 def add(  # noqa: PLR0913, PLR0917 - one argument for each option
@@ -98,6 +100,7 @@ def add(  # noqa: PLR0913, PLR0917 - one argument for each option
     min_severity: str,
     cooldown: int,
     quiet: str | None,
+    digest: str | None,
     url: str,
     as_json: bool,
 ) -> None:
@@ -106,11 +109,12 @@ def add(  # noqa: PLR0913, PLR0917 - one argument for each option
     settings = Settings.from_environ()
     body = EndpointBody(
         url,
-        form,  # type: ignore[arg-type]  # click has checked these two
+        form,  # type: ignore[arg-type]  # click has checked these three
         list(kinds) or None,
         min_severity,  # type: ignore[arg-type]
         cooldown,
         None if quiet is None else _quiet(quiet),
+        digest,  # type: ignore[arg-type]
     )
     created = endpoints.create_endpoint(
         open_database(settings),

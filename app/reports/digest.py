@@ -23,7 +23,8 @@ from app.reports.summary import Fraction
 from app.reports.trend import DayCount, daily_tokens, first_day
 from app.storage.tables import agents
 
-WEEKLY, MONTHLY = "weekly", "monthly"
+WEEKLY: Literal["weekly"] = "weekly"
+MONTHLY: Literal["monthly"] = "monthly"
 # Lines of a list. The dashboard has the others.
 MOST_AGENTS, MOST_FINDINGS = 5, 10
 # Findings that are read, to count them and what could be saved.

@@ -62,7 +62,7 @@ def record_change(  # noqa: PLR0913 - the columns of the log
         "subject": subject,
         "details": None if details is None else msgspec.json.encode(details).decode(),
     }
-    # Inline, so that PostgreSQL returns no id: the web role may add rows, and read none.
+    # Inline, so that PostgreSQL returns no id: a role may then add rows without a right to read.
     connection.execute(_INSERT, values)
 
 
