@@ -34,6 +34,7 @@ PAGES = (
     "signin.",
     "files.",
     "shared.",
+    "settings_",
 )
 API_PAGE = ROOT / "docs" / "api.md"
 
