@@ -8,10 +8,12 @@ from typing import Any
 import psycopg
 from flask.testing import FlaskClient
 
+from app.alerts.digests import add_digest, organization_digest, receivers
 from app.config.settings import Settings
 from app.factory import create_app
 from app.intake.events import Event
 from app.intake.sources.positions import Spot, advance, create, note_failure
+from app.reports.digest import parse_week
 from app.storage.database import Database
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
@@ -30,8 +32,9 @@ from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
 from tests.support.organizations import add_row
+from tests.support.pages import Browser
 from tests.support.settings import NOW, TENANT, make_settings
-from tests.support.tokens import bearer
+from tests.support.tokens import bearer, token
 
 APRIL = date(2026, 4, 1)
 READS = (
@@ -95,6 +98,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
         use_share_link(client, headers)
+        read_settings_pages(client, tenant)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -134,6 +138,16 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
+
+
+def read_settings_pages(client: FlaskClient, tenant: str) -> None:
+    """See each of them, with what was changed before in the audit log."""
+    browser = Browser(client)
+    browser.sign_in(token(tenant, "analytics:admin"))
+    for name in ("", "/budgets", "/webhooks", "/links", "/keys", "/audit"):
+        page = browser.get(f"/dashboard/settings{name}")
+        assert page.status_code == 200, page.text
+    assert "Share link revoked" in page.text
 
 
 def read_source(deployment: Deployment) -> None:
@@ -192,6 +206,7 @@ def _run_jobs(
     assert done is not None
     assert (done.outcome, done.organizations > 0) == ("done", True)
     assert any(one.samples for one in OrganizationsCollector(database).collect())
+    _add_digest(owner, database, settings)
     claim = await_claim(database, 5)
     finding = replace(SPIKE, id=uuid.uuid4().hex)
     for each in (finding, replace(finding, observed=1)):
@@ -202,3 +217,20 @@ def _run_jobs(
         assert rollup_status(connection).pending == 0
     assert database.engine.pool.checkedin() == 1, "a job needs one connection"
     return run, rebuilt, purged
+
+
+def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Settings) -> None:
+    """A digest for an endpoint that has not got it."""
+    owner.execute("DELETE FROM webhook_messages")
+    owner.execute(
+        "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity,"
+        " cooldown_minutes, created_at, created_by, digest) VALUES"
+        f" ('{TENANT}', 'digest', 'https://hooks.example/', 'standard', 'info', 60, now(), 'u',"
+        " 'weekly') ON CONFLICT DO NOTHING"
+    )
+    week = parse_week("2026-W14")
+    with database.snapshot() as connection:
+        found = organization_digest(connection, TENANT, week, settings, NOW)
+        to = receivers(connection, week, limit=10)
+    added = database.write(lambda connection: add_digest(connection, found, to, NOW, None))
+    assert added == len(to) == 1
