@@ -194,7 +194,12 @@ def large(postgresql):
             "generate_series(0, 59) AS day, generate_series(0, 23) AS hour",
         ),
         ("budgets", "'agent-' || agent, 'month', 9, now(), 'u'", "generate_series(1, 50) AS agent"),
-        ("organization_settings", "null, null, null, now()", "generate_series(1, 1) AS one"),
+        # Long ones, or the table would be one page.
+        (
+            "organization_settings",
+            "repeat('x', 1900), null, null, now()",
+            "generate_series(1, 1) AS one",
+        ),
         (
             "daily_agent_issuance",
             "date '2026-01-01' + day, 'agent-' || agent, 1, 1",

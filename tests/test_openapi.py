@@ -116,6 +116,8 @@ def test_what_is_answered_is_of_the_described_schema(client, database, issue, ro
     assert client.put("/api/v1/settings", json=days, headers=admin).status_code == 200
     link = {"views": ["tokens"], "days": 1, "expires": (NOW + timedelta(days=1)).isoformat()}
     assert client.post("/api/v1/share-links", json=link, headers=admin).status_code == 201
+    budget = {"period": "month", "tokens": 5}
+    assert client.put("/api/v1/budgets", json=budget, headers=admin).status_code == 200
     for path, method, operation in operations(document):
         if method == "GET":
             for mimetype, media in operation["responses"]["200"]["content"].items():

@@ -460,7 +460,9 @@ def _statement(*, has_agent: bool) -> Reading:
     ours = [budget.tenant_id == _TENANT]
     if has_agent:
         ours.append(budget.agent_id == sa.bindparam("agent_id", type_=sa.Text))
-    has_budget = sa.exists(sa.select(sa.literal(1)).select_from(budgets).where(*ours))
+    # Not EXISTS: PostgreSQL would go through the table, to find the first one soon.
+    number = sa.select(sa.func.count(budget.agent_id)).where(*ours).scalar_subquery()
+    has_budget = number > 0
     has_price = sa.exists(
         sa.select(sa.literal(1))
         .select_from(organization_settings)

@@ -268,16 +268,16 @@ def test_a_share_link_is_made_opened_and_revoked(filled):
 
 def test_budgets_are_set_listed_shown_and_deleted(filled):
     admin, path = bearer(scope="analytics:admin"), "/api/v1/budgets"
-    for agent in (None, "agent-1"):
+    for agent in (None, AGENT):
         body = {"agentId": agent, "period": "month", "tokens": 1000}
         assert filled.put(path, json=body, headers=admin).status_code == 200
     listed = filled.get(path, headers=admin).json["data"]
-    assert [one["agentId"] for one in listed] == [None, "agent-1"]
+    assert [one["agentId"] for one in listed] == [None, AGENT]
     browser = Browser(filled)
     browser.sign_in()
     assert "Budget of" in browser.get("/dashboard").text
-    assert "Budget of" in browser.get("/dashboard/agent?agentId=agent-1").text
-    gone = filled.delete(f"{path}?agentId=agent-1&period=month", headers=admin)
+    assert "Budget of" in browser.get(f"/dashboard/agent?agentId={AGENT}").text
+    gone = filled.delete(f"{path}?agentId={AGENT}&period=month", headers=admin)
     assert gone.status_code == 200
 
 

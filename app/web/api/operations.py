@@ -934,6 +934,7 @@ def operations(settings: Settings) -> dict[str, Operation]:
             DeletedBudget("agent-1", "month", 5000),
             parameters=(BUDGET_AGENT, BUDGET_PERIOD),
             errors=FOUND_ERRORS,
+            shown=("agentId", "period"),
             scope=ANALYTICS_ADMIN,
         ),
         "organizations.list_organizations": Operation(

@@ -93,6 +93,8 @@ def test_each_command_can_be_pasted(client, database, page, described):
     (finding,) = stored(database, {})
     admin = bearer(scope=SCOPES)
     made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=admin).json
+    budget = {"agentId": "agent-1", "period": "month", "tokens": 1}
+    assert client.put("/api/v1/budgets", json=budget, headers=admin).status_code == 200
     real = {"4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2": finding.id, "7Qm2XcVb9TzK": made["id"]}
     found = re.findall(r'<pre class="command">(.*?)</pre>', page, re.DOTALL)
     assert len(found) == sum(not path.endswith(".csv") for _, path, _ in operations(described))
