@@ -6,6 +6,7 @@ import hmac
 import json
 import random
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving(**options: Any) -> Iterator[Receiver]:
+def receiving(tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[Receiver]:
     """A receiver, while it is open."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,6 +85,8 @@ def receiving(**options: Any) -> Iterator[Receiver]:
 
     lock = threading.Lock()
     with Server(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         receiver = Receiver(server.server_address[1], **options)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
