@@ -1,5 +1,6 @@
 """The work of each role in docs/operate/postgresql.md, done once, to test its grants."""
 
+import threading
 import uuid
 from dataclasses import replace
 from datetime import date
@@ -18,6 +19,7 @@ from app.storage.database import Database
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
+from jobs.delivery import deliver as deliver_messages
 from jobs.findings.claim import await_claim
 from jobs.findings.storing import Change, store
 from jobs.findings.task import judge_findings
@@ -98,6 +100,8 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
         use_share_link(client, headers)
+        use_budget(client, headers)
+        use_webhook(client, headers)
         read_settings_pages(client, tenant)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
@@ -138,6 +142,29 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
+
+
+def use_budget(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Set a budget twice, list it, delete it."""
+    for tokens in (5, 6):
+        body = {"period": "day", "tokens": tokens}
+        assert client.put("/api/v1/budgets", json=body, headers=headers).status_code == 200
+    listed = client.get("/api/v1/budgets", headers=headers).json["data"]
+    assert [one["tokens"] for one in listed] == [6]
+    assert client.delete("/api/v1/budgets?period=day", headers=headers).status_code == 200
+
+
+def use_webhook(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Make an endpoint, send a test, drop it, read the log, delete both."""
+    body = {"url": "https://hooks.example/x"}
+    made = client.post("/api/v1/webhooks", json=body, headers=headers)
+    assert made.status_code == 201
+    own = f"/api/v1/webhooks/{made.json['id']}"
+    assert client.post(f"{own}/test", headers=headers).status_code == 202
+    assert client.patch(own, json={"enabled": False}, headers=headers).status_code == 200
+    (sent,) = client.get(f"{own}/deliveries", headers=headers).json["data"]
+    assert sent["status"] == "dropped"
+    assert client.delete(own, headers=headers).status_code == 200
 
 
 def read_settings_pages(client: FlaskClient, tenant: str) -> None:
@@ -220,12 +247,12 @@ def _run_jobs(
 
 
 def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Settings) -> None:
-    """A digest for an endpoint that has not got it."""
+    """A digest for an endpoint that has not got it, and its delivery, which is refused."""
     owner.execute("DELETE FROM webhook_messages")
     owner.execute(
         "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity,"
         " cooldown_minutes, created_at, created_by, digest) VALUES"
-        f" ('{TENANT}', 'digest', 'https://hooks.example/', 'standard', 'info', 60, now(), 'u',"
+        f" ('{TENANT}', 'digest', 'http://127.0.0.1/', 'standard', 'info', 60, now(), 'u',"
         " 'weekly') ON CONFLICT DO NOTHING"
     )
     week = parse_week("2026-W14")
@@ -234,3 +261,4 @@ def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Se
         to = receivers(connection, week, limit=10)
     added = database.write(lambda connection: add_digest(connection, found, to, NOW, None))
     assert added == len(to) == 1
+    assert deliver_messages(database, settings, threading.Event()).outcomes
