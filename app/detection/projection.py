@@ -7,6 +7,7 @@ pace.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.dates import last_day, month_of
@@ -47,7 +48,8 @@ def project(budget: int, first: date, days: Sequence[float]) -> Projection:
     total, crosses_on = 0.0, None
     for number, tokens in enumerate(days):
         total += tokens
-        if crosses_on is None and round(total) >= budget:
+        # As it is rounded below; the sum is compared first, because rounding takes time.
+        if crosses_on is None and total >= budget - 1 and round(total) >= budget:
             crosses_on = first + number * _DAY
     return Projection(round(total), crosses_on)
 
@@ -83,12 +85,12 @@ def course(
     """
     month = month_of(today)
     first = max(min(counts, default=today), today - USUAL_DAYS * _DAY)
-    history = [counts.get(first + number * _DAY, 0) for number in range((today - first).days)]
+    history = [counts.get(day, 0) for day in _days(first, (today - first).days)]
     left = (last_day(month) - today).days
     expected, *coming = expected_days(history, today, left + 1, days_off)
     so_far = counts.get(today, 0)
     return Course(
-        [counts.get(month + number * _DAY, 0) for number in range((today - month).days)],
+        [counts.get(day, 0) for day in _days(month, (today - month).days)],
         so_far,
         rest_of_today(expected, so_far, part),
         coming,
@@ -109,12 +111,11 @@ def expected_days(
     known = list(history[-USUAL_DAYS:])
     if not known:
         return [0.0] * number
-    begin = first - len(known) * _DAY
-    kinds = [_kind(begin + place * _DAY, days_off) for place in range(len(known))]
+    off = frozenset(days_off)
+    kinds = _kinds(first - len(known) * _DAY, len(known), off)
     usual = _usual(known, kinds)
     level = _level(known, kinds, usual)
-    coming = (_kind(first + place * _DAY, days_off) for place in range(number))
-    return [level * usual[kind] for kind in coming]
+    return [level * usual[kind] for kind in _kinds(first, number, off)]
 
 
 def rest_of_today(expected: float, so_far: int, part: float) -> float:
@@ -153,6 +154,17 @@ def like_days(today: date, days_off: Collection[date] = (), number: int = 4) -> 
     kind = _kind(today, days_off)
     before = (today - ago * _DAY for ago in range(1, USUAL_DAYS + 1))
     return [day for day in before if _kind(day, days_off) == kind][:number]
+
+
+# The same days are asked for with each budget of an organization.
+@lru_cache(maxsize=256)
+def _days(first: date, number: int) -> tuple[date, ...]:
+    return tuple(first + place * _DAY for place in range(number))
+
+
+@lru_cache(maxsize=256)
+def _kinds(first: date, number: int, days_off: frozenset[date]) -> tuple[int, ...]:
+    return tuple(_kind(day, days_off) for day in _days(first, number))
 
 
 def _kind(day: date, days_off: Collection[date]) -> int:

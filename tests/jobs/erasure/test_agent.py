@@ -9,8 +9,10 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from app.alerts.budgets import set_budget
 from app.detection import Finding, Kind, Part, Share, State, Usual, finding_id
 from app.detection.bounds import AgentUsual
+from app.detection.findings import BudgetNumbers
 from app.errors import RefusedError, UnavailableError
 from app.intake.agent_names import NameBody, set_agent
 from app.intake.events import Event
@@ -18,6 +20,7 @@ from app.intake.store import store_events
 from app.storage.audit import changes, record_change
 from app.storage.tables import (
     agents,
+    budgets,
     daily_agent_issuance,
     detection_state,
     erasures,
@@ -175,6 +178,30 @@ def test_one_random_id_takes_its_place(known):
     assert about.acknowledged_by == new
     states = msgspec.json.decode(text, type=dict[str, State])
     assert decoded.id in {one.id for one in states["2026-04-30"].findings}
+
+
+@pytest.mark.quick
+def test_a_budget_stays_with_its_findings(filled):
+    """Each finding has the id that the next pass gives it; otherwise it would be told again."""
+    ids = set()
+    for period in ("day", "month"):
+        set_budget(filled, "t", OLD, period, 5, now=AT, by=OLD)
+        numbers = BudgetNumbers(period, 5, 9, AT.date())
+        made = finding(kind=Kind.BUDGET, budget=numbers, start=AT)
+        made = replace(made, id=finding_id("t", made.key, AT, period))
+        members = {name: getattr(made, name) for name in Finding.__dataclass_fields__}
+        stored(filled, members, tenant="t")
+    erase(filled)
+    with filled.reading() as connection:
+        of_agent = sa.select(budgets).where(budgets.c.tenant_id == "t", budgets.c.agent_id != "")
+        rows = connection.execute(of_agent).all()
+        kind = findings.c.kind == "budget"
+        ids = set(connection.scalars(sa.select(findings.c.id).where(kind)))
+    (new,) = {row.agent_id for row in rows}
+    assert new != OLD
+    assert {row.set_by for row in rows} == {new}
+    key = (Kind.BUDGET, Part.AGENT, new)
+    assert ids == {finding_id("t", key, AT, period) for period in ("day", "month")}
 
 
 def has_begun(database):

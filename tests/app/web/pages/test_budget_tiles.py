@@ -1,10 +1,15 @@
 """Budgets and costs on the overview and on an agent's page."""
 
+from datetime import date
+
 import pytest
+import sqlalchemy as sa
 
 from app.alerts.budgets import set_budget
-from app.detection import Kind, Range
+from app.detection import Kind, Part, Range, Share
+from app.detection.findings import BudgetNumbers
 from app.intake.organization_settings import OrganizationSettings, Price, store_settings
+from app.storage.tables import rollup_state
 from tests.app.web.pages.test_dashboard import some_days, text_of, tile
 from tests.support.findings import stored
 from tests.support.pages import DASHBOARD, Browser
@@ -90,3 +95,41 @@ def test_budgets_cost_one_statement(browser, database):
             assert "Budget of" in text_of(browser.get(path))
         assert len([one for one in sent if "budgets" in one]) == 1
         assert len(sent) <= 6, path
+
+
+@pytest.mark.usefixtures("busy")
+def test_while_tables_are_filled_budgets_are_one_statement(browser, database):
+    """A budget of an agent's day then says that it is not known yet."""
+    put(database, 10_000)
+    put(database, 1000, agent="agent-1", period="day")
+    filling = sa.update(rollup_state).values(backfilled=1, backfill_end=9)
+    database.write(lambda connection: connection.execute(filling))
+    for path in (DASHBOARD, f"{DASHBOARD}?range=13w&zone=Asia/Kolkata", f"{AGENT}&zone=Asia/Tokyo"):
+        with statements(browser.app.extensions["analytics"].database) as sent:
+            text = text_of(browser.get(path))
+        assert "Budget of" in text
+        assert len([one for one in sent if "budgets" in one]) == 1
+    assert "known when the tables are filled" in text
+
+
+@pytest.mark.usefixtures("busy")
+def test_the_finding_of_a_budget_has_a_page(browser, database):
+    numbers = BudgetNumbers("month", 1000, 2000, date(2026, 4, 20))
+    share = Share("agent-1", 900, 0, 1.0)
+    stored(
+        database,
+        {
+            "kind": Kind.BUDGET,
+            "part": Part.AGENT,
+            "agent": "agent-1",
+            "agents": (share,),
+            "usual": None,
+            "detail": "most",
+            "observed": 900,
+            "budget": numbers,
+        },
+    )
+    text = text_of(browser.get(f"{DASHBOARD}/findings/{0:032x}"))
+    assert "Budget of agent-1" in text
+    assert "90 % of the budget of Apr 2026 are used: 900 of 1,000 tokens" in text
+    assert "90 % of the budget" in text_of(browser.get(DASHBOARD))
