@@ -5,8 +5,9 @@ messages of an endpoint are in order, and a slow endpoint keeps back its own onl
 number, the turn: a process that was paused for longer than its claim stores nothing. No transaction
 is open while a message is sent.
 
-**At least once.** What was sent is recorded afterwards. A process that is killed in between leaves
-the message waiting, and it is sent again with the same ``webhook-id`` and the same body.
+**At least once.** What was sent is recorded afterwards, a few messages together. A process that is
+killed in between leaves them waiting, and they are sent again with the same ``webhook-id`` and the
+same body.
 
 **In order.** A message about a finding waits while an earlier one about it waits for the same
 endpoint. It goes on when that one is delivered, parked or dropped.
@@ -21,7 +22,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -56,7 +57,9 @@ THREADS = 8
 # How long a claim lasts without a sign, and how much of it must be left before a message is sent.
 CLAIM_SECONDS, SPARE_SECONDS = 40.0, 15.0
 # For how long an endpoint is sent to before others have their turn, and messages read at once.
-TURN_SECONDS, BATCH = 10.0, 10
+TURN_SECONDS, BATCH = 10.0, 20
+# What was sent is recorded after so many seconds. A kill sends as much of it again.
+RECORD_SECONDS = 0.25
 # A tick ends after so many seconds, and the next one goes on.
 TICK_SECONDS = 50.0
 POLL_SECONDS = 0.5
@@ -106,6 +109,24 @@ class _Turn(NamedTuple):
     messages: list[_Message]
 
 
+class _Result(NamedTuple):
+    """How an attempt ended; ``error`` is ``None`` if the message was taken."""
+
+    error: str | None = None
+    status: int | None = None
+    retry_after: float | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the receiver says that the endpoint does not exist any more."""
+        return self.status == GONE
+
+
+class _Sent(NamedTuple):
+    message: _Message
+    result: _Result
+
+
 class _Snapshot(NamedTuple):
     """A finding at the moment of a change, with the columns of its table."""
 
@@ -123,19 +144,6 @@ class _Snapshot(NamedTuple):
     acknowledged_severity: str | None
     acknowledged_by: str | None
     note: str | None
-
-
-class _Result(NamedTuple):
-    """How an attempt ended; ``error`` is ``None`` if the message was taken."""
-
-    error: str | None = None
-    status: int | None = None
-    retry_after: float | None = None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the receiver says that the endpoint does not exist any more."""
-        return self.status == GONE
 
 
 def deliver(
@@ -222,29 +230,31 @@ class _Delivery:
         """Claim an endpoint and send its messages, for some seconds."""
         give_up = time.monotonic() + TURN_SECONDS
         turn = self._write(partial(self._claim, key=key))
-        if turn is None:
-            return
-        number = turn.number
-        while turn is not None and turn.messages and self._send_all(key, turn):
-            if self._stop.is_set() or time.monotonic() > give_up:
-                break
-            turn = self._write(partial(self._go_on, key=key, number=number))
-        self._write(partial(_release, key=key, number=number))
+        while turn is not None:
+            sent, may_go_on = self._send_some(turn)
+            go_on = may_go_on and time.monotonic() < give_up and not self._stop.is_set()
+            record = partial(self._record, key=key, number=turn.number, sent=sent, go_on=go_on)
+            turn = self._write(record)
 
-    def _send_all(self, key: _Key, turn: _Turn) -> bool:
-        """Send some messages. Returns whether the endpoint may get others."""
-        kept = time.monotonic()
+    def _send_some(self, turn: _Turn) -> tuple[list[_Sent], bool]:
+        """Send messages, until it is time to record what was sent.
+
+        Returns also whether to go on after that: this process was not paused for too long, so that
+        another one may have the claim.
+        """
+        began = time.monotonic()
+        sent: list[_Sent] = []
         for message in turn.messages:
-            if time.monotonic() - kept > CLAIM_SECONDS - SPARE_SECONDS:
-                return False  # this process was paused, and another one may have the claim
+            passed = time.monotonic() - began
+            if passed > CLAIM_SECONDS - SPARE_SECONDS:
+                return sent, False
+            if self._stop.is_set() or passed > RECORD_SECONDS:
+                break
             result = self._attempt(turn.endpoint, message)
-            record = partial(
-                self._record, key=key, number=turn.number, message=message, result=result
-            )
-            if not self._write(record) or self._stop.is_set():
-                return False
-            kept = time.monotonic()
-        return True
+            sent.append(_Sent(message, result))
+            if result.error is not None:  # the endpoint may have to rest
+                break
+        return sent, bool(turn.messages)
 
     def _claim(self, connection: Connection, *, key: _Key) -> _Turn | None:
         now = _now(connection)
@@ -255,33 +265,78 @@ class _Delivery:
         )
         if connection.execute(claimed).rowcount == 0:
             return None
-        return self._take(connection, key, now)
-
-    def _go_on(self, connection: Connection, *, key: _Key, number: int) -> _Turn | None:
-        """The next messages of a claim; ``None`` if it was lost or the endpoint rests."""
-        now = _now(connection)
-        kept = (
-            sa.update(webhook_endpoints)
-            .where(_is(key), _ENDPOINT.turn == number, _may_send(now))
-            .values(claimed_until=_until(now))
-        )
-        if connection.execute(kept).rowcount == 0:
-            return None
-        return self._take(connection, key, now)
-
-    def _take(self, connection: Connection, key: _Key, now: datetime) -> _Turn:
         row = connection.execute(sa.select(webhook_endpoints).where(_is(key))).one()
         endpoint = read_endpoint(row)
         self._park(connection, endpoint, now)
+        return self._take(connection, endpoint, row.turn, now)
+
+    def _record(
+        self,
+        connection: Connection,
+        *,
+        key: _Key,
+        number: int,
+        sent: Sequence[_Sent],
+        go_on: bool,
+    ) -> _Turn | None:
+        """Store how attempts ended, and take the next messages.
+
+        Returns ``None`` if the claim was lost, or has ended since the endpoint rests or others
+        have their turn.
+        """
+        now = _now(connection)
+        one = sa.select(webhook_endpoints).where(_is(key), _ENDPOINT.turn == number)
+        row = connection.execute(one.with_for_update()).one_or_none()
+        if row is None:
+            return None
+        failures, rest, gone = row.failures, None, False
+        for _message, result in sent:
+            failures = 0 if result.error is None else failures + 1
+            rest = None if result.error is None else _rest(now, failures, result)
+            gone = gone or result.is_gone
+        values: dict[str, Any] = {"failures": failures, "paused_until": rest}
+        if gone:
+            values |= {"disabled_at": now, "disabled_reason": "the receiver answered 410 Gone"}
+        go_on = go_on and rest is None and not gone and row.disabled_at is None
+        # Not null at the end: the endpoint that was served longest ago is the next.
+        values["claimed_until"] = _until(now) if go_on else now
+        connection.execute(sa.update(webhook_endpoints).where(_is(key)).values(values))
+        self._note(connection, key, sent, now)
+        if gone:
+            drop_waiting(connection, key.tenant_id, key.id, now)
+        return self._take(connection, read_endpoint(row), number, now) if go_on else None
+
+    def _note(
+        self, connection: Connection, key: _Key, sent: Sequence[_Sent], now: datetime
+    ) -> None:
+        """Store the outcomes in the rows of the messages that were not dropped meanwhile."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for message, result in sent:
+            outcome, columns = _outcome(message, result, now)
+            rows.setdefault(outcome, []).append(columns | {"of_id": message.id})
+            self.done.outcomes[DROPPED if result.is_gone else outcome] += 1
+        here = sa.and_(
+            _MESSAGE.tenant_id == key.tenant_id,
+            _MESSAGE.id == sa.bindparam("of_id"),
+            _MESSAGE.next_at.is_not(None),
+        )
+        for some in rows.values():
+            connection.execute(sa.update(webhook_messages).where(here), some)
+
+    def _take(
+        self, connection: Connection, endpoint: Endpoint, number: int, now: datetime
+    ) -> _Turn:
         _defer(connection, endpoint, now)
-        messages = []
-        for one in connection.execute(_heads(key, now)).all():
-            body = one.body
-            if body is None:
-                body = self._body(connection, endpoint, one, now)
-            if body is not None:
-                messages.append(_Message(one.id, one.kind, body, one.attempts, one.expires_at))
-        return _Turn(row.turn, endpoint, messages)
+        key = _Key(endpoint.tenant_id, endpoint.id)
+        rows = connection.execute(_heads(key, now)).all()
+        bodies = {one.id: one.body for one in rows if one.body is not None}
+        bodies |= self._written(connection, endpoint, [one for one in rows if one.body is None])
+        messages = [
+            _Message(one.id, one.kind, bodies[one.id], one.attempts, one.expires_at)
+            for one in rows
+            if one.id in bodies
+        ]
+        return _Turn(number, endpoint, messages)
 
     def _park(self, connection: Connection, endpoint: Endpoint, now: datetime) -> None:
         """Give up what was tried long enough. What waited only for a scheduler is tried."""
@@ -294,42 +349,58 @@ class _Delivery:
         if (number := connection.execute(parked).rowcount) > 0:
             self.done.outcomes[PARKED] += number
 
-    def _body(
-        self, connection: Connection, endpoint: Endpoint, row: Any, now: datetime
-    ) -> str | None:
-        """What to send. It is stored, so that each attempt sends the same."""
-        here = sa.and_(_MESSAGE.tenant_id == endpoint.tenant_id, _MESSAGE.id == row.id)
-        change = sa.update(webhook_messages).where(here)
-        try:
-            body = self._rendered(self._message(connection, endpoint, row), endpoint)
-        except (msgspec.MsgspecError, ValueError, LookupError) as error:
-            # One message that cannot be written must not keep back the others.
-            kind = type(error).__name__
-            logs.write(log, logging.ERROR, "webhook message", outcome=PARKED, error=kind)
-            values = done(PARKED, now) | {"error": "the message could not be written"}
-            connection.execute(change.values(values))
-            self.done.outcomes[PARKED] += 1
-            return None
-        connection.execute(change.values(body=body))
-        return body
+    def _written(
+        self, connection: Connection, endpoint: Endpoint, rows: Sequence[Any]
+    ) -> dict[str, str]:
+        """What to send, by message. It is stored, so that each attempt sends the same.
 
-    def _message(self, connection: Connection, endpoint: Endpoint, row: Any) -> payloads.Message:
-        tenant_id = endpoint.tenant_id
-        if row.content is None:
-            document = _DOCUMENT.decode(row.document)
-            return payloads.document_message(row.id, row.kind, row.created_at, tenant_id, document)
+        A message that cannot be written is parked, so that it does not keep back the others.
+        """
+        bodies: dict[str, str] = {}
+        try:
+            shown = self._findings(connection, endpoint, rows)
+        except (msgspec.MsgspecError, ValueError, LookupError):
+            # At least one of them cannot be read. Each is read alone.
+            shown = {}
+        for row in rows:
+            try:
+                alone = shown or self._findings(connection, endpoint, [row])
+                bodies[row.id] = self._rendered(self._message(endpoint, row, alone), endpoint)
+            except (msgspec.MsgspecError, ValueError, LookupError) as error:
+                kind = type(error).__name__
+                logs.write(log, logging.ERROR, "webhook message", outcome=PARKED, error=kind)
+                values = done(PARKED, _now(connection))
+                values["error"] = "the message could not be written"
+                connection.execute(_change_of(endpoint, row.id).values(values))
+                self.done.outcomes[PARKED] += 1
+        if bodies:
+            change = _change_of(endpoint, sa.bindparam("of_id"))
+            stored = [{"of_id": name, "body": body} for name, body in bodies.items()]
+            connection.execute(change, stored)
+        return bodies
+
+    def _findings(
+        self, connection: Connection, endpoint: Endpoint, rows: Sequence[Any]
+    ) -> dict[str, Any]:
+        """The findings that messages are about, as JSON of the API has them, by message."""
+        about = [row for row in rows if row.content is not None]
         lifetime = self._settings.token_lifetime_seconds
         found = findings_at(
             connection,
-            tenant_id,
-            [_snapshot(row)],
+            endpoint.tenant_id,
+            [_snapshot(row) for row in about],
             lambda tenant: options_of(settings_of(connection, tenant), lifetime),
         )
-        finding = msgspec.to_builtins(found[0])
+        return {row.id: msgspec.to_builtins(one) for row, one in zip(about, found, strict=True)}
+
+    def _message(self, endpoint: Endpoint, row: Any, shown: dict[str, Any]) -> payloads.Message:
+        what = row.id, row.kind, row.created_at, endpoint.tenant_id
+        if row.content is None:
+            return payloads.document_message(*what, _DOCUMENT.decode(row.document))
         link = None
         if self._settings.public_url is not None:
             link = f"{self._settings.public_url}/dashboard/findings/{row.finding_id}"
-        return payloads.finding_message(row.id, row.kind, row.created_at, tenant_id, finding, link)
+        return payloads.finding_message(*what, shown[row.id], link)
 
     def _rendered(self, message: payloads.Message, endpoint: Endpoint) -> str:
         if endpoint.format == "email":
@@ -374,43 +445,6 @@ class _Delivery:
         if server is None or sender is None:
             raise MailError("SMTP_URL is not set")
         send(server, self._certificates, sender, endpoint.url.removeprefix(MAILTO), body)
-
-    def _record(
-        self,
-        connection: Connection,
-        *,
-        key: _Key,
-        number: int,
-        message: _Message,
-        result: _Result,
-    ) -> bool:
-        """Store how an attempt ended.
-
-        Returns whether the endpoint may get others: it does not rest, and the claim was not lost.
-        """
-        now = _now(connection)
-        one = sa.select(_ENDPOINT.failures).where(_is(key), _ENDPOINT.turn == number)
-        failures = connection.scalar(one.with_for_update())
-        if failures is None:
-            return False
-        failures = 0 if result.error is None else failures + 1
-        values = {"failures": failures, "claimed_until": _until(now)}
-        values["paused_until"] = None if result.error is None else _rest(now, failures, result)
-        outcome, columns = _outcome(message, result, now)
-        if result.is_gone:
-            values |= {"disabled_at": now, "disabled_reason": "the receiver answered 410 Gone"}
-            outcome = DROPPED
-        connection.execute(sa.update(webhook_endpoints).where(_is(key)).values(values))
-        here = sa.and_(
-            _MESSAGE.tenant_id == key.tenant_id,
-            _MESSAGE.id == message.id,
-            _MESSAGE.next_at.is_not(None),  # not dropped meanwhile
-        )
-        connection.execute(sa.update(webhook_messages).where(here).values(columns))
-        if result.is_gone:
-            drop_waiting(connection, key.tenant_id, key.id, now)
-        self.done.outcomes[outcome] += 1
-        return not result.is_gone and values["paused_until"] is None
 
 
 def _outcome(message: _Message, result: _Result, now: datetime) -> tuple[str, dict[str, Any]]:
@@ -544,10 +578,9 @@ def _snapshot(row: Any) -> _Snapshot:
     )
 
 
-def _release(connection: Connection, *, key: _Key, number: int) -> None:
-    # Not null: the endpoint that was served longest ago is the next.
-    free = sa.update(webhook_endpoints).where(_is(key), _ENDPOINT.turn == number)
-    connection.execute(free.values(claimed_until=database_now()))
+def _change_of(endpoint: Endpoint, message_id: Any) -> sa.Update:
+    here = sa.and_(_MESSAGE.tenant_id == endpoint.tenant_id, _MESSAGE.id == message_id)
+    return sa.update(webhook_messages).where(here)
 
 
 def _until(now: datetime) -> datetime:
