@@ -167,7 +167,7 @@ def agents(  # noqa: PLR0913, PLR0917 - as above
     examples=[
         "flask report digest --organization org-a",
         "flask report digest --organization org-a --week 2026-W14 --markdown",
-        "flask report digest --organization org-a --month 2026-03 --html > digest.html",
+        "flask report digest --organization org-a --month 2026-03 --html",
         "flask report digest --organization org-a --month 2026-03 --json",
     ]
 )
