@@ -95,6 +95,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
         use_share_link(client, headers)
+        use_budget(client, headers)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -111,6 +112,18 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     finally:
         database.dispose()
     return [point["count"] for point in answers[0].json["data"]]
+
+
+def use_budget(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Set a budget, set it again, list it, delete it; nobody else's is listed."""
+    path, body = "/api/v1/budgets", {"period": "day", "tokens": 5}
+    for _ in range(2):
+        assert client.put(path, json=body, headers=headers).status_code == 200
+    listed = client.get(path, headers=headers).json["data"]
+    assert [one["tokens"] for one in listed] == [5]
+    other = bearer("org-of-nobody", "analytics:admin")
+    assert client.get(path, headers=other).json["data"] == []
+    assert client.delete(f"{path}?period=day", headers=headers).status_code == 200
 
 
 def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
