@@ -121,6 +121,18 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     return [point["count"] for point in answers[0].json["data"]]
 
 
+def use_budget(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Set a budget, set it again, list it, delete it; nobody else's is listed."""
+    path, body = "/api/v1/budgets", {"period": "day", "tokens": 5}
+    for _ in range(2):
+        assert client.put(path, json=body, headers=headers).status_code == 200
+    listed = client.get(path, headers=headers).json["data"]
+    assert [one["tokens"] for one in listed] == [5]
+    other = bearer("org-of-nobody", "analytics:admin")
+    assert client.get(path, headers=other).json["data"] == []
+    assert client.delete(f"{path}?period=day", headers=headers).status_code == 200
+
+
 def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
     """Make a key, use it, list it, revoke it."""
     made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=headers)
@@ -142,16 +154,6 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
-
-
-def use_budget(client: FlaskClient, headers: dict[str, str]) -> None:
-    """Set a budget twice, list it, delete it."""
-    for tokens in (5, 6):
-        body = {"period": "day", "tokens": tokens}
-        assert client.put("/api/v1/budgets", json=body, headers=headers).status_code == 200
-    listed = client.get("/api/v1/budgets", headers=headers).json["data"]
-    assert [one["tokens"] for one in listed] == [6]
-    assert client.delete("/api/v1/budgets?period=day", headers=headers).status_code == 200
 
 
 def use_webhook(client: FlaskClient, headers: dict[str, str]) -> None:
