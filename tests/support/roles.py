@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import msgspec
 import psycopg
 from flask.testing import FlaskClient
 
@@ -16,10 +17,16 @@ from app.storage.database import Database
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
+from jobs.delivery import deliver as deliver_messages
 from jobs.findings.claim import await_claim
 from jobs.findings.storing import Change, store
 from jobs.findings.task import judge_findings
-from jobs.metrics import FindingsCollector, OrganizationsCollector, SourcesCollector
+from jobs.metrics import (
+    FindingsCollector,
+    OrganizationsCollector,
+    OutboxCollector,
+    SourcesCollector,
+)
 from jobs.organizations import summarize_organizations
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
@@ -34,6 +41,18 @@ from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
 
 APRIL = date(2026, 4, 1)
+# An endpoint that nobody reaches, and messages to it.
+ENDPOINT = (
+    "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity, cooldown_minutes,"
+    " created_at, created_by) VALUES ('org-a', 'w', 'https://127.0.0.1/', 'standard', 'info', 0,"
+    " now(), 'u')"
+)
+MESSAGE = (
+    "INSERT INTO webhook_messages (tenant_id, id, endpoint_id, kind, severity, finding_id,"
+    " version, content, finding_status, detected_at, updated_at, status, created_at, next_at,"
+    " expires_at) VALUES ('org-a', %s, 'w', 'finding.opened', 'warning', %s, 1, %s, 'open', now(),"
+    " now(), 'waiting', %s, %s, now() + interval '1 day')"
+)
 READS = (
     *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
     *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
@@ -87,6 +106,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             lifetime = {"name": "set", "tokenLifetime": seconds}
             named = client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers)
             assert named.json == {"agentId": "agent-3"} | lifetime
+        webhook = add_webhook(client, headers)
         marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
         assert (marked.status_code, marked.json.get("resolution")) == (200, "acknowledged")
         for _ in range(2):
@@ -94,6 +114,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             assert put.status_code == 200
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
+        use_webhook(client, headers, webhook)
         use_share_link(client, headers)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
@@ -122,6 +143,24 @@ def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
     keys = client.get("/api/v1/keys", headers=headers).json["data"]
     assert [each["lastUsed"] for each in keys if each["id"] == key_id] == ["2026-04-15"]
     assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
+
+
+def add_webhook(client: FlaskClient, headers: dict[str, str]) -> str:
+    """Make an endpoint; returns its path."""
+    made = client.post("/api/v1/webhooks", json={"url": "https://example.com/"}, headers=headers)
+    assert made.status_code == 201
+    return f"/api/v1/webhooks/{made.json['id']}"
+
+
+def use_webhook(client: FlaskClient, headers: dict[str, str], path: str) -> None:
+    """Look what an endpoint was told, change it, drop what waits, delete it."""
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["event"] == "finding.resolved"
+    assert client.post(f"{path}/rotate", headers=headers).status_code == 200
+    assert client.patch(path, json={"enabled": False}, headers=headers).status_code == 200
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["status"] == "dropped"
+    assert client.delete(path, headers=headers).status_code == 200
 
 
 def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
@@ -176,7 +215,16 @@ def _run_jobs(
     owner.execute(
         "UPDATE issuance_events SET received_at = issued_at WHERE issued_at < '2021-01-01'"
     )
+    owner.execute("DELETE FROM webhook_endpoints")
+    owner.execute("DELETE FROM webhook_messages")
+    owner.execute(ENDPOINT)
+    content = msgspec.json.encode(SPIKE).decode()
+    for name, created, following in (("old", "2020-01-01", None), ("new", "now", "now")):
+        owner.execute(MESSAGE, [name, SPIKE.id, content, created, following])
     purged = purge_events(database, retention_days=1000)
+    assert owner.execute("SELECT id FROM webhook_messages").fetchall() == [("new",)]
+    assert deliver_messages(database, settings).outcomes == {"failed": 1}
+    assert any(one.samples for one in OutboxCollector(database).collect())
     with verification(database) as found:
         assert list(found.drift) == []
     owner.execute(
