@@ -393,11 +393,6 @@ class Settings:
         }
 
     @property
-    def all_secret_keys(self) -> tuple[str, ...]:
-        """``SECRET_KEY``, and then its former values."""
-        return (self.secret_key, *self.secret_key_fallbacks)
-
-    @property
     def address(self) -> str:
         """``HOST:PORT``, an IPv6 host in brackets."""
         return str(Bind(self.bare_host, self.port))

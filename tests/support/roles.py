@@ -1,11 +1,11 @@
 """The work of each role in docs/operate/postgresql.md, done once, to test its grants."""
 
-import threading
 import uuid
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import msgspec
 import psycopg
 from flask.testing import FlaskClient
 
@@ -23,7 +23,12 @@ from jobs.delivery import deliver as deliver_messages
 from jobs.findings.claim import await_claim
 from jobs.findings.storing import Change, store
 from jobs.findings.task import judge_findings
-from jobs.metrics import FindingsCollector, OrganizationsCollector, SourcesCollector
+from jobs.metrics import (
+    FindingsCollector,
+    OrganizationsCollector,
+    OutboxCollector,
+    SourcesCollector,
+)
 from jobs.organizations import summarize_organizations
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
@@ -39,6 +44,18 @@ from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer, token
 
 APRIL = date(2026, 4, 1)
+# An endpoint that nobody reaches, and messages to it.
+ENDPOINT = (
+    "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity, cooldown_minutes,"
+    " created_at, created_by) VALUES ('org-a', 'w', 'https://127.0.0.1/', 'standard', 'info', 0,"
+    " now(), 'u')"
+)
+MESSAGE = (
+    "INSERT INTO webhook_messages (tenant_id, id, endpoint_id, kind, severity, finding_id,"
+    " version, content, finding_status, detected_at, updated_at, status, created_at, next_at,"
+    " expires_at) VALUES ('org-a', %s, 'w', 'finding.opened', 'warning', %s, 1, %s, 'open', now(),"
+    " now(), 'waiting', %s, %s, now() + interval '1 day')"
+)
 READS = (
     *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
     *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
@@ -92,6 +109,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             lifetime = {"name": "set", "tokenLifetime": seconds}
             named = client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers)
             assert named.json == {"agentId": "agent-3"} | lifetime
+        webhook = add_webhook(client, headers)
         marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
         assert (marked.status_code, marked.json.get("resolution")) == (200, "acknowledged")
         for _ in range(2):
@@ -99,9 +117,9 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             assert put.status_code == 200
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
+        use_webhook(client, headers, webhook)
         use_share_link(client, headers)
         use_budget(client, headers)
-        use_webhook(client, headers)
         read_settings_pages(client, tenant)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
@@ -144,6 +162,24 @@ def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
     assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
 
 
+def add_webhook(client: FlaskClient, headers: dict[str, str]) -> str:
+    """Make an endpoint; returns its path."""
+    made = client.post("/api/v1/webhooks", json={"url": "https://example.com/"}, headers=headers)
+    assert made.status_code == 201
+    return f"/api/v1/webhooks/{made.json['id']}"
+
+
+def use_webhook(client: FlaskClient, headers: dict[str, str], path: str) -> None:
+    """Look what an endpoint was told, change it, drop what waits, delete it."""
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["event"] == "finding.resolved"
+    assert client.post(f"{path}/rotate", headers=headers).status_code == 200
+    assert client.patch(path, json={"enabled": False}, headers=headers).status_code == 200
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["status"] == "dropped"
+    assert client.delete(path, headers=headers).status_code == 200
+
+
 def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     """Make a link, open its page, list it, revoke it."""
     body = {"views": ["tokens"], "days": 7, "expires": "2026-07-01T00:00:00Z"}
@@ -154,19 +190,6 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
-
-
-def use_webhook(client: FlaskClient, headers: dict[str, str]) -> None:
-    """Make an endpoint, send a test, drop it, read the log, delete both."""
-    body = {"url": "https://hooks.example/x"}
-    made = client.post("/api/v1/webhooks", json=body, headers=headers)
-    assert made.status_code == 201
-    own = f"/api/v1/webhooks/{made.json['id']}"
-    assert client.post(f"{own}/test", headers=headers).status_code == 202
-    assert client.patch(own, json={"enabled": False}, headers=headers).status_code == 200
-    (sent,) = client.get(f"{own}/deliveries", headers=headers).json["data"]
-    assert sent["status"] == "dropped"
-    assert client.delete(own, headers=headers).status_code == 200
 
 
 def read_settings_pages(client: FlaskClient, tenant: str) -> None:
@@ -219,7 +242,16 @@ def _run_jobs(
     owner.execute(
         "UPDATE issuance_events SET received_at = issued_at WHERE issued_at < '2021-01-01'"
     )
+    owner.execute("DELETE FROM webhook_endpoints")
+    owner.execute("DELETE FROM webhook_messages")
+    owner.execute(ENDPOINT)
+    content = msgspec.json.encode(SPIKE).decode()
+    for name, created, following in (("old", "2020-01-01", None), ("new", "now", "now")):
+        owner.execute(MESSAGE, [name, SPIKE.id, content, created, following])
     purged = purge_events(database, retention_days=1000)
+    assert owner.execute("SELECT id FROM webhook_messages").fetchall() == [("new",)]
+    assert deliver_messages(database, settings).outcomes == {"failed": 1}
+    assert any(one.samples for one in OutboxCollector(database).collect())
     with verification(database) as found:
         assert list(found.drift) == []
     owner.execute(
@@ -249,7 +281,7 @@ def _run_jobs(
 
 
 def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Settings) -> None:
-    """A digest for an endpoint that has not got it, and its delivery, which is refused."""
+    """A digest for an endpoint that has not got it."""
     owner.execute("DELETE FROM webhook_messages")
     owner.execute(
         "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity,"
@@ -263,4 +295,3 @@ def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Se
         to = receivers(connection, week, limit=10)
     added = database.write(lambda connection: add_digest(connection, found, to, NOW, None))
     assert added == len(to) == 1
-    assert deliver_messages(database, settings, threading.Event()).outcomes

@@ -37,6 +37,7 @@ def deliver_for_ever(environ):
     delivery.CLAIM_SECONDS, delivery.SPARE_SECONDS = 1.5, 0.7
     delivery.RETRY_SECONDS, delivery.MAX_RETRY_SECONDS = 0.05, 0.5
     delivery.REST_SECONDS, delivery.MAX_REST_SECONDS = 0.05, 0.3
+    delivery.POLL_SECONDS = 0.05
     settings = Settings.from_environ(environ)
     database = Database(settings.database_url, pool_size=2)
     while True:

@@ -18,6 +18,13 @@ from app.intake.agent_names import NameBody, set_agent
 from app.intake.events import Event
 from app.intake.store import store_events
 from app.storage.audit import changes, record_change
+from app.storage.outbox import (
+    OPENED,
+    Document,
+    FindingEvent,
+    enqueue_events,
+    enqueue_message,
+)
 from app.storage.tables import (
     agents,
     budgets,
@@ -27,6 +34,7 @@ from app.storage.tables import (
     findings,
     monthly_agent_issuance,
     usual,
+    webhook_messages,
 )
 from jobs.erasure import agent as erasing
 from jobs.erasure.agent import Erased, erase_agent
@@ -202,6 +210,42 @@ def test_a_budget_stays_with_its_findings(filled):
     assert {row.set_by for row in rows} == {new}
     key = (Kind.BUDGET, Part.AGENT, new)
     assert ids == {finding_id("t", key, AT, period) for period in ("day", "month")}
+
+
+@pytest.mark.quick
+def test_messages_that_wait_name_the_new_agent(known):
+    """Their ids and bodies are made anew. A document may name it anywhere, so it is dropped."""
+    old = finding()
+
+    def enqueue(connection):
+        ours = sa.and_(findings.c.tenant_id == "t", findings.c.id == old.id)
+        connection.execute(sa.update(findings).where(ours).values(version=1))
+        enqueue_events(connection, [FindingEvent("t", old.id, OPENED)], AT)
+        enqueue_message(
+            connection,
+            tenant_id="t",
+            endpoint_ids=None,
+            message_id="digest",
+            kind="digest.week",
+            document=Document("Week", f"Most tokens: {OLD}"),
+            now=AT,
+        )
+        body = sa.update(webhook_messages).where(webhook_messages.c.finding_id == old.id)
+        connection.execute(body.values(body=f"{{{OLD}}}"))
+
+    known.write(enqueue)
+    erase(known)
+    with known.reading() as connection:
+        message = webhook_messages.c
+        ours = sa.select(webhook_messages).where(message.tenant_id == "t")
+        rows = {row.kind: row for row in connection.execute(ours)}
+    told, digest = rows[OPENED], rows["digest.week"]
+    decoded = msgspec.json.decode(told.content, type=Finding)
+    assert decoded.agent not in {OLD, ""}
+    assert told.id == f"{decoded.id}.1.w"
+    assert (told.status, told.body, told.finding_id) == ("waiting", None, decoded.id)
+    assert (digest.status, digest.document, digest.body) == ("dropped", None, None)
+    assert OLD not in str(rows)
 
 
 def has_begun(database):
