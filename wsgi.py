@@ -29,6 +29,8 @@ COMMANDS = {
     "sources": "app.cli.sources:sources",
     "tokens": "app.cli.tokens:tokens",
     "version": "app.cli.base:version",
+    "webhooks": "app.cli.webhooks:webhooks",
+    "webhooks deliver": "jobs.commands:deliver",
 }
 
 

@@ -24,6 +24,7 @@ from app.web.api import (
     organizations,
     reports,
     share_links,
+    webhooks,
 )
 from app.web.api import settings as organization_settings
 from app.web.pages import agent as agent_page
@@ -31,6 +32,12 @@ from app.web.pages import dashboard, exports, files, formatting, sessions, share
 from app.web.pages import day as day_page
 from app.web.pages import finding as finding_page
 from app.web.pages import organizations as organizations_page
+from app.web.pages.settings import audit as audit_settings
+from app.web.pages.settings import budgets as budget_settings
+from app.web.pages.settings import keys as key_settings
+from app.web.pages.settings import links as link_settings
+from app.web.pages.settings import organization as general_settings
+from app.web.pages.settings import webhooks as webhook_settings
 
 
 def create_app(
@@ -49,6 +56,7 @@ def create_app(
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
+        SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
         # One byte above the limit distinguishes a full body from one that is too large.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
@@ -90,6 +98,9 @@ def create_app(
         *(findings.bp, findings.marks, organization_settings.bp, budgets.bp, organizations.bp),
         *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
+        *(general_settings.bp, budget_settings.bp, link_settings.bp),
+        *(webhook_settings.bp, key_settings.bp, audit_settings.bp),
+        webhooks.bp,
     ):
         app.register_blueprint(blueprint)
     app.after_request(_harden)

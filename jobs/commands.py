@@ -37,7 +37,9 @@ from jobs.counting.backfill import backfill as backfill_tables
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.status import Status, behind, rollup_status
+from jobs.delivery import deliver as deliver_messages
 from jobs.findings.recompute import recompute_findings
+from jobs.metrics import DELIVERY_OUTCOMES
 from jobs.recount.rebuild import rebuild as rebuild_months
 from jobs.recount.resume import resume as resume_counting
 from jobs.recount.verify import Verification, verification
@@ -443,3 +445,18 @@ def _copy_text(done: Copied) -> str:
         return f"verified: {done.events} events and every other table; watermark {done.watermark}"
     changes = ", ".join([*done.changed, *(["open transactions"] if done.writers else [])])
     return f"nothing was copied: the source changed meanwhile ({changes})"
+
+
+@click.command(
+    cls=Command,
+    examples=["flask webhooks deliver", "flask webhooks deliver --json"],
+    interrupted="what was not sent waits; run it again, or let the jobs send it",
+)
+@json_option
+def deliver(as_json: bool) -> None:
+    """Send the messages of webhooks that are due, as the jobs do every five seconds."""
+    settings = Settings.from_environ()
+    done = deliver_messages(open_database(settings), settings)
+    counts = {outcome: done.outcomes[outcome] for outcome in DELIVERY_OUTCOMES}
+    text = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    show(counts, text, as_json=as_json)

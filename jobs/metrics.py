@@ -20,14 +20,17 @@ from app.storage.tables import (
     rollup_state,
     source_positions,
     usual,
+    webhook_endpoints,
+    webhook_messages,
 )
-from app.storage.types import database_now
+from app.storage.types import as_utc, database_now
 from jobs.counting.history import Run
 from jobs.counting.status import Standing, standing
 
 OUTCOMES = ("done", "held_up", "failed", "refused")
 JUDGING_OUTCOMES = ("done", "stopped", "taken", "waiting", "failed")
 SUMMARIZING_OUTCOMES = ("done", "stopped", "taken", "failed")
+DELIVERY_OUTCOMES = ("delivered", "failed", "parked", "dropped")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Prometheus waits ten seconds for a scrape; a connection may take five of them.
 ANSWER_SECONDS = 4
@@ -57,6 +60,14 @@ _summarizing_seconds = Histogram(
     buckets=SECONDS,
 )
 _summarized = Counter("analytics_organizations_summarized", "Organizations that were summed up")
+_deliveries = Counter(
+    "analytics_webhook_messages", "Messages of webhooks, by outcome of an attempt", ["outcome"]
+)
+_delivery_failures = Counter(
+    "analytics_webhook_delivery_failures", "Ticks of delivery that failed as a whole"
+)
+for _outcome in DELIVERY_OUTCOMES:
+    _deliveries.labels(_outcome)
 for _outcome in JUDGING_OUTCOMES:
     _judgings.labels(_outcome)
 for _outcome in SUMMARIZING_OUTCOMES:
@@ -111,6 +122,17 @@ def count_summarizing(outcome: str, organizations: int = 0, seconds: float | Non
     _summarized.inc(organizations)
     if seconds is not None:
         _summarizing_seconds.observe(seconds)
+
+
+def count_deliveries(outcomes: Mapping[str, int]) -> None:
+    """Count the attempts of a tick of delivery, and the messages that it gave up."""
+    for outcome, number in outcomes.items():
+        _deliveries.labels(outcome).inc(number)
+
+
+def count_delivery_failure() -> None:
+    """Count a tick of delivery that failed as a whole."""
+    _delivery_failures.inc()
 
 
 class StandingCollector(Collector):
@@ -230,6 +252,53 @@ class OrganizationsCollector(Collector):
 def register_organizations(database: Database) -> None:
     """Serve how old the list of organizations is, beside this process's own metrics."""
     REGISTRY.register(OrganizationsCollector(database))
+
+
+class OutboxCollector(Collector):
+    """What waits in the outbox, from the database at each scrape."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Describe nothing: registering must not query the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._turn:  # as above
+            found = self._waiting()
+        if found is not None:
+            waiting, oldest, resting = found
+            yield _gauge("webhook_waiting_messages", "Messages that wait to be sent", waiting)
+            yield _gauge(
+                "webhook_oldest_waiting_seconds",
+                "Age of the oldest message that is due and not sent",
+                oldest,
+            )
+            yield _gauge("webhook_resting_endpoints", "Endpoints that rest after failures", resting)
+
+    def _waiting(self) -> tuple[int, float, int] | None:
+        message, endpoint, now = webhook_messages.c, webhook_endpoints.c, database_now()
+        due = sa.case((message.next_at <= now, message.created_at))
+        waiting = sa.select(sa.func.count(), sa.func.min(due), now.label("now")).where(
+            message.next_at.is_not(None)
+        )
+        resting = sa.select(sa.func.count()).where(
+            endpoint.disabled_at.is_(None), endpoint.paused_until > now
+        )
+        try:
+            with self._database.reading(seconds=ANSWER_SECONDS) as connection:
+                number, oldest, at = connection.execute(waiting).one()
+                age = 0.0 if oldest is None else max(0.0, (at - as_utc(oldest)).total_seconds())
+                return number, age, connection.scalar(resting) or 0
+        except (SQLAlchemyError, ServiceError):
+            return None
+
+
+def register_outbox(database: Database) -> None:
+    """Serve what waits in the outbox."""
+    REGISTRY.register(OutboxCollector(database))
 
 
 class SourcesCollector(Collector):

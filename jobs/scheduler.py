@@ -1,4 +1,4 @@
-"""The scheduler process: runs TASKS at their intervals: rollup, findings, purge, organizations.
+"""The scheduler process: runs TASKS at their intervals, as counting and delivery.
 
 Several schedulers may run at the same time. At every tick, each one checks by the database's clock
 whether a run is due. The lock of the state row gives the run to one of them. There is no lease that
@@ -29,6 +29,7 @@ from app.intake.sources.entries import Sources, load_sources
 from app.storage.database import Database
 from app.storage.failures import is_unavailable, unavailable_message
 from app.storage.locks import LockedError
+from app.storage.outbox import PARKED
 from app.storage.tables import rollup_state
 from app.storage.types import database_now
 from app.telemetry import logs, metrics, metrics_server, tracing
@@ -36,6 +37,8 @@ from jobs import metrics as job_metrics
 from jobs.counting.history import Run
 from jobs.counting.run import run_rollup
 from jobs.counting.state import no_state
+from jobs.delivery import Delivered, deliver
+from jobs.digests import add_digests
 from jobs.findings.task import Pass, judge_findings
 from jobs.organizations import summarize_organizations
 from jobs.retention import delete_old_months, purge_events
@@ -44,8 +47,9 @@ log = logging.getLogger("jobs")
 
 # Ticks are a little early or late, so a run is already due this share of its interval earlier.
 EARLY = 0.1
-# One connection each for a run, for findings, for a purge, for organizations and for a scrape.
-POOL_SIZE = 5
+# One connection each for a run, for findings, for a purge, for organizations, for digests, for
+# delivery and for a scrape.
+POOL_SIZE = 7
 SOURCES_POOL_SIZE = 4
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # After so many intervals without a start, a lock on the state row is not one of a run.
@@ -194,6 +198,40 @@ def organizations_tick(database: Database, settings: Settings, stop: threading.E
     )
 
 
+def digests_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Add the digests that are due to the outbox. Several processes may do so at once."""
+    try:
+        with tracing.span("digests"):
+            added = add_digests(database, settings, stop, utc_now())
+    except Exception as error:  # as above
+        if isinstance(error, ServiceError | LockedError):
+            reason = getattr(error, "message", None) or "a lock was not free"
+            logs.write(log, logging.ERROR, "digests", outcome="failed", reason=reason)
+        else:
+            _log_failure("digests", error)
+        return
+    if added.messages:
+        fields = {"messages": added.messages, "organizations": added.organizations}
+        logs.write(log, logging.INFO, "digests", outcome="done", **fields)
+
+
+def delivery_tick(database: Database, settings: Settings, stop: threading.Event) -> None:
+    """Send what the outbox holds. Several processes send to different endpoints."""
+    try:
+        with tracing.span("delivery"):
+            done = deliver(database, settings, stop)
+    except Exception as error:  # as above
+        job_metrics.count_delivery_failure()
+        if isinstance(error, ServiceError | LockedError):
+            reason = getattr(error, "message", None) or "a lock was not free"
+            logs.write(log, logging.ERROR, "delivery", outcome="failed", reason=reason)
+        else:
+            _log_failure("delivery", error)
+        return
+    job_metrics.count_deliveries(done.outcomes)
+    _log_delivery(done)
+
+
 class Task(NamedTuple):
     """A task: what runs, and when."""
 
@@ -212,6 +250,9 @@ TASKS = (
     Task("purge", purge_tick, lambda _settings: 3600, first=60),
     # It looks often whether a pass is due or under way. A pass begins every hour.
     Task("organizations", organizations_tick, lambda _settings: 60, first=10),
+    # A digest is due some hours after its week or month.
+    Task("digests", digests_tick, lambda _settings: 600, first=90),
+    Task("delivery", delivery_tick, lambda _settings: 5, first=3),
 )
 
 
@@ -322,6 +363,7 @@ def _measure(database: Database, settings: Settings, stop: threading.Event) -> N
         job_metrics.register_findings(database)
         job_metrics.register_organizations(database)
         job_metrics.register_sources(database)
+        job_metrics.register_outbox(database)
         # In a thread, so that events are counted even while another process uses the address.
         threading.Thread(target=metrics_server.serve, args=(bind, stop.wait), daemon=True).start()
 
@@ -358,6 +400,18 @@ def _log_findings(done: Pass) -> None:
             "many organizations are silent at once",
             organizations=done.suspect,
         )
+
+
+def _log_delivery(done: Delivered) -> None:
+    if not done.outcomes.total():
+        return
+    logs.write(
+        log,
+        logging.WARNING if done.outcomes[PARKED] else logging.INFO,
+        "delivery",
+        **{outcome: number for outcome, number in done.outcomes.items() if number},
+        seconds=round(done.seconds, 6),
+    )
 
 
 def _log_failure(task: str, error: Exception) -> None:

@@ -37,6 +37,8 @@ PUBLIC = {"/api/v1/openapi.json"}
 # What a route's variables are replaced with; a new variable wants an entry.
 VARIABLES = {"agentId": "agent-of-both", "keyId": "AAAAAAAAAAAA", "findingId": SPIKE.id}
 VARIABLES["linkId"] = "AAAAAAAAAAAAAAAA"
+VARIABLES["webhookId"] = "AAAAAAAAAAAA"
+WEBHOOK = f"/api/v1/webhooks/{VARIABLES['webhookId']}"
 # What is sent to a route with a method that takes a body; nothing new comes of it.
 STORED = {"id": "shared-0", "agentId": SHARED, "issuedAt": MORNING}
 BODIES = {
@@ -104,6 +106,9 @@ OF_OPERATORS = ("/api/v1/organizations", "/api/v1/organizations.csv")
 NOT_READS = (
     "/api/v1/keys",
     "/api/v1/share-links",
+    "/api/v1/webhooks",
+    WEBHOOK,
+    f"{WEBHOOK}/deliveries",
     SETTINGS,
     BUDGETS,
     EVENTS,

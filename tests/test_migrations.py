@@ -184,7 +184,7 @@ ROWS = {
         "agent_id": "a", "begins_at": AT, "ends_at": AT, "opened_at": AT, "detected_at": AT,
         "updated_at": AT, "resolved_at": AT, "resolution": "ended", "content": "{}",
         "acknowledged_at": AT, "acknowledged_by": "u", "acknowledged_severity": "warning",
-        "note": "\xe9",
+        "note": "\xe9", "version": 3,
     },
     "usual": {
         "tenant_id": "t", "judged_through": "2026-04-01", "changed_from": "2026-04-01",
@@ -207,6 +207,23 @@ ROWS = {
         "id": "l", "tenant_id": "t", "views": "tokens", "days": 7, "created_at": AT,
         "created_by": "u", "expires_at": AT, "revoked_at": AT, "opened": 2**40,
         "last_opened_at": AT,
+    },
+    "webhook_endpoints": {
+        "tenant_id": "t", "id": "w", "url": "https://example.com/", "format": "standard",
+        "kinds": "spike silence", "min_severity": "info", "cooldown_minutes": 60,
+        "quiet_from": "22:00", "quiet_to": "06:00", "quiet_zone": "Europe/Berlin",
+        "digest": "weekly", "rotation": 2,
+        "rotated_at": AT, "created_at": AT, "created_by": "u", "disabled_at": AT,
+        "disabled_reason": "gone", "turn": 2**40, "claimed_until": AT, "failures": 1,
+        "paused_until": AT,
+    },
+    "webhook_messages": {
+        "tenant_id": "t", "id": "f.3.w", "endpoint_id": "w", "kind": "finding.opened",
+        "severity": "info", "finding_id": "f", "version": 3, "content": "{}",
+        "finding_status": "open", "detected_at": AT, "updated_at": AT, "resolved_at": AT,
+        "resolution": "ended", "document": "{}", "body": "{}", "status": "waiting",
+        "created_at": AT, "next_at": AT, "expires_at": AT, "attempts": 1, "last_status": 500,
+        "error": "timeout", "done_at": AT,
     },
     "budgets": {
         "tenant_id": "t", "agent_id": "a", "period": "month", "tokens": 2**40, "set_at": AT,
@@ -553,7 +570,7 @@ def test_tables_that_are_updated_have_room_for_it_in_place(postgresql_url):
     with database.reading() as connection:
         tables = set(connection.scalars(options))
     rollups = {name for name, table in metadata.tables.items() if "issued" in table.c}
-    assert tables == {*rollups, "agents", "findings", "source_positions"}
+    assert tables == {*rollups, "agents", "findings", "source_positions", "webhook_endpoints"}
     database.dispose()
 
 

@@ -34,6 +34,7 @@ PAGES = (
     "signin.",
     "files.",
     "shared.",
+    "settings_",
 )
 API_PAGE = ROOT / "docs" / "api.md"
 
@@ -117,10 +118,13 @@ def test_what_is_answered_is_of_the_described_schema(client, database, issue, ro
     assert client.post("/api/v1/share-links", json=link, headers=admin).status_code == 201
     budget = {"period": "month", "tokens": 5}
     assert client.put("/api/v1/budgets", json=budget, headers=admin).status_code == 200
+    hook = {"url": "https://example.com/", "quiet": None}
+    webhook = client.post("/api/v1/webhooks", json=hook, headers=admin).json["id"]
+    assert client.post(f"/api/v1/webhooks/{webhook}/test", headers=admin).status_code == 202
     for path, method, operation in operations(document):
         if method == "GET":
             for mimetype, media in operation["responses"]["200"]["content"].items():
-                url = path.replace("{findingId}", finding.id)
+                url = path.replace("{findingId}", finding.id).replace("{webhookId}", webhook)
                 answer = client.get(url, headers=admin | {"Accept": mimetype})
                 assert answer.mimetype == mimetype
                 is_csv = mimetype == "text/csv"

@@ -209,7 +209,6 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE api_keys SET sha256 = 'x'",
         "UPDATE api_keys SET tenant_id = 'x'",
         "DELETE FROM api_keys",
-        "SELECT 1 FROM audit_log",
         "UPDATE audit_log SET actor = 'x'",
         "DELETE FROM audit_log",
         "INSERT INTO audit_log (id, changed_at, actor, action, subject)"
@@ -239,7 +238,6 @@ def test_the_web_role_may_not_change_schema_or_counts(untouched, statement):
         "DELETE FROM rollup_corrections",
         "DELETE FROM purged_months",
         "UPDATE alembic_version SET version_num = 'x'",
-        "SELECT name FROM agents",
         "UPDATE agents SET name = 'x'",
         "SELECT 1 FROM api_keys",
         "UPDATE api_keys SET revoked_at = NULL",

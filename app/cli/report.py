@@ -9,6 +9,7 @@ import click
 import msgspec
 from sqlalchemy import Connection
 
+from app.alerts.digests import organization_digest
 from app.cli.base import Group, check_organization, day, json_option, open_database, say
 from app.config.settings import Settings
 from app.dates import utc_now
@@ -20,6 +21,8 @@ from app.reports.all_organizations import (
     tokens_of_days,
 )
 from app.reports.days import Days
+from app.reports.digest import WEEKLY, Period, last_period, parse_month_name, parse_week
+from app.reports.digest_texts import digest_text
 from app.reports.trend import DayCount
 from app.web.csv_export import CSV
 from app.web.params import MAX_RANGE_DAYS
@@ -158,6 +161,64 @@ def agents(  # noqa: PLR0913, PLR0917 - as above
             for tenant_id, agent_id, name, count, share in _each(batches):
                 named = "" if name is None else f"  {name}"
                 say(f"{count:>14,}  {share:>6.1%}  {tenant_id}  {agent_id}{named}")
+
+
+@report.command(
+    examples=[
+        "flask report digest --organization org-a",
+        "flask report digest --organization org-a --week 2026-W14 --markdown",
+        "flask report digest --organization org-a --month 2026-03 --html",
+        "flask report digest --organization org-a --month 2026-03 --json",
+    ]
+)
+@click.option("--organization", metavar="ORG", required=True, help="Whose digest it is.")
+@click.option("--week", metavar="WEEK", help="An ISO week, as 2026-W14; else the last whole one.")
+@click.option("--month", metavar="MONTH", help="A month, as 2026-03.")
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+@click.option("--html", is_flag=True, help="Print HTML, as in an e-mail.")
+@json_option
+def digest(  # noqa: PLR0913, PLR0917 - as above
+    organization: str,
+    week: str | None,
+    month: str | None,
+    markdown: bool,
+    html: bool,
+    as_json: bool,
+) -> None:
+    """Print a week or a month of an organization: trend, agents, findings, waste, budgets.
+
+    It has only the days that are counted to their end, and says so if some are not.
+    """
+    check_organization(organization)
+    if markdown + html + as_json > 1:
+        raise click.UsageError("--markdown, --html and --json cannot be used together")
+    now, settings = utc_now(), Settings.from_environ()
+    period = _period(week, month, now.date())
+    with _connection(settings) as connection:
+        found = organization_digest(connection, organization, period, settings, now)
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    form = "markdown" if markdown else "html" if html else "text"
+    public = settings.public_url
+    click.echo(digest_text(found, form, None if public is None else str(public)), nl=False)
+
+
+def _period(week: str | None, month: str | None, today: date) -> Period:
+    """The period of the options, which are checked here."""
+    if week is not None and month is not None:
+        raise click.UsageError("--week and --month cannot be used together")
+    option, parse = ("--week", parse_week) if month is None else ("--month", parse_month_name)
+    text = week if month is None else month
+    if text is None:
+        return last_period(WEEKLY, today)
+    try:
+        period = parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, not {text!r}", param_hint=option) from None
+    if period.first > today:
+        raise click.UsageError(f"{option} must not be in the future: {text} begins later")
+    return period
 
 
 def _days(

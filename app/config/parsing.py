@@ -7,10 +7,10 @@ as in "PORT must be …". The problem does not repeat the text, which may be a s
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -32,6 +32,11 @@ _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?
 PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
+# An e-mail address without quotes, comments and the characters that a mailto: URL would escape.
+ADDRESS = re.compile(
+    r"(?=.{3,254}$)[A-Za-z0-9_+'=~-]+(\.[A-Za-z0-9_+'=~-]+){0,20}"
+    r"@(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-)){0,20}"
+)
 # The characters that RFC 6749, appendix A, allows in a client id and in a scope.
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,1000}")
 _SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
@@ -71,6 +76,20 @@ class Provider:
     def metadata_url(self) -> str:
         """The URL of the provider's metadata (OpenID Connect Discovery, 4.1)."""
         return f"{self.issuer.removesuffix('/')}/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """The server that sends e-mail, and how this service speaks to it.
+
+    ``security`` is ``tls``, ``starttls`` or ``none``.
+    """
+
+    host: str
+    port: int
+    security: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 def environment(text: str) -> bool:
@@ -230,6 +249,54 @@ def public_url(text: str) -> PublicUrl:
     if "?" in text or "#" in text or "@" in url.netloc or not PREFIX.fullmatch(prefix):
         raise ValueError("must be https://HOST or https://HOST/PATH, without query and user")
     return PublicUrl(url.scheme, url.netloc.lower(), prefix)
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks in CIDR notation, separated by commas or spaces."""
+    found = []
+    for one in text.replace(",", " ").split():
+        try:
+            found.append(ip_network(one))
+        except ValueError:
+            raise ValueError(f"must be networks as 10.1.0.0/16, not {one!r}") from None
+    return tuple(found)
+
+
+def address(text: str) -> str:
+    """An e-mail address, without a name."""
+    if not ADDRESS.fullmatch(text):
+        raise ValueError("must be an address, as analytics@example.com")
+    return text
+
+
+def smtp_url(text: str) -> SmtpServer:
+    """``smtps://USER:PASSWORD@HOST:PORT``, or ``smtp://`` with STARTTLS or ``?starttls=0``."""
+    try:
+        url = urlsplit(text)
+        name, port = url.hostname, url.port
+    except ValueError:
+        raise ValueError("is not a URL; write smtp://HOST:PORT") from None
+    plain = url.query == "starttls=0"
+    if url.scheme not in ("smtp", "smtps") or not name or url.path.strip("/") or url.fragment:
+        raise ValueError("must be smtp://HOST:PORT or smtps://HOST:PORT")
+    if url.query and not (plain and url.scheme == "smtp"):
+        raise ValueError("may only have the query ?starttls=0, of smtp://")
+    user = None if url.username is None else unquote(url.username)
+    password = None if url.password is None else unquote(url.password)
+    if (user is None) != (password is None):
+        raise ValueError("must have both a user and a password, or neither")
+    if plain and user is not None:
+        raise ValueError("must use TLS if it has a password")
+    if url.scheme == "smtps":
+        return SmtpServer(name, port or 465, "tls", user, password)
+    if plain:
+        return SmtpServer(name, port or 25, "none")
+    return SmtpServer(name, port or 587, "starttls", user, password)
+
+
+def secrets_of(text: str) -> tuple[str, ...]:
+    """Keys that signed before, separated by commas; each is long enough for a key."""
+    return tuple(secret(one) for one in text.split(",")) if text else ()
 
 
 def _is_this_host(host: str) -> bool:

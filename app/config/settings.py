@@ -9,6 +9,7 @@ from the declarations.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.config import parsing
 from app.config.declaration import Computed, setting, variables
 from app.config.instance import instance_folder, instance_secret
 from app.config.keys import PublicKey
-from app.config.parsing import Bind, Provider, PublicUrl, integer
+from app.config.parsing import Bind, Provider, PublicUrl, SmtpServer, integer
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,14 @@ class Settings:
         secret=True,
         exact=True,
         in_production=parsing.random_secret,
+    )
+    secret_key_fallbacks: tuple[str, ...] = setting(
+        "SECRET_KEY_FALLBACKS",
+        parsing.secrets_of,
+        "",
+        "former values of `SECRET_KEY`, separated by commas, while it is being"
+        " [changed](operate/runbook.md#key-rotation): what they signed stays valid",
+        secret=True,
     )
     jwt_secret_key: str | None = setting(
         "JWT_SECRET_KEY",
@@ -308,6 +317,27 @@ class Settings:
         " has a [lifetime of its own](api.md#settings); an agent that asks ten times as often is"
         " named",
     )
+    webhook_allow: tuple[IPv4Network | IPv6Network, ...] = setting(
+        "WEBHOOK_ALLOW",
+        parsing.networks,
+        "",
+        "private networks that [webhooks](webhooks.md#targets) may send to, as `10.1.0.0/16`,"
+        " separated by commas; in them `http://` and every port are allowed, too",
+    )
+    smtp_url: SmtpServer | None = setting(
+        "SMTP_URL",
+        parsing.smtp_url,
+        None,
+        "the server that sends [e-mail](webhooks.md#e-mail), as"
+        " `smtp://USER:PASSWORD@HOST:587` (with STARTTLS) or `smtps://…:465`",
+        secret=True,
+    )
+    smtp_from: str | None = setting(
+        "SMTP_FROM",
+        parsing.address,
+        None,
+        "the address of the sender; required with `SMTP_URL`",
+    )
     log_level: str = setting(
         "LOG_LEVEL",
         parsing.choice("DEBUG", "INFO", "WARNING", "ERROR"),
@@ -457,6 +487,8 @@ def _check_together(env: Mapping[str, str], settings: Settings) -> None:
     if given and settings.provider is None:
         missing = next(name for name in PROVIDER if name not in env)
         raise SettingsError(given[0], f"needs {missing} beside it")
+    if settings.smtp_url is not None and settings.smtp_from is None:
+        raise SettingsError("SMTP_URL", "needs SMTP_FROM beside it")
     is_sqlite = settings.database_url.get_backend_name() == "sqlite"
     if is_sqlite and settings.row_security:
         raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")

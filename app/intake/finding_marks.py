@@ -14,6 +14,7 @@ from app.detection import Finding, Severity, is_muted
 from app.intake.events import prepared
 from app.storage.audit import record_change
 from app.storage.database import Database
+from app.storage.outbox import FindingEvent, enqueue_events, event_kind
 from app.storage.tables import findings
 
 MAX_NOTE = 1000
@@ -47,18 +48,12 @@ def mark_finding(  # noqa: PLR0913, PLR0917 - which finding, the marks, by whom 
         row = connection.execute(_READ.where(where).with_for_update()).one_or_none()
         if row is None:
             return False
-        finding = _CONTENT.decode(row.content)
-        values: dict[str, Any] = {}
-        if body.note is not msgspec.UNSET:
-            values["note"] = body.note
-        is_acknowledged = is_muted(finding, severity_of(row.acknowledged_severity))
-        if body.acknowledged is True and not is_acknowledged:
-            mark = Mark(now, by, finding.severity)
-            values |= mark.columns() | standing(finding, mark)
-        elif body.acknowledged is False and row.acknowledged_at is not None:
-            values |= NO_MARK.columns() | standing(finding, NO_MARK)
+        values = _changed(row, body, by, now)
+        is_news = values.get("status", row.status) != row.status
         if values:
             values["updated_at"] = now
+            if is_news:
+                values["version"] = findings.c.version + 1
             connection.execute(sa.update(findings).where(where).values(values))
             record_change(
                 connection,
@@ -69,9 +64,27 @@ def mark_finding(  # noqa: PLR0913, PLR0917 - which finding, the marks, by whom 
                 details=_marked(body),
                 at=now,
             )
+        if is_news:
+            kind = event_kind(row.status, values["status"])
+            enqueue_events(connection, [FindingEvent(tenant_id, finding_id, kind)], now)
         return True
 
     return database.write(work)
+
+
+def _changed(row: Any, body: MarkBody, by: str, now: datetime) -> dict[str, Any]:
+    """The columns that a body changes in the row of a finding."""
+    finding = _CONTENT.decode(row.content)
+    values: dict[str, Any] = {}
+    if body.note is not msgspec.UNSET:
+        values["note"] = body.note
+    is_acknowledged = is_muted(finding, severity_of(row.acknowledged_severity))
+    if body.acknowledged is True and not is_acknowledged:
+        mark = Mark(now, by, finding.severity)
+        values |= mark.columns() | standing(finding, mark)
+    elif body.acknowledged is False and row.acknowledged_at is not None:
+        values |= NO_MARK.columns() | standing(finding, NO_MARK)
+    return values
 
 
 def _marked(body: MarkBody) -> dict[str, Any]:
@@ -120,4 +133,9 @@ def standing(finding: Finding, mark: Mark) -> dict[str, Any]:
     }
 
 
-_READ = sa.select(findings.c.acknowledged_at, findings.c.acknowledged_severity, findings.c.content)
+_READ = sa.select(
+    findings.c.acknowledged_at,
+    findings.c.acknowledged_severity,
+    findings.c.content,
+    findings.c.status,
+)

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import cache
 from itertools import groupby
 from operator import attrgetter
@@ -19,12 +19,11 @@ from app.detection import Finding as Judged
 from app.detection import Kind, Options, Severity, advice, is_muted, summary
 from app.ids import Id
 from app.reports.base import TENANT, Count, Point
+from app.storage.outbox import LATE
 from app.storage.tables import agents, findings, organization_settings
 
 KINDS = tuple(kind.value for kind in Kind)
 STATUSES = ("open", "resolved", "all")
-# A finding that is noticed later than this is stored, and not sent to anybody.
-LATE = timedelta(hours=48)
 STREAMED = 500  # rows of the database at a time
 _SPIKES = (Kind.SPIKE, Kind.RETRY_LOOP)
 _MOST_SPIKES = 200  # of one page
@@ -215,6 +214,17 @@ def finding(
     return next(iter(_shown(connection, tenant_id, rows, options_of)), None)
 
 
+def findings_at(
+    connection: Connection, tenant_id: str, rows: Sequence[Any], options_of: OptionsOf
+) -> list[Finding]:
+    """Findings as they were when they changed, with the names of agents of this moment.
+
+    Args:
+        rows: each with the columns of ``findings`` as attributes.
+    """
+    return _shown(connection, tenant_id, rows, options_of)
+
+
 def all_findings(
     connection: Connection,
     wanted: FindingsFilter,
@@ -264,7 +274,7 @@ def _page(given: frozenset[str], *, has_cursor: bool) -> Select[Any]:
 
 
 def _shown(
-    connection: Connection, tenant_id: str, rows: Sequence[Row[Any]], options_of: OptionsOf
+    connection: Connection, tenant_id: str, rows: Sequence[Any], options_of: OptionsOf
 ) -> list[Finding]:
     if not rows:
         return []
@@ -282,7 +292,7 @@ def _shown(
     return [_read(row, one, options) for row, one in zip(rows, judged, strict=True)]
 
 
-def _read(row: Row[Any], judged: Judged, options: Options) -> Finding:
+def _read(row: Any, judged: Judged, options: Options) -> Finding:
     usual, names = judged.usual, options.names
     severity = row.acknowledged_severity
     return Finding(

@@ -62,7 +62,7 @@ def record_change(  # noqa: PLR0913 - the columns of the log
         "subject": subject,
         "details": None if details is None else msgspec.json.encode(details).decode(),
     }
-    # Inline, so that PostgreSQL returns no id: the web role may add rows, and read none.
+    # Inline, so that PostgreSQL returns no id: a role may then add rows without a right to read.
     connection.execute(_INSERT, values)
 
 
@@ -94,6 +94,19 @@ def changes(
             yield _read(row)
 
 
+def changes_page(
+    connection: Connection, tenant_id: str, *, limit: int, before: int | None = None
+) -> tuple[list[Change], int | None]:
+    """The latest changes of an organization, and the cursor of the next page, if there is one.
+
+    Args:
+        before: the cursor that the previous page returned.
+    """
+    values = {"tenant_id": tenant_id, "before": before or _NO_END, "limit": limit + 1}
+    rows = connection.execute(_PAGE, values).all()
+    return [_read(row) for row in rows[:limit]], rows[limit - 1].id if len(rows) > limit else None
+
+
 def forget_old_changes(connection: Connection, now: datetime) -> None:
     """Delete the changes of more than 400 days ago."""
     connection.execute(sa.delete(audit_log).where(audit_log.c.changed_at < now - KEPT))
@@ -119,3 +132,14 @@ def _read(row: Row[Any]) -> Change:
 
 
 _INSERT = sa.insert(audit_log).inline()
+_NO_END = 2**63 - 1
+# By the id, which rises with the time: the database draws it when the change is recorded.
+_PAGE = (
+    sa.select(audit_log)
+    .where(
+        audit_log.c.tenant_id == sa.bindparam("tenant_id", type_=sa.Text),
+        audit_log.c.id < sa.bindparam("before", type_=sa.BigInteger),
+    )
+    .order_by(audit_log.c.id.desc())
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)

@@ -237,6 +237,7 @@ class FindingColumns(TypedColumns):
     ``content``: JSON, an ``app.detection.findings.Finding``, without people's marks.
     ``acknowledged_by``: the client or user of the token or key.
     ``acknowledged_severity``: the severity at that moment; if it rises, the finding is open again.
+    ``version``: the number of its changes; each is an event that webhooks send.
     """
 
     tenant_id: Named[str] = Column(Id, primary_key=True)
@@ -257,6 +258,7 @@ class FindingColumns(TypedColumns):
     acknowledged_by: Named[str | None] = Column(Id)
     acknowledged_severity: Named[str | None] = Column(sa.Text)
     note: Named[str | None] = Column(sa.Text)
+    version: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
 
 
 class UsualColumns(TypedColumns):
@@ -380,6 +382,83 @@ class BudgetColumns(TypedColumns):
     set_by: Named[str] = Column(Id)
 
 
+class WebhookEndpointColumns(TypedColumns):
+    """Where findings of an organization are sent. ``app.alerts.webhooks`` writes it.
+
+    ``format``: ``standard``, ``slack``, ``teams`` or ``email``.
+    ``kinds``: kinds of findings, separated by spaces; null for all.
+    ``quiet_from``, ``quiet_to``: as ``22:00``, in ``quiet_zone``; null if no hours are quiet.
+    ``digest``: ``weekly``, ``monthly`` or null, which digest it gets.
+    ``rotation``: the number of its secret, which is derived and not stored. The one before is valid
+    for a day after ``rotated_at``.
+    ``disabled_at``, ``disabled_reason``: since when and why nothing is sent.
+    ``turn``: the number of claims; ``claimed_until``: until then one process sends to it.
+    ``failures``: failed attempts in a row; ``paused_until``: no attempt is made before.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    id: Named[str] = Column(Id, primary_key=True)
+    url: Named[str] = Column(sa.Text)
+    format: Named[str] = Column(sa.Text)
+    kinds: Named[str | None] = Column(sa.Text)
+    min_severity: Named[str] = Column(sa.Text)
+    cooldown_minutes: Named[int] = Column(sa.Integer)
+    quiet_from: Named[str | None] = Column(sa.Text)
+    quiet_to: Named[str | None] = Column(sa.Text)
+    quiet_zone: Named[str | None] = Column(sa.Text)
+    digest: Named[str | None] = Column(sa.Text)
+    rotation: Named[int] = Column(sa.Integer, server_default=sa.text("1"))
+    rotated_at = Column(UTCDateTime)
+    created_at = Column(UTCDateTime, nullable=False)
+    created_by: Named[str] = Column(Id)
+    disabled_at = Column(UTCDateTime)
+    disabled_reason: Named[str | None] = Column(sa.Text)
+    turn: Named[int] = Column(sa.BigInteger, server_default=sa.text("0"))
+    claimed_until = Column(UTCDateTime)
+    failures: Named[int] = Column(sa.Integer, server_default=sa.text("0"))
+    paused_until = Column(UTCDateTime)
+
+
+class WebhookMessageColumns(TypedColumns):
+    """The outbox: a message to an endpoint, waiting or done. ``app.storage.outbox`` adds rows.
+
+    ``id``: the ``webhook-id``, the same at each attempt.
+    ``kind``: as ``finding.opened``, ``digest.week`` or ``test``.
+    ``finding_id``, ``version``: which change of which finding; null for other messages.
+    ``content``: the finding at that moment, as in ``findings``; so are ``severity``,
+    ``finding_status``, ``detected_at``, ``updated_at``, ``resolved_at`` and ``resolution``.
+    ``document``: JSON, what a message without a finding says; ``body``: what is sent, from the
+    first attempt on. Both are null once the message is done.
+    ``status``: ``waiting``, ``delivered``, ``parked`` (given up) or ``dropped`` (no longer wanted).
+    ``next_at``: when it is tried next; null once it is done. ``expires_at``: when it is given up.
+    ``last_status``: the status of the last answer; ``error``: why the last attempt failed.
+    """
+
+    tenant_id: Named[str] = Column(Id, primary_key=True)
+    id: Named[str] = Column(Id, primary_key=True)
+    endpoint_id: Named[str] = Column(Id)
+    kind: Named[str] = Column(sa.Text)
+    severity: Named[str | None] = Column(sa.Text)
+    finding_id: Named[str | None] = Column(Id)
+    version: Named[int | None] = Column(sa.BigInteger)
+    content: Named[str | None] = Column(sa.Text)
+    finding_status: Named[str | None] = Column(sa.Text)
+    detected_at = Column(UTCDateTime)
+    updated_at = Column(UTCDateTime)
+    resolved_at = Column(UTCDateTime)
+    resolution: Named[str | None] = Column(sa.Text)
+    document: Named[str | None] = Column(sa.Text)
+    body: Named[str | None] = Column(sa.Text)
+    status: Named[str] = Column(sa.Text)
+    created_at = Column(UTCDateTime, nullable=False)
+    next_at = Column(UTCDateTime)
+    expires_at = Column(UTCDateTime, nullable=False)
+    attempts: Named[int] = Column(sa.Integer, server_default=sa.text("0"))
+    last_status: Named[int | None] = Column(sa.Integer)
+    error: Named[str | None] = Column(sa.Text)
+    done_at = Column(UTCDateTime)
+
+
 class OrganizationSummaryColumns(TypedColumns):
     """An organization in the list of all of them, as ``jobs.organizations`` last summed it up.
 
@@ -455,6 +534,22 @@ audit_log = Table("audit_log", metadata, AuditLogColumns)
 erasures = Table("erasures", metadata, ErasureColumns)
 share_links = Table("share_links", metadata, ShareLinkColumns)
 budgets = Table("budgets", metadata, BudgetColumns)
+webhook_endpoints = Table("webhook_endpoints", metadata, WebhookEndpointColumns)
+webhook_messages = Table("webhook_messages", metadata, WebhookMessageColumns)
+# What waits for an endpoint, in the order in which it is tried.
+sa.Index(
+    "ix_webhook_messages_tenant_id",
+    *webhook_messages.c["tenant_id", "endpoint_id", "next_at"],
+    postgresql_where=webhook_messages.c.next_at.is_not(None),
+    sqlite_where=webhook_messages.c.next_at.is_not(None),
+)
+# The changes of a finding that an endpoint was told.
+sa.Index(
+    "ix_webhook_messages_finding_id",
+    *webhook_messages.c["finding_id", "endpoint_id", "version"],
+)
+# The log of an endpoint, and the rows that are too old.
+sa.Index("ix_webhook_messages_created_at", webhook_messages.c.created_at)
 organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
 # All but the agents' day and the texts, because every read of the list goes through all rows.
 sa.Index(

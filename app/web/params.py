@@ -41,6 +41,7 @@ ORGANIZATION = "organizationId"
 # It is in no id, so no cursor of one order is one of the other.
 _SEPARATOR = "\x1f"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_LONG_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class TextConverter(BaseConverter):
@@ -138,6 +139,16 @@ def cursor(args: Args) -> str:
     if not is_id(last) or next_cursor(last) != text:
         raise _invalid("cursor", "must be the nextCursor of the previous page")
     return last
+
+
+def audit_cursor(args: Args) -> int | None:
+    """``cursor`` of a page of the audit log; ``None`` for the first page."""
+    text = cursor(args)
+    if not text:
+        return None
+    if not _LONG_NUMBER.fullmatch(text):
+        raise _invalid("cursor", "must be that of the previous page")
+    return int(text)
 
 
 def next_cursor(last: str | None) -> str | None:

@@ -29,6 +29,8 @@ from app.storage.tables import (
     share_links,
     source_positions,
     usual,
+    webhook_endpoints,
+    webhook_messages,
 )
 
 POLL_SECONDS = 0.05
@@ -38,6 +40,7 @@ _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings, audit_log, share_links),
     *(organization_summaries, organization_summary_state, budgets),
+    *(webhook_endpoints, webhook_messages),
 }
 # The tables that are written only while the state row is locked. Retention deletes months without
 # the lock, because nothing else reads or writes those.

@@ -38,6 +38,7 @@ from app.errors import RefusedError, UnavailableError
 from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.locks import LockedError
+from app.storage.outbox import DROPPED, done
 from app.storage.tables import (
     agents,
     audit_log,
@@ -50,6 +51,8 @@ from app.storage.tables import (
     rollup_state,
     share_links,
     usual,
+    webhook_endpoints,
+    webhook_messages,
 )
 from app.storage.types import database_now
 from jobs.counting.buckets import issued_month
@@ -72,16 +75,16 @@ _PLAIN = [
     and table not in [summary.table for summary in _COUNTED]
 ]
 # Tables that keep findings as JSON, and their column for the id of the finding.
-_FINDINGS = [
-    (table, table.c[column])
-    for name, column in (("findings", "id"), ("webhook_messages", "finding_id"))
-    if (table := metadata.tables.get(name)) is not None
+_FINDINGS: list[tuple[Table[Any], sa.Column[Any]]] = [
+    (findings, findings.c.id),
+    (webhook_messages, webhook_messages.c.finding_id),
 ]
 # The clients that have changed something: an agent may be one.
 _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.acknowledged_by),
     (share_links, share_links.c.created_by),
     (budgets, budgets.c.set_by),
+    (webhook_endpoints, webhook_endpoints.c.created_by),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])
@@ -253,6 +256,7 @@ def _end(connection: Connection, *, swap: _Swap, claim: Claim, by: str, events: 
     connection.execute(sa.update(agents).where(swap.of(agents)).values(unnamed))
     for table, key in _FINDINGS:
         _swap_findings(connection, swap, table, key)
+    _swap_messages(connection, swap)
     for table, author in _AUTHORS:
         mine = sa.and_(table.c.tenant_id == swap.tenant_id, author == swap.old)
         connection.execute(sa.update(table).where(mine).values({author.name: swap.new}))
@@ -290,6 +294,24 @@ def _swap_findings(
             values[AGENT] = finding.agent
         here = (column == row[number] for number, column in enumerate(primary))
         connection.execute(sa.update(table).where(ours, *here).values(values))
+
+
+def _swap_messages(connection: Connection, swap: _Swap) -> None:
+    """Change the ids of messages, which are made of the findings', and what they would send.
+
+    A message that waits is written anew from its finding. One without a finding may name the agent
+    anywhere in its text, so it is not sent any more.
+    """
+    message = webhook_messages.c
+    ours = message.tenant_id == swap.tenant_id
+    version = sa.cast(message.version, sa.Text)
+    made = message.finding_id + "." + version + "." + message.endpoint_id
+    change = sa.update(webhook_messages).where(ours)
+    connection.execute(change.where(message.finding_id.is_not(None)).values(id=made))
+    now = connection.execute(sa.select(database_now())).scalar_one()
+    dropped = done(DROPPED, now) | {"error": "an agent was erased"}
+    connection.execute(change.where(message.document.is_not(None)).values(dropped))
+    connection.execute(change.where(message.body.is_not(None)).values(body=None))
 
 
 def _swapped(swap: _Swap, finding: Finding) -> Finding:

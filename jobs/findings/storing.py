@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.detection import Finding, Kind, Part
+from app.detection import Finding, Kind, Part, Severity
 from app.intake.finding_marks import NO_MARK, Mark, severity_of, standing
 from app.storage.database import Database
+from app.storage.outbox import FindingEvent, enqueue_events, event_kind
 from app.storage.tables import findings, usual
 from jobs.findings.claim import Claim
 
@@ -147,36 +148,67 @@ def _write(
         by_tenant.setdefault(change.tenant_id, []).append(change.finding)
     new: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
+    events: list[FindingEvent] = []
     for tenant_id, some in by_tenant.items():
-        marks = _marks(connection, tenant_id, [finding.id for finding in some])
+        known = _known(connection, tenant_id, [finding.id for finding in some])
         for finding in some:
-            mark = marks.get(finding.id, NO_MARK)
+            before = known.get(finding.id)
+            mark = NO_MARK if before is None else before.mark
             values = {"tenant_id": tenant_id, "updated_at": now} | _columns(finding, mark)
-            if finding.id in marks:
+            events.append(_event(before, values))
+            if before is not None:
                 # Columns of the condition have other names than those that are set.
                 ours = {"of_tenant": values.pop("tenant_id"), "of_id": values.pop("id")}
                 changed.append(values | ours)
             else:
-                new.append(values | {"detected_at": now})
-    if new:
-        connection.execute(sa.insert(findings), new)
-    if changed:
-        connection.execute(_UPDATE, changed)
+                new.append(values | {"detected_at": now, "version": 1})
+    _write_findings(connection, new, changed)
+    enqueue_events(connection, events, now)
     for columns, rows in _by_columns(judged):
         update = sa.update(usual).where(usual.c.tenant_id == sa.bindparam("of_tenant"))
         given: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in columns}
         connection.execute(update.values(given), rows)
 
 
-def _marks(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[str, Mark]:
-    """People's marks on the stored ones of some findings, which are locked."""
+def _write_findings(
+    connection: Connection, new: list[dict[str, Any]], changed: list[dict[str, Any]]
+) -> None:
+    if new:
+        connection.execute(sa.insert(findings), new)
+    if changed:
+        connection.execute(_UPDATE, changed)
+
+
+class _Known(NamedTuple):
+    """What is stored of a finding: a person's mark, and what a change is compared with."""
+
+    mark: Mark
+    status: str
+    severity: Severity
+    resolution: str | None
+
+
+def _known(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[str, _Known]:
+    """The stored ones of some findings, which are locked."""
     where = sa.and_(_FINDING.tenant_id == tenant_id, _FINDING.id.in_(ids))
     return {
-        row.id: Mark(
-            row.acknowledged_at, row.acknowledged_by, severity_of(row.acknowledged_severity)
+        row.id: _Known(
+            Mark(row.acknowledged_at, row.acknowledged_by, severity_of(row.acknowledged_severity)),
+            row.status,
+            Severity(row.severity),
+            row.resolution,
         )
-        for row in connection.execute(_MARK.where(where).with_for_update())
+        for row in connection.execute(_KNOWN.where(where).with_for_update())
     }
+
+
+def _event(before: _Known | None, values: Mapping[str, Any]) -> FindingEvent:
+    kind = event_kind(None if before is None else before.status, values["status"])
+    urgent = before is not None and (
+        Severity(values["severity"]).rank > before.severity.rank
+        or values["resolution"] != before.resolution
+    )
+    return FindingEvent(values["tenant_id"], values["id"], kind, urgent)
 
 
 def _by_columns(
@@ -205,12 +237,17 @@ def _columns(finding: Finding, mark: Mark) -> dict[str, Any]:
     }
 
 
-_MARK = sa.select(
+_KNOWN = sa.select(
     _FINDING.id,
+    _FINDING.status,
+    _FINDING.severity,
+    _FINDING.resolution,
     _FINDING.acknowledged_at,
     _FINDING.acknowledged_by,
     _FINDING.acknowledged_severity,
 )
-_UPDATE = sa.update(findings).where(
-    _FINDING.tenant_id == sa.bindparam("of_tenant"), _FINDING.id == sa.bindparam("of_id")
+_UPDATE = (
+    sa.update(findings)
+    .where(_FINDING.tenant_id == sa.bindparam("of_tenant"), _FINDING.id == sa.bindparam("of_id"))
+    .values(version=_FINDING.version + 1)
 )

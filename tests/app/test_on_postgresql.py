@@ -1,5 +1,7 @@
 """Each route on PostgreSQL once. The rules of a route are tested on SQLite, in tests/app/web."""
 
+import re
+
 import pytest
 
 from app.reports import base, usage
@@ -207,6 +209,40 @@ def test_pages_of_days_agents_and_findings(filled, database):
     assert "marked as expected" in browser.get(path).text
 
 
+def test_settings_pages_store_and_show(filled):
+    """Each form once; an id of the page is in its addresses."""
+    browser = Browser(filled)
+    browser.sign_in(scope="analytics:admin analytics:read")
+    base = "/dashboard/settings"
+    hook = {"url": "https://hooks.example/x", "severity": "info", "cooldown": "5"}
+    until = "2026-05-01"
+
+    def sent(path, status=303, **fields):
+        answer = browser.send(base, f"{base}{path}", **fields)
+        assert answer.status_code == status, answer.text
+
+    def shown(path, pattern):
+        return re.search(pattern, browser.get(f"{base}{path}").text)[1]
+
+    sent("", lifetime="60")
+    sent("/budgets", tokens="5", period="day", agent="\U0001f600")
+    sent("/links", views="tokens", days="7", expires=until)
+    sent("/keys", 201, scopes="analytics:read", note="\xe9")
+    sent("/webhooks", 201, format="standard", **hook)
+    assert "\U0001f600" in browser.get(f"{base}/budgets").text
+    sent("/budgets/delete", period="day", agent="\U0001f600")
+    sent("/links/revoke", id=shown("/links", r"revoke=(\w+)"))
+    sent("/keys/revoke", id=shown("/keys", r"revoke=(\w+)"))
+    own = shown("/webhooks", rf"{base}(/webhooks/\w+)")
+    sent(own, enabled="1", digest="monthly", **hook)
+    sent(f"{own}/test")
+    sent(f"{own}/rotate", 200)
+    assert "waiting" in browser.get(f"{base}{own}").text
+    sent(f"{own}/delete")
+    lines = re.findall(r"<li><div><strong>(.*?)</strong>", browser.get(f"{base}/audit").text)
+    assert (lines[0], lines[11]) == ("Endpoint deleted", "Settings changed")
+
+
 def test_organizations_are_listed_for_operators(filled, database):
     summarize_organizations(database)
     operator = bearer(scope="analytics:read:any")
@@ -257,7 +293,17 @@ HERE = {
     "findings.list_findings",
     "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
     "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
-    "settings.replace_settings", "settings.show_settings",
+    "settings.replace_settings", "settings.show_settings", "webhooks.change_endpoint",
+    "webhooks.create_endpoint", "webhooks.delete_endpoint", "webhooks.list_deliveries",
+    "webhooks.list_endpoints", "webhooks.one_endpoint", "webhooks.rotate_secret",
+    "webhooks.send_test",
+    "settings_organization.page", "settings_organization.change", "settings_audit.page",
+    "settings_budgets.page", "settings_budgets.store", "settings_budgets.delete",
+    "settings_keys.page", "settings_keys.create", "settings_keys.revoke",
+    "settings_links.page", "settings_links.create", "settings_links.revoke",
+    "settings_webhooks.page", "settings_webhooks.create", "settings_webhooks.endpoint",
+    "settings_webhooks.change", "settings_webhooks.test", "settings_webhooks.rotate",
+    "settings_webhooks.delete",
 }  # fmt: skip
 WITHOUT_DATABASE = {
     "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",

@@ -10,8 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.auth.claims import ANALYTICS_READ_ANY
+from app.alerts.budgets import set_budget
+from app.alerts.webhooks import EndpointBody, Rules, create_endpoint
+from app.auth.api_keys import new_key, store_key
+from app.auth.claims import ANALYTICS_ADMIN, ANALYTICS_READ_ANY
+from app.auth.share_links import new_link, store_link
 from app.cli.demo import ORGANIZATION, load_demo
+from app.intake.organization_settings import OrganizationSettings, Price, store_settings
 from jobs.findings.task import judge_findings
 from tests.browser.chromium import started
 from tests.browser.person import PHONE, Person
@@ -29,6 +34,7 @@ PICTURES = {
 }
 WIDTHS = (1440, 768, 360)
 MOST_HEIGHT = 12_000
+SETTINGS = ("budgets", "webhooks", "links", "keys", "audit")
 # Views by their address, or by the link on the overview that leads to them.
 VIEWS = {
     "overview": DASHBOARD,
@@ -41,6 +47,8 @@ VIEWS = {
     "agent": ".who a",
     "finding": "#attention li a",
     "organizations": f"{DASHBOARD}/organizations",
+    **{f"settings-{name}": f"{DASHBOARD}/settings/{name}" for name in SETTINGS},
+    "settings": f"{DASHBOARD}/settings",
     "docs": "/docs",
     "error": f"{DASHBOARD}?zone=Mars",
 }
@@ -76,10 +84,25 @@ def prepare(site: Site, url: str) -> None:
     load_demo(site.database, AT)
     site.issue(timedelta(minutes=30), tenant="org-new", agent="my-agent")
     site.roll_up()
+    administer(site)
     settings = make_settings(url)
     while judge_findings(site.database, settings).organizations:
         pass
     site.now += timedelta(seconds=4)
+
+
+def administer(site: Site) -> None:
+    """Something on each page of the settings."""
+    database, by = site.database, "ada"
+    price = OrganizationSettings(price=Price(2.5, "EUR"), token_lifetime=3600)
+    store_settings(database, ORGANIZATION, price, AT, by=by)
+    for agent, period, tokens in ((None, "month", 60_000), (None, "day", 1_000)):
+        set_budget(database, ORGANIZATION, agent, period, tokens, now=AT, by=by)
+    body = EndpointBody("https://hooks.example.com/findings", digest="weekly")
+    create_endpoint(database, ORGANIZATION, body, AT, rules=Rules(), by=by)
+    until = AT + timedelta(days=30)
+    store_link(database, new_link(ORGANIZATION, ["summary", "tokens"], 28, until, AT, by=by))
+    store_key(database, new_key(ORGANIZATION, ["analytics:read"], AT, note="Grafana"), by=by)
 
 
 def take_all(person: Person, into: Path) -> None:
@@ -95,7 +118,7 @@ def take_all(person: Person, into: Path) -> None:
     take(person, into, "state-no-permission")
     person.open(DASHBOARD)
     sign_out(person)
-    person.sign_in(organization=ORGANIZATION, scope=ANALYTICS_READ_ANY)
+    person.sign_in(organization=ORGANIZATION, scope=f"{ANALYTICS_READ_ANY} {ANALYTICS_ADMIN}")
     for name, place in VIEWS.items():
         go(person, place)
         take(person, into, name)

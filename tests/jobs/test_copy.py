@@ -170,6 +170,7 @@ def fill(database):
     create(database, Spot("\u2028", "", "okta", "{}"))
     others = ("findings", "usual", "detection_state", "organization_settings")
     others += ("organization_summaries", "organization_summary_state")
+    others += ("webhook_endpoints", "webhook_messages")
     for name in (*others, "erasures", "share_links", "budgets"):
         execute(database, sa.insert(metadata.tables[name]).values(rows_of_others()[name]))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
@@ -411,6 +412,14 @@ def rows_of_others():
         "budgets": {
             "tenant_id": "t", "agent_id": "", "period": "day", "tokens": 1, "set_at": AT,
             "set_by": "u",
+        },
+        "webhook_endpoints": {
+            "tenant_id": "t", "id": "w", "url": "https://example.com/", "format": "standard",
+            "min_severity": "info", "cooldown_minutes": 60, "created_at": AT, "created_by": "u",
+        },
+        "webhook_messages": {
+            "tenant_id": "t", "id": "m.w", "endpoint_id": "w", "kind": "test", "status": "waiting",
+            "created_at": AT, "expires_at": AT,
         },
         "organization_summaries": {"tenant_id": "t", "open_findings": 1, "days": "", "weeks": ""}
         | dict.fromkeys(("tokens_7d", "tokens_28d", "tokens_13w"), 2)

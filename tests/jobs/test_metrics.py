@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from sqlalchemy import delete, text, update
 from sqlalchemy.engine import make_url
 
 from app.storage.database import Database
-from app.storage.tables import issuance_events, rollup_state
+from app.storage.tables import issuance_events, rollup_state, webhook_messages
 from jobs import metrics
 from jobs.findings.task import judge_findings
 from jobs.scheduler import purge_tick, tick
@@ -221,3 +222,37 @@ def test_a_scrape_says_how_far_findings_are_judged(issue, roll_up, database):
     after = scraped_findings()
     assert after["last_finished_timestamp_seconds"] == pytest.approx(time.time(), abs=30)
     assert after["due_organizations"] == 0
+
+
+def test_a_scrape_says_what_waits_in_the_outbox(database):
+    """A message that is to be sent later waits, and is not late."""
+
+    def scraped_outbox():
+        found = metrics.OutboxCollector(database).collect()
+        return {one.name.removeprefix("analytics_webhook_"): one.samples[0].value for one in found}
+
+    def put(minutes, following):
+        at = datetime.now(UTC) - timedelta(minutes=minutes)
+        values = {"tenant_id": "t", "id": str(minutes), "endpoint_id": "w", "kind": "test"}
+        times = {"created_at": at, "next_at": following, "expires_at": at}
+        row = values | times | {"status": "waiting"}
+        database.write(lambda connection: connection.execute(sa.insert(webhook_messages), row))
+
+    assert scraped_outbox() == {
+        "waiting_messages": 0, "oldest_waiting_seconds": 0, "resting_endpoints": 0
+    }  # fmt: skip
+    put(60, datetime.now(UTC) + timedelta(hours=1))
+    put(5, datetime.now(UTC) - timedelta(minutes=1))
+    after = scraped_outbox()
+    assert after["waiting_messages"] == 2
+    assert after["oldest_waiting_seconds"] == pytest.approx(300, abs=30)
+
+
+def test_deliveries_are_counted_by_outcome():
+    def value():
+        labels = {"outcome": "parked"}
+        return REGISTRY.get_sample_value("analytics_webhook_messages_total", labels)
+
+    before = value()
+    metrics.count_deliveries({"parked": 2, "delivered": 1})
+    assert value() == before + 2

@@ -5,21 +5,30 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import msgspec
 import psycopg
 from flask.testing import FlaskClient
 
+from app.alerts.digests import add_digest, organization_digest, receivers
 from app.config.settings import Settings
 from app.factory import create_app
 from app.intake.events import Event
 from app.intake.sources.positions import Spot, advance, create, note_failure
+from app.reports.digest import parse_week
 from app.storage.database import Database
 from app.storage.schema import is_current
 from jobs.counting.run import Run, run_rollup
 from jobs.counting.status import rollup_status
+from jobs.delivery import deliver as deliver_messages
 from jobs.findings.claim import await_claim
 from jobs.findings.storing import Change, store
 from jobs.findings.task import judge_findings
-from jobs.metrics import FindingsCollector, OrganizationsCollector, SourcesCollector
+from jobs.metrics import (
+    FindingsCollector,
+    OrganizationsCollector,
+    OutboxCollector,
+    SourcesCollector,
+)
 from jobs.organizations import summarize_organizations
 from jobs.recount.rebuild import Rebuilt, rebuild
 from jobs.recount.verify import verification
@@ -30,10 +39,23 @@ from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
 from tests.support.organizations import add_row
+from tests.support.pages import Browser
 from tests.support.settings import NOW, TENANT, make_settings
-from tests.support.tokens import bearer
+from tests.support.tokens import bearer, token
 
 APRIL = date(2026, 4, 1)
+# An endpoint that nobody reaches, and messages to it.
+ENDPOINT = (
+    "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity, cooldown_minutes,"
+    " created_at, created_by) VALUES ('org-a', 'w', 'https://127.0.0.1/', 'standard', 'info', 0,"
+    " now(), 'u')"
+)
+MESSAGE = (
+    "INSERT INTO webhook_messages (tenant_id, id, endpoint_id, kind, severity, finding_id,"
+    " version, content, finding_status, detected_at, updated_at, status, created_at, next_at,"
+    " expires_at) VALUES ('org-a', %s, 'w', 'finding.opened', 'warning', %s, 1, %s, 'open', now(),"
+    " now(), 'waiting', %s, %s, now() + interval '1 day')"
+)
 READS = (
     *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
     *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
@@ -87,6 +109,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             lifetime = {"name": "set", "tokenLifetime": seconds}
             named = client.put("/api/v1/agents/agent-3", json=lifetime, headers=headers)
             assert named.json == {"agentId": "agent-3"} | lifetime
+        webhook = add_webhook(client, headers)
         marked = client.patch(finding, json={"acknowledged": True, "note": "n"}, headers=headers)
         assert (marked.status_code, marked.json.get("resolution")) == (200, "acknowledged")
         for _ in range(2):
@@ -94,7 +117,10 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
             assert put.status_code == 200
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
+        use_webhook(client, headers, webhook)
         use_share_link(client, headers)
+        use_budget(client, headers)
+        read_settings_pages(client, tenant)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -113,6 +139,18 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
     return [point["count"] for point in answers[0].json["data"]]
 
 
+def use_budget(client: FlaskClient, headers: dict[str, str]) -> None:
+    """Set a budget, set it again, list it, delete it; nobody else's is listed."""
+    path, body = "/api/v1/budgets", {"period": "day", "tokens": 5}
+    for _ in range(2):
+        assert client.put(path, json=body, headers=headers).status_code == 200
+    listed = client.get(path, headers=headers).json["data"]
+    assert [one["tokens"] for one in listed] == [5]
+    other = bearer("org-of-nobody", "analytics:admin")
+    assert client.get(path, headers=other).json["data"] == []
+    assert client.delete(f"{path}?period=day", headers=headers).status_code == 200
+
+
 def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
     """Make a key, use it, list it, revoke it."""
     made = client.post("/api/v1/keys", json={"scopes": ["analytics:read"]}, headers=headers)
@@ -122,6 +160,24 @@ def use_key(client: FlaskClient, headers: dict[str, str]) -> None:
     keys = client.get("/api/v1/keys", headers=headers).json["data"]
     assert [each["lastUsed"] for each in keys if each["id"] == key_id] == ["2026-04-15"]
     assert client.delete(f"/api/v1/keys/{key_id}", headers=headers).status_code == 200
+
+
+def add_webhook(client: FlaskClient, headers: dict[str, str]) -> str:
+    """Make an endpoint; returns its path."""
+    made = client.post("/api/v1/webhooks", json={"url": "https://example.com/"}, headers=headers)
+    assert made.status_code == 201
+    return f"/api/v1/webhooks/{made.json['id']}"
+
+
+def use_webhook(client: FlaskClient, headers: dict[str, str], path: str) -> None:
+    """Look what an endpoint was told, change it, drop what waits, delete it."""
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["event"] == "finding.resolved"
+    assert client.post(f"{path}/rotate", headers=headers).status_code == 200
+    assert client.patch(path, json={"enabled": False}, headers=headers).status_code == 200
+    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    assert message["status"] == "dropped"
+    assert client.delete(path, headers=headers).status_code == 200
 
 
 def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
@@ -134,6 +190,16 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
+
+
+def read_settings_pages(client: FlaskClient, tenant: str) -> None:
+    """See each of them, with what was changed before in the audit log."""
+    browser = Browser(client)
+    browser.sign_in(token(tenant, "analytics:admin"))
+    for name in ("", "/budgets", "/webhooks", "/links", "/keys", "/audit"):
+        page = browser.get(f"/dashboard/settings{name}")
+        assert page.status_code == 200, page.text
+    assert "Share link revoked" in page.text
 
 
 def read_source(deployment: Deployment) -> None:
@@ -176,7 +242,16 @@ def _run_jobs(
     owner.execute(
         "UPDATE issuance_events SET received_at = issued_at WHERE issued_at < '2021-01-01'"
     )
+    owner.execute("DELETE FROM webhook_endpoints")
+    owner.execute("DELETE FROM webhook_messages")
+    owner.execute(ENDPOINT)
+    content = msgspec.json.encode(SPIKE).decode()
+    for name, created, following in (("old", "2020-01-01", None), ("new", "now", "now")):
+        owner.execute(MESSAGE, [name, SPIKE.id, content, created, following])
     purged = purge_events(database, retention_days=1000)
+    assert owner.execute("SELECT id FROM webhook_messages").fetchall() == [("new",)]
+    assert deliver_messages(database, settings).outcomes == {"failed": 1}
+    assert any(one.samples for one in OutboxCollector(database).collect())
     with verification(database) as found:
         assert list(found.drift) == []
     owner.execute(
@@ -192,6 +267,7 @@ def _run_jobs(
     assert done is not None
     assert (done.outcome, done.organizations > 0) == ("done", True)
     assert any(one.samples for one in OrganizationsCollector(database).collect())
+    _add_digest(owner, database, settings)
     claim = await_claim(database, 5)
     finding = replace(SPIKE, id=uuid.uuid4().hex)
     for each in (finding, replace(finding, observed=1)):
@@ -202,3 +278,20 @@ def _run_jobs(
         assert rollup_status(connection).pending == 0
     assert database.engine.pool.checkedin() == 1, "a job needs one connection"
     return run, rebuilt, purged
+
+
+def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Settings) -> None:
+    """A digest for an endpoint that has not got it."""
+    owner.execute("DELETE FROM webhook_messages")
+    owner.execute(
+        "INSERT INTO webhook_endpoints (tenant_id, id, url, format, min_severity,"
+        " cooldown_minutes, created_at, created_by, digest) VALUES"
+        f" ('{TENANT}', 'digest', 'http://127.0.0.1/', 'standard', 'info', 60, now(), 'u',"
+        " 'weekly') ON CONFLICT DO NOTHING"
+    )
+    week = parse_week("2026-W14")
+    with database.snapshot() as connection:
+        found = organization_digest(connection, TENANT, week, settings, NOW)
+        to = receivers(connection, week, limit=10)
+    added = database.write(lambda connection: add_digest(connection, found, to, NOW, None))
+    assert added == len(to) == 1

@@ -14,6 +14,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from app import __version__
+from app.alerts.webhooks import EndpointBody, EndpointChange
 from app.config.settings import Settings
 from app.errors import CODES
 from app.ids import ID_PATTERN, ID_SCHEMA_PATTERN
@@ -54,6 +55,8 @@ def document(app: Flask, settings: Settings) -> dict[str, Any]:
         MarkBody,
         LinkBody,
         BudgetBody,
+        EndpointBody,
+        EndpointChange,
         Problem,
         *dict.fromkeys(type(body) for each in known.values() for body in each.bodies),
     ]

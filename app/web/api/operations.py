@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from app.alerts.budgets import PERIODS as BUDGET_PERIODS
+from app.alerts.webhooks import EndpointBody, EndpointChange, Quiet
 from app.auth.api_keys import SCOPES
 from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY, EVENTS_WRITE
 from app.config.settings import Settings
@@ -67,11 +68,17 @@ from app.web.api.schemas import (
     LinkList,
     NamesReceipt,
     NewKey,
+    NewWebhook,
     OrganizationList,
     PreviousDays,
     Receipt,
     TokenSummary,
     TokenTrend,
+    Webhook,
+    WebhookDeliveries,
+    WebhookDelivery,
+    WebhookList,
+    WebhookTest,
 )
 from app.web.api.share_links import LinkBody
 from app.web.csv_export import ESCAPED
@@ -83,6 +90,7 @@ READ_ERRORS = (400, 401, 403, 429, 500, 503)
 WRITE_ERRORS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 MARK_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
 CREATE_ERRORS = (400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
+TEST_ERRORS = (401, 403, 404, 409, 429, 500, 503)
 DELETE_ERRORS = (401, 403, 404, 429, 500, 503)
 FOUND_ERRORS = (400, 401, 403, 404, 429, 500, 503)
 # The headers of error responses, by status.
@@ -272,6 +280,14 @@ BUDGET_PERIOD = {
     ),
     "required": True,
 }
+WEBHOOK_ID = {
+    "name": "webhookId",
+    "in": "path",
+    "description": "The endpoint's id.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"},
+    "example": "8Rn3YdWc0UaL",
+}
 FINDING_ID = {
     "name": "findingId",
     "in": "path",
@@ -308,6 +324,12 @@ LAST_DAY = _query(
 FINDINGS_LIMIT = _query(
     "limit",
     "The maximum number of findings on a page.",
+    _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
+    100,
+)
+DELIVERIES_LIMIT = _query(
+    "limit",
+    "The maximum number of messages.",
     _number(params.MAX_AGENTS, default=params.DEFAULT_PAGE),
     100,
 )
@@ -473,7 +495,49 @@ UNSHARED = msgspec.structs.replace(SHARED, revoked=datetime(2026, 4, 2, 10, tzin
 BUDGET_BODY = {"agentId": None, "period": "month", "tokens": 100_000}
 BUDGET = Budget(None, "month", 100_000, 61_240, 38_760, 104_300, date(2026, 4, 29))
 AGENT_BUDGET = Budget("agent-1", "day", 500, 120, 380, 310, None)
+WEBHOOK_BODY = {
+    "url": "https://example.com/hooks/findings",
+    "format": "standard",
+    "kinds": ["spike", "silence"],
+    "minSeverity": "warning",
+    "cooldownMinutes": 60,
+    "quiet": {"from": "22:00", "to": "06:00", "zone": "Europe/Berlin"},
+    "digest": "weekly",
+}
+WEBHOOK_CHANGE = {"kinds": None, "enabled": True}
+WEBHOOK = Webhook(
+    id="8Rn3YdWc0UaL",
+    url="https://example.com/hooks/findings",
+    format="standard",
+    kinds=["spike", "silence"],
+    min_severity="warning",
+    cooldown_minutes=60,
+    quiet=Quiet("22:00", "06:00", "Europe/Berlin"),
+    digest="weekly",
+    created=datetime(2026, 4, 1, 9, tzinfo=UTC),
+    created_by="user-1",
+    disabled=None,
+    disabled_reason=None,
+    failures=0,
+    paused_until=None,
+)
+# It is no base64, so that nobody takes it for a secret.
+WHSEC = "whsec_..."
+NEW_WEBHOOK = NewWebhook(secret=WHSEC, **msgspec.structs.asdict(WEBHOOK))
+CHANGED_WEBHOOK = msgspec.structs.replace(WEBHOOK, kinds=None)
 _OPENED = datetime(2026, 4, 14, 11, tzinfo=UTC)
+DELIVERY = WebhookDelivery(
+    id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2.1.8Rn3YdWc0UaL",
+    event="finding.opened",
+    finding_id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
+    status="delivered",
+    attempts=1,
+    last_status=204,
+    error=None,
+    created=datetime(2026, 4, 14, 11, 0, 30, tzinfo=UTC),
+    next=None,
+    done=datetime(2026, 4, 14, 11, 0, 33, tzinfo=UTC),
+)
 FINDING = Finding(
     id="4b3ce7a3c9d5f1f0a8a1b0ec1fbcf8d2",
     kind=Kind.SPIKE,
@@ -749,6 +813,65 @@ def operations(settings: Settings) -> dict[str, Operation]:
             UNSHARED,
             parameters=(LINK_ID,),
             errors=DELETE_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.list_endpoints": Operation(
+            Group.WEBHOOKS,
+            WebhookList("org-1", [WEBHOOK]),
+            errors=READ_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.create_endpoint": Operation(
+            Group.WEBHOOKS,
+            NEW_WEBHOOK,
+            status=201,
+            parameters=(ENCODING,),
+            errors=CREATE_ERRORS,
+            request_body=_small_body(EndpointBody, WEBHOOK_BODY, settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.one_endpoint": Operation(
+            Group.WEBHOOKS,
+            WEBHOOK,
+            parameters=(WEBHOOK_ID,),
+            errors=FOUND_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.change_endpoint": Operation(
+            Group.WEBHOOKS,
+            CHANGED_WEBHOOK,
+            parameters=(WEBHOOK_ID, ENCODING),
+            errors=MARK_ERRORS,
+            request_body=_small_body(EndpointChange, WEBHOOK_CHANGE, settings),
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.delete_endpoint": Operation(
+            Group.WEBHOOKS,
+            CHANGED_WEBHOOK,
+            parameters=(WEBHOOK_ID,),
+            errors=DELETE_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.rotate_secret": Operation(
+            Group.WEBHOOKS,
+            NEW_WEBHOOK,
+            parameters=(WEBHOOK_ID,),
+            errors=DELETE_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.send_test": Operation(
+            Group.WEBHOOKS,
+            WebhookTest("test-5f0c1d2e3a4b5c6d.8Rn3YdWc0UaL"),
+            status=202,
+            parameters=(WEBHOOK_ID,),
+            errors=TEST_ERRORS,
+            scope=ANALYTICS_ADMIN,
+        ),
+        "webhooks.list_deliveries": Operation(
+            Group.WEBHOOKS,
+            WebhookDeliveries("org-1", "8Rn3YdWc0UaL", [DELIVERY]),
+            parameters=(WEBHOOK_ID, DELIVERIES_LIMIT),
+            errors=FOUND_ERRORS,
             scope=ANALYTICS_ADMIN,
         ),
         "findings.list_findings": Operation(

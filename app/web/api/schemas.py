@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from app.alerts.webhooks import Quiet
 from app.ids import Id
 from app.intake.agent_names import Name, TokenLifetime
 from app.intake.events import EventError
@@ -280,6 +281,74 @@ class DeletedBudget(ResponseBody):
     agent_id: Id | None
     period: Literal["day", "month"]
     tokens: Count
+
+
+class Webhook(ResponseBody):
+    """An endpoint of webhooks, without its secret.
+
+    ``disabled`` is null while messages are sent. ``failures`` are the failed attempts in a row,
+    and no attempt is made before ``pausedUntil``.
+    """
+
+    id: str
+    url: str
+    format: Literal["standard", "slack", "teams", "email"]
+    kinds: list[str] | None
+    min_severity: Literal["info", "warning", "critical"]
+    cooldown_minutes: Count
+    quiet: Quiet | None
+    digest: Literal["weekly", "monthly"] | None
+    created: datetime
+    created_by: str
+    disabled: datetime | None
+    disabled_reason: str | None
+    failures: Count
+    paused_until: datetime | None
+
+
+class NewWebhook(Webhook):
+    """An endpoint with its ``secret``, which verifies what it receives; null for e-mail."""
+
+    secret: str | None
+
+
+class WebhookList(ResponseBody):
+    """The endpoints of the organization, the oldest first."""
+
+    tenant_id: Id
+    data: list[Webhook]
+
+
+class WebhookTest(ResponseBody):
+    """The ``webhook-id`` of a test message."""
+
+    id: str
+
+
+class WebhookDelivery(ResponseBody):
+    """A message to an endpoint: whether it was delivered, and if not why.
+
+    ``event`` is as ``finding.opened``. ``next`` is the time of the next attempt.
+    """
+
+    id: str
+    event: str
+    finding_id: str | None
+    status: Literal["waiting", "delivered", "parked", "dropped"]
+    attempts: Count
+    last_status: int | None
+    error: str | None
+    created: datetime
+    next: datetime | None
+    done: datetime | None
+
+
+class WebhookDeliveries(ResponseBody):
+    """The messages to an endpoint, the newest first."""
+
+    tenant_id: Id
+    webhook_id: str
+    data: list[WebhookDelivery]
 
 
 class FindingList(ResponseBody):

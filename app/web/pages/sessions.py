@@ -11,7 +11,13 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, Se
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.wrappers import Response as Redirect
 
-from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY
+from app.auth.claims import (
+    AGENTS_WRITE,
+    ANALYTICS_ADMIN,
+    ANALYTICS_READ,
+    ANALYTICS_READ_ANY,
+    EVENTS_WRITE,
+)
 from app.auth.tokens import Caller, tenant_of
 from app.errors import ValidationError
 
@@ -29,8 +35,8 @@ PATHS_WITHOUT_SESSION = (
 
 _TENANT, _SUBJECT, _EXPIRES, _RETURN_TO = "tenant", "subject", "expires", "wanted"
 _SCOPES = "scopes"
-# The scopes that pages use. Others are not in the cookie.
-_PAGE_SCOPES = {AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY}
+# The scopes that pages use, or that a page may give to an API key. Others are not in the cookie.
+_PAGE_SCOPES = {AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ, ANALYTICS_READ_ANY, EVENTS_WRITE}
 _MAX_SUBJECT = 255
 # A path of this host. Browsers read // as another host, and \ as a /.
 _LOCAL_PATH = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]{0,999})?")

@@ -136,3 +136,40 @@ def test_an_empty_database_has_empty_reports(flask):
     assert flask("report", "organizations", "--json").stdout == ""
     assert flask("report", "agents", "--csv").stdout.count("\n") == 1
     assert len(lines(flask("report", "tokens", "--json"))) == 28
+
+
+@pytest.mark.usefixtures("three")
+def test_a_digest_has_four_forms(flask):
+    """Text by default, Markdown, HTML and JSON; an unknown organization has zeros."""
+    week = ("report", "digest", "--organization", "b", "--week", "2026-W15")
+    text = flask(*week)
+    assert (text.returncode, text.stdout.splitlines()[0]) == (
+        0,
+        "b: week 15 of 2026, 6 Apr to 12 Apr 2026 (UTC)",
+    )
+    assert flask(*week, "--markdown").stdout.startswith("# b: week 15 of 2026")
+    assert flask(*week, "--html").stdout.startswith("<!doctype html>")
+    (found,) = lines(flask(*week, "--json"))
+    assert (found["tenantId"], found["period"]["name"], found["counted"]) == ("b", "2026-W15", 7)
+    (month,) = lines(
+        flask("report", "digest", "--organization", "x", "--month", "2026-03", "--json")
+    )
+    assert month["tokenCount"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--organization", ""],
+        ["--organization", "b", "--week", "2026-14"],
+        ["--organization", "b", "--week", "2025-W53"],
+        ["--organization", "b", "--month", "2026-W14"],
+        ["--organization", "b", "--week", "9000-W01"],
+        ["--organization", "b", "--month", "9000-01"],
+        ["--organization", "b", "--week", "2026-W14", "--month", "2026-03"],
+        ["--organization", "b", "--html", "--json"],
+    ],
+)
+def test_a_wrong_digest_is_refused(flask, arguments):
+    assert flask("report", "digest", *arguments).returncode == 2

@@ -18,6 +18,13 @@ from app.intake.agent_names import NameBody, set_agent
 from app.intake.events import Event
 from app.intake.store import store_events
 from app.storage.audit import changes, record_change
+from app.storage.outbox import (
+    OPENED,
+    Document,
+    FindingEvent,
+    enqueue_events,
+    enqueue_message,
+)
 from app.storage.tables import (
     agents,
     budgets,
@@ -27,6 +34,7 @@ from app.storage.tables import (
     findings,
     monthly_agent_issuance,
     usual,
+    webhook_messages,
 )
 from jobs.erasure import agent as erasing
 from jobs.erasure.agent import Erased, erase_agent
@@ -45,7 +53,10 @@ START = SPIKE.start
 CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
-    *("share_links.created_by", "usual.states", "usual.usuals", "budgets.set_by"),
+    "budgets.set_by",
+    *("share_links.created_by", "usual.states", "usual.usuals", "webhook_endpoints.created_by"),
+    *("webhook_messages.body", "webhook_messages.content", "webhook_messages.document"),
+    *("webhook_messages.finding_id", "webhook_messages.id"),
 }
 WITHOUT_AGENTS = {
     *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
@@ -54,6 +65,17 @@ WITHOUT_AGENTS = {
     *("organization_summaries.days", "organization_summaries.weeks"),
     *("organization_settings.days_off", "organization_settings.price"),
     *("share_links.id", "share_links.views", "budgets.period"),
+    *("webhook_endpoints.disabled_reason", "webhook_endpoints.format", "webhook_endpoints.id"),
+    *(
+        "webhook_endpoints.digest",
+        "webhook_endpoints.kinds",
+        "webhook_endpoints.min_severity",
+        "webhook_endpoints.quiet_from",
+    ),
+    *("webhook_endpoints.quiet_to", "webhook_endpoints.quiet_zone", "webhook_endpoints.url"),
+    *("webhook_messages.endpoint_id", "webhook_messages.error", "webhook_messages.finding_status"),
+    *("webhook_messages.kind", "webhook_messages.resolution", "webhook_messages.severity"),
+    "webhook_messages.status",
     *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
     "findings.note",  # a person's text: the command names the findings whose notes have the id
 }
@@ -188,6 +210,42 @@ def test_a_budget_stays_with_its_findings(filled):
     assert {row.set_by for row in rows} == {new}
     key = (Kind.BUDGET, Part.AGENT, new)
     assert ids == {finding_id("t", key, AT, period) for period in ("day", "month")}
+
+
+@pytest.mark.quick
+def test_messages_that_wait_name_the_new_agent(known):
+    """Their ids and bodies are made anew. A document may name it anywhere, so it is dropped."""
+    old = finding()
+
+    def enqueue(connection):
+        ours = sa.and_(findings.c.tenant_id == "t", findings.c.id == old.id)
+        connection.execute(sa.update(findings).where(ours).values(version=1))
+        enqueue_events(connection, [FindingEvent("t", old.id, OPENED)], AT)
+        enqueue_message(
+            connection,
+            tenant_id="t",
+            endpoint_ids=None,
+            message_id="digest",
+            kind="digest.week",
+            document=Document("Week", f"Most tokens: {OLD}"),
+            now=AT,
+        )
+        body = sa.update(webhook_messages).where(webhook_messages.c.finding_id == old.id)
+        connection.execute(body.values(body=f"{{{OLD}}}"))
+
+    known.write(enqueue)
+    erase(known)
+    with known.reading() as connection:
+        message = webhook_messages.c
+        ours = sa.select(webhook_messages).where(message.tenant_id == "t")
+        rows = {row.kind: row for row in connection.execute(ours)}
+    told, digest = rows[OPENED], rows["digest.week"]
+    decoded = msgspec.json.decode(told.content, type=Finding)
+    assert decoded.agent not in {OLD, ""}
+    assert told.id == f"{decoded.id}.1.w"
+    assert (told.status, told.body, told.finding_id) == ("waiting", None, decoded.id)
+    assert (digest.status, digest.document, digest.body) == ("dropped", None, None)
+    assert OLD not in str(rows)
 
 
 def has_begun(database):

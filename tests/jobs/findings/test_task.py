@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from app.storage.tables import detection_state, rollup_state, usual
+from app.alerts.webhooks import EndpointBody, Rules, create_endpoint
+from app.storage import outbox
+from app.storage.tables import detection_state, rollup_state, usual, webhook_messages
 from jobs.findings import claim as claims
 from jobs.findings import judging, task
 from jobs.findings.claim import LostClaimError, claim
@@ -41,6 +43,33 @@ def test_a_spike_is_found_in_the_hour_that_shows_it(life, weeks):
     life.work(today + DAY)
     life.tick(at(today + 2 * DAY, 3))
     assert [row["status"] for row in life.findings()] == ["resolved"]
+
+
+def test_each_change_is_told_in_its_transaction(life, weeks, monkeypatch):
+    """A finding that is opened, updated and resolved."""
+    # The days of this test are past, and the clock of the database is not set.
+    monkeypatch.setattr(outbox, "LATE", timedelta(days=36_500))
+    today = weeks(5)
+    body = EndpointBody("https://example.com/", kinds=["spike", "retry_loop"], cooldown_minutes=0)
+    create_endpoint(life.database, TENANT, body, at(today), rules=Rules(), by="u")
+    life.tick(at(today))
+    life.work(today)
+    life.issue(at(today, 9), 900)
+    life.tick(at(today, 10) + timedelta(minutes=2))
+    life.issue(at(today, 10), 100)
+    life.tick(at(today, 11) + timedelta(minutes=2))
+    life.work(today + DAY)
+    life.tick(at(today + 2 * DAY, 3))
+    (found,) = life.findings()
+    message = webhook_messages.c
+    with life.database.reading() as connection:
+        rows = connection.execute(sa.select(webhook_messages).order_by(message.version)).all()
+    assert rows[0].kind == "finding.opened"
+    assert rows[-1].kind == "finding.resolved"
+    assert {row.kind for row in rows[1:-1]} == {"finding.updated"}
+    assert [row.version for row in rows] == [*range(1, found["version"] + 1)]
+    assert {row.finding_id for row in rows} == {found["id"]}
+    assert (rows[-1].content, rows[-1].resolution) == (found["content"], "ended")
 
 
 @pytest.mark.quick

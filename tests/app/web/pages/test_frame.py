@@ -66,7 +66,7 @@ def test_a_page_needs_a_session(client):
     assert place(Browser(client).get(f"{DASHBOARD}?range=7d")) == SIGNIN
 
 
-VALUES = {"day": "2026-04-14", "finding_id": "0" * 32}
+VALUES = {"day": "2026-04-14", "finding_id": "0" * 32, "endpoint_id": "A" * 12}
 
 
 def test_no_page_shows_another_organization_without_the_scope(client, issue, roll_up):

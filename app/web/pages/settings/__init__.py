@@ -1,0 +1,1 @@
+"""Settings pages: what an administrator of an organization sets, with forms that need no script."""
