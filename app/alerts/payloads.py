@@ -35,7 +35,7 @@ _WORDS = {
     "concentration": "concentration",
     "new_agent": "new agent",
     "dormant_agent": "dormant agent",
-    "token_waste": "avoidable tokens",
+    "token_waste": "avoidable tokens",  # nosec B105  # the name of a kind
 }
 
 
