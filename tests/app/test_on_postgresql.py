@@ -281,6 +281,21 @@ def test_budgets_are_set_listed_shown_and_deleted(filled):
     assert gone.status_code == 200
 
 
+def test_a_webhook_is_made_changed_told_and_deleted(filled):
+    admin = bearer(scope="analytics:admin")
+    made = filled.post("/api/v1/webhooks", json={"url": "https://example.com/"}, headers=admin)
+    path = f"/api/v1/webhooks/{made.json['id']}"
+    change = {"quiet": {"from": "22:00", "to": "06:00", "zone": "Europe/Berlin"}}
+    assert filled.patch(path, json=change, headers=admin).json["quiet"] == change["quiet"]
+    assert filled.post(f"{path}/rotate", headers=admin).json["secret"] != made.json["secret"]
+    assert filled.post(f"{path}/test", headers=admin).status_code == 202
+    (waiting,) = filled.get(f"{path}/deliveries", headers=admin).json["data"]
+    assert waiting["status"] == "waiting"
+    assert len(filled.get("/api/v1/webhooks", headers=admin).json["data"]) == 1
+    assert filled.delete(path, headers=admin).status_code == 200
+    assert filled.get(path, headers=admin).status_code == 404
+
+
 HERE = {
     "budgets.delete_budget", "budgets.list_budgets", "budgets.set_budget",
     "agent.page", "agent.rename", "day.page", "finding.mark", "finding.page",
