@@ -37,6 +37,7 @@ SLOW_ON_POSTGRESQL += [TESTS / "jobs" / name for name in ("recount", "test_organ
 SLOW_ON_POSTGRESQL += [TESTS / "jobs" / "counting" / "test_backfill.py"]
 SLOW_ON_POSTGRESQL += [TESTS / "jobs" / "findings" / "test_task.py", TESTS / "test_migrations.py"]
 SLOW_ON_POSTGRESQL += [TESTS / "test_isolation_of_writes.py"]
+SLOW_ON_POSTGRESQL += [TESTS / "jobs" / "test_delivery.py"]
 
 
 def pytest_configure() -> None:

@@ -98,6 +98,7 @@ def make_due(database):
     database.write(work)
 
 
+@pytest.mark.quick
 def test_each_change_of_a_finding_is_sent_once(database, settings, add, tell):
     """In order, signed, with an id of its own, in the documented form."""
     found = stored(database, {}, {})
@@ -384,6 +385,7 @@ def test_a_refused_mail_waits_with_its_reason(database, database_url, tell):
     assert (waiting.last_status, waiting.error) == (550, "the mail server refused the address")
 
 
+@pytest.mark.quick
 def test_two_schedulers_send_each_message_once(database, settings, add, tell, monkeypatch):
     """To receivers of which one fails half of the time. The short form of the test with kills."""
     monkeypatch.setattr(delivery, "RETRY_SECONDS", 0.01)
