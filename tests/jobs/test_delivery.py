@@ -198,19 +198,20 @@ def test_an_endpoint_rests_after_failures_in_a_row(database, settings, add, tell
 
 def test_a_dead_and_a_slow_endpoint_delay_no_other(database, settings, add, tell):
     found = stored(database, *({} for _ in range(4)))
-    with receiving() as good, receiving(slow=0.2) as slow:
+    with receiving() as good, receiving(slow=0.5) as slow:
         add("http://127.0.0.1:9/dead")
         add(slow.url)
         add(good.url)
         tell(OPENED, *found)
-        began = time.monotonic()
+        give_up = time.monotonic() + 30
         thread = threading.Thread(target=deliver, args=(database, settings))
         thread.start()
-        while len(good.accepted) < 4 and time.monotonic() - began < 5:
+        while len(good.accepted) < 4 and time.monotonic() < give_up:
             time.sleep(0.01)
-        took = time.monotonic() - began
+        reached = len(slow.accepted)
         thread.join()
-    assert took < 0.7
+    assert len(good.accepted) == 4
+    assert reached < 4
     assert len(slow.accepted) == 4
 
 

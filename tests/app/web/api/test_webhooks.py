@@ -45,6 +45,7 @@ def test_an_endpoint_is_created_shown_changed_and_deleted(client, create):
         "disabledReason": None,
         "failures": 0,
         "pausedUntil": None,
+        "digest": None,
     }
     one = f"{HOOKS}/{made['id']}"
     assert client.get(HOOKS, headers=ADMIN).json == {"tenantId": TENANT, "data": [made]}

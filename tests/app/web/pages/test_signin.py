@@ -178,7 +178,7 @@ def test_the_cookie_never_holds_the_token(browser):
         assert part.encode() not in held
     with browser.client.session_transaction(base_url=browser.base) as session:
         assert {"tenant", "subject", "scopes", "expires"} == session.keys()
-        assert session["scopes"] == ["analytics:admin"]
+        assert session["scopes"] == ["analytics:admin", "analytics:read", "events:write"]
         assert (session["tenant"], session["subject"]) == ("org-a", "ada")
 
 
