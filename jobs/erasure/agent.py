@@ -46,6 +46,7 @@ from app.storage.tables import (
     issuance_events,
     metadata,
     monthly_agent_issuance,
+    page_sessions,
     rollup_state,
     share_links,
     usual,
@@ -80,6 +81,7 @@ _FINDINGS = [
 _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.acknowledged_by),
     (share_links, share_links.c.created_by),
+    (page_sessions, page_sessions.c.subject),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])
