@@ -241,12 +241,13 @@ HERE = {
     "findings.list_findings",
     "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
     "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
-    "settings.replace_settings", "settings.show_settings",
+    "settings.replace_settings", "settings.show_settings", "provider.end_sessions",
+    "signin.callback", "signin.choice", "signin.choose", "signin.form", "signin.page",
+    "signin.paste", "signin.sign_out",
 }  # fmt: skip
 WITHOUT_DATABASE = {
-    "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",
-    "signin.link", "signin.page", "signin.paste", "signin.sign_out", "signin.slash",
-    "signin.start", "static", "files.icon", "files.robots",
+    "docs.openapi", "docs.page", "health.health", "signin.ask_provider",
+    "signin.link", "signin.slash", "signin.start", "static", "files.icon", "files.robots",
 }  # fmt: skip
 
 

@@ -405,6 +405,9 @@ def rows_of_others():
             "id": "l", "tenant_id": "t", "views": "tokens", "days": 7, "created_at": AT,
             "created_by": "u", "expires_at": AT,
         },
+        "page_sessions": {
+            "id": "s", "subject": "u", "scopes": "", "created_at": AT, "expires_at": AT,
+        },
         "organization_summaries": {"tenant_id": "t", "open_findings": 1, "days": "", "weeks": ""}
         | dict.fromkeys(("tokens_7d", "tokens_28d", "tokens_13w"), 2)
         | dict.fromkeys(("before_7d", "before_28d", "before_13w"), 1),

@@ -321,11 +321,11 @@ def problem(error: ServiceError) -> Response | Redirect:
     """The sign-in page with the error's message."""
     request_log.note(problem=error.message)
     request_log.note_cause(error)
-    if request.endpoint == "signin.sign_out":
+    if request.endpoint in ("signin.sign_out", "signin.choose") and not sessions.current():
         # Without a session the browser is signed out already, so the expired form is no error.
-        if sessions.current():
-            return errors.service_error(error)
         return sessions.redirect_to_sign_in()
+    if request.endpoint == "signin.sign_out":
+        return errors.service_error(error)
     text = error.message
     if request.endpoint == "signin.callback" and isinstance(error, UnauthorizedError):
         text = f"the identity provider's access token is not accepted here: {text}"
