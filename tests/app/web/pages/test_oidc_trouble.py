@@ -13,9 +13,9 @@ import pytest
 
 from app import __version__
 from app.auth import jwks as keys
+from app.auth import provider
 from app.config.settings import ROOT
 from app.errors import SettingsError
-from app.auth import provider
 from tests.support.certificates import make_authority
 from tests.support.code_flow import CALLBACK, OIDC, check_problem, go, provided, sign_in
 from tests.support.jwks_server import HANGING, PATH, body, serving
@@ -172,7 +172,7 @@ def test_signing_in_trusts_the_authorities_of_key_sets(visit, issuer, tmp_path, 
     with serving(tls=authority.server_context()) as stand_in:
         base = stand_in.url.removesuffix(PATH)
         names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-        metadata = {"issuer": base} | {name: f"{base}/authorize" for name in names}
+        metadata = {"issuer": base} | dict.fromkeys(names, f"{base}/authorize")
         stand_in.answer = body(json.dumps(metadata))
         browser = visit(**provided(issuer, OIDC_ISSUER=base), **trusted)
         answer = browser.get(OIDC)

@@ -179,7 +179,9 @@ def test_the_cookie_holds_an_id_alone(browser):
         assert part.encode() not in held
     with browser.client.session_transaction(base_url=browser.base) as session:
         assert {"id", "expires"} == session.keys()
-        stored = find_session(browser.app.extensions["analytics"].database, stored_id(session["id"]))
+        stored = find_session(
+            browser.app.extensions["analytics"].database, stored_id(session["id"])
+        )
     assert (stored.tenant_id, stored.subject) == ("org-a", "ada")
     assert (stored.scopes, stored.sealed) == ({"analytics:admin"}, None)
 
