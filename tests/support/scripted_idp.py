@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -198,7 +199,8 @@ class ScriptedProvider:
             if challenge.decode().rstrip("=") != asked["code_challenge"]:
                 return {"error": "invalid_grant"}, 400
             nonce = asked["nonce"]
-        now = int(time.time())
+        # PyJWT reads this clock, and tests move only that of time.time().
+        now = int(datetime.now(UTC).timestamp())
         claims = {"iss": self.url, "aud": CLIENT, "sub": self.subject, "iat": now, "exp": now + 600}
         claims |= {"nonce": nonce, **self.claims}
         answer = {

@@ -169,7 +169,11 @@ LISTED = "id_token_signing_alg_values_supported"
 
 # A way to spoil an answer, the cause in the log, and what the page says.
 CASES = {
-    "another issuer": (claims(iss="https://evil.test"), "ID token: claim iss is another provider", ANSWER),
+    "another issuer": (
+        claims(iss="https://evil.test"),
+        "ID token: claim iss is another provider",
+        ANSWER,
+    ),
     "no issuer": (claims(iss=None), "ID token: claim iss is missing", ANSWER),
     "another audience": (claims(aud="evil"), "ID token: claim aud is another client", ANSWER),
     "no audience": (claims(aud=None), "ID token: claim aud is missing", ANSWER),
@@ -205,18 +209,30 @@ CASES = {
     ),
     "an unknown kid": (headed(kid="other"), "ID token: the kid is unknown", ANSWER),
     "a critical header": (headed(crit=["x"], x=1), "ID token: malformed", ANSWER),
-    "an access token's type": (headed(typ="at+jwt"), "ID token: header typ is of another kind", ANSWER),
+    "an access token's type": (
+        headed(typ="at+jwt"),
+        "ID token: header typ is of another kind",
+        ANSWER,
+    ),
     "another key": (by_another_key, "ID token: the signature is wrong", ANSWER),
     "a cut signature": (cut, "ID token: the signature is wrong", ANSWER),
     "a malformed token": (token(id_token="a.b.c"), "ID token: malformed", ANSWER),
     "a huge token": (token(id_token="a" * 70_000), "ID token: larger than 65536 bytes", ANSWER),
     "no ID token": (token(id_token=None), "token endpoint: id_token is missing", ANSWER),
-    "a number for a token": (token(access_token=7), "token endpoint: access_token is not text", ANSWER),
+    "a number for a token": (
+        token(access_token=7),
+        "token endpoint: access_token is not text",
+        ANSWER,
+    ),
     "a bound token": (token(token_type="DPoP"), "token endpoint: token_type is not Bearer", ANSWER),
     "an error": (token(error="invalid_target"), "invalid_target", REFUSED),
     "an unknown error": (token(error="<b>evil</b>"), "unknown error", REFUSED),
     "tokens that are no JSON": (answers("/token", body=b"<html>"), "not JSON", AWAY),
-    "tokens in a list": (answers("/token", body=b"[]"), "token endpoint: not a JSON object", ANSWER),
+    "tokens in a list": (
+        answers("/token", body=b"[]"),
+        "token endpoint: not a JSON object",
+        ANSWER,
+    ),
     "deep tokens": (answers("/token", body=b"[" * 100_000), "not JSON", AWAY),
     "redirected tokens": (answers("/token", 307, Location="/jwks"), "status 307", AWAY),
     "failing tokens": (answers("/token", 500), "status 500", AWAY),
@@ -301,12 +317,8 @@ def test_an_answer_that_is_not_spoiled_is_accepted(visit, provider):
 
 
 @pytest.mark.parametrize("error", ["", "access_denied"])
-@pytest.mark.parametrize(
-    ("given", "cause"),
-    [({"iss": "https://evil.test"}, "another provider"), ({}, "missing")],
-    ids=["another", "missing"],
-)
-def test_a_mixed_up_provider_is_refused(visit, provider, caplog, given, cause, error):
+@pytest.mark.parametrize("given", [{"iss": "https://evil.test"}, {}], ids=["another", "missing"])
+def test_a_mixed_up_provider_is_refused(visit, provider, caplog, given, error):
     """Where the provider names itself in its answer (RFC 9207), another one is refused."""
     caplog.set_level(logging.INFO, "app.request")
     provider.described["authorization_response_iss_parameter_supported"] = True
@@ -316,7 +328,7 @@ def test_a_mixed_up_provider_is_refused(visit, provider, caplog, given, cause, e
     parameters = "".join(f"&{name}={value}" for name, value in given.items())
     answer = browser.get(back.removeprefix(browser.base) + parameters)
     assert (answer.status_code, ANSWER in answer.text) == (403, True)
-    assert cause_in(caplog) == f"callback: iss is {cause}"
+    assert cause_in(caplog) == f"callback: iss is {'another provider' if given else 'missing'}"
     assert provider.forms("/token") == []
 
 

@@ -54,20 +54,21 @@ def test_no_access_token_is_needed(visit, provider, token):
 
 
 @pytest.mark.parametrize(
-    ("named", "said", "cause"),
+    ("named", "problem"),
     [
-        (None, "has no organization here", "no organization"),
-        ([], "has no organization here", "no organization"),
-        (7, "is invalid", "organization"),
-        (["org-a", 7], "is invalid", "organization"),
-        ([["org-a"]], "is invalid", "organization"),
-        ("", "is invalid", "organization"),
-        ("a\0", "is invalid", "organization"),
-        ([f"o{number}" for number in range(501)], "more than 500", "too many organizations"),
+        (None, ("has no organization here", "no organization")),
+        ([], ("has no organization here", "no organization")),
+        (7, ("is invalid", "organization")),
+        (["org-a", 7], ("is invalid", "organization")),
+        ([["org-a"]], ("is invalid", "organization")),
+        ("", ("is invalid", "organization")),
+        ("a\0", ("is invalid", "organization")),
+        ([f"o{number}" for number in range(501)], ("more than 500", "too many organizations")),
     ],
     ids=["none", "empty", "number", "among others", "nested", "blank", "NUL", "many"],
 )
-def test_a_person_without_an_organization_is_refused(visit, provider, caplog, named, said, cause):
+def test_a_person_without_an_organization_is_refused(visit, provider, caplog, named, problem):
+    said, cause = problem
     caplog.set_level(logging.INFO, "app.request")
     provider.claims = {"orgs": named}
     browser = visit(**provider.variables())

@@ -249,7 +249,7 @@ def unsigned(patch):
 
 
 @pytest.mark.parametrize(
-    ("change", "cause"),
+    "case",
     [
         (other_nonce, "ID token: claim nonce is of another sign-in"),
         (other_issuer, "ID token: claim iss is another provider"),
@@ -258,12 +258,12 @@ def unsigned(patch):
         (no_id_token, "token endpoint: id_token is missing"),
         (unsigned, "ID token: the algorithm is not accepted"),
     ],
+    ids=lambda case: case[0].__name__,
 )
-def test_signing_in_needs_an_id_token_for_this_sign_in(
-    issuer, browser, monkeypatch, caplog, change, cause
-):
+def test_signing_in_needs_an_id_token_for_this_sign_in(issuer, browser, monkeypatch, caplog, case):
     """Signing in fails without a valid ID token for this sign-in, and the log has the cause."""
     caplog.set_level(logging.INFO, "app.request")
+    change, cause = case
     change(monkeypatch)
     issuer.described = {SIGNED_BY: ["none", "RS256"]}  # as some providers say of themselves
     check_problem(sign_in(browser), 403, REFUSED_ANSWER)
