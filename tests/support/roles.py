@@ -162,6 +162,7 @@ def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> N
             assert "Your form comes back" in sent.text
             sign_in(provider, browser)
             assert browser.get("/signin/form").status_code == 200
+            renew_silently(deployment, provider, browser)
             browser.send(DASHBOARD, SIGNOUT)
             sign_in(provider, browser)
             told = {"logout_token": provider.logout_token()}
@@ -169,6 +170,17 @@ def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> N
             assert heading(browser) is None
         finally:
             database.dispose()
+
+
+def renew_silently(deployment: Deployment, provider: ScriptedProvider, browser: Browser) -> None:
+    """Be renewed without a refresh token."""
+    lapse(deployment)
+    provider.refresh_tokens.clear()
+    for _ in range(2):  # the first one finds that the token is refused
+        url = browser.get(DASHBOARD).headers["Location"]
+    assert "prompt=none" in url
+    back = provider.consent(url).removeprefix(browser.base)
+    assert browser.get(back).headers["Location"] == DASHBOARD
 
 
 def lapse(deployment: Deployment) -> None:
