@@ -418,7 +418,7 @@ def _ask_provider(found: PageSession, *, is_silent: bool) -> Redirect | Response
 
     if request.args.get("live") == "1":
         return redirect(url_for("signin.page", live=1), 303)
-    is_form, path = request.method != "GET", None
+    is_form, path = request.method == "POST", None
     if is_form:
         sessions.change({"form": sessions.sealer().seal(sessions.sent_form())})
     elif len(sessions.requested_path()) <= _MAX_PATH:

@@ -217,7 +217,12 @@ CASES = {
     "another key": (by_another_key, "ID token: the signature is wrong", ANSWER),
     "a cut signature": (cut, "ID token: the signature is wrong", ANSWER),
     "a malformed token": (token(id_token="a.b.c"), "ID token: malformed", ANSWER),
-    "a huge token": (token(id_token="a" * 70_000), "ID token: larger than 65536 bytes", ANSWER),
+    "a huge token": (token(id_token="a" * 70_000), "token endpoint: id_token is too long", ANSWER),
+    "a huge refresh token": (
+        token(refresh_token="a" * 70_000),
+        "token endpoint: refresh_token is too long",
+        ANSWER,
+    ),
     "no ID token": (token(id_token=None), "token endpoint: id_token is missing", ANSWER),
     "a number for a token": (
         token(access_token=7),
