@@ -106,6 +106,10 @@ class ScriptedProvider:
         self._thread.join()
         self._server.server_close()
 
+    def reset(self) -> None:
+        """Forget what the tests before have said and asked."""
+        self.__init__()  # type: ignore[misc]  # a dataclass's own defaults
+
     def variables(self, **more: str) -> dict[str, str]:
         """The settings of a service whose people sign in here."""
         return {

@@ -13,15 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.auth import provider as provider_module
 from tests.support.code_flow import CALLBACK, OIDC
 from tests.support.pages import DASHBOARD, place
-from tests.support.scripted_idp import ScriptedProvider, jwk, key, sign_in
+from tests.support.scripted_idp import jwk, key, sign_in
 
 MEBIBYTE = 2**20
 
 
 @pytest.fixture
-def provider():
-    with ScriptedProvider() as provider:
-        yield provider
+def visit(visit_provider):
+    return visit_provider
 
 
 def claims(**changed):

@@ -13,7 +13,7 @@ from app.storage.tables import page_sessions
 from jobs.retention import purge_events
 from tests.support.code_flow import CALLBACK, OIDC, asked, parameters
 from tests.support.pages import COOKIE, DASHBOARD, SIGNIN, SIGNOUT, csrf_token, heading, place
-from tests.support.scripted_idp import LOGOUT_EVENT, ScriptedProvider, sign_in
+from tests.support.scripted_idp import LOGOUT_EVENT, sign_in
 
 BACKCHANNEL, FORM = "/signout/backchannel", "/signin/form"
 AGENT = "/dashboard/agent?agentId=a1"
@@ -21,9 +21,8 @@ LAPSED = 400  # seconds, after which an access token of 300 is over
 
 
 @pytest.fixture
-def provider():
-    with ScriptedProvider() as provider:
-        yield provider
+def visit(visit_provider):
+    return visit_provider
 
 
 @pytest.fixture
