@@ -66,7 +66,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     request_log.init_app(app)
-    sessions.init_app(app)
+    sessions.init_app(app, settings)
     waits = Waits(settings.web_threads)
     # One connection for each thread, because a request uses at most one.
     database = Database(
@@ -96,7 +96,7 @@ def create_app(
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
         *(findings.bp, findings.marks, organization_settings.bp, budgets.bp, organizations.bp),
-        *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
+        *(signin.bp, signin.provider_bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
         *(general_settings.bp, budget_settings.bp, link_settings.bp),
         *(webhook_settings.bp, key_settings.bp, audit_settings.bp),

@@ -27,7 +27,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.storage.audit import forget_old_changes
 from app.storage.database import Database
 from app.storage.outbox import forget_old_messages
-from app.storage.tables import dow_hour_total, issuance_events, purged_months, rollup_state
+from app.storage.tables import (
+    dow_hour_total,
+    issuance_events,
+    page_sessions,
+    purged_months,
+    rollup_state,
+)
 from app.storage.types import database_now
 from jobs.counting.adding import Window, in_window
 from jobs.counting.backfill import refuse_before_backfill
@@ -67,7 +73,9 @@ def purge_events(
     stop: Signal | None = None,
     on_events: Callable[[int], None] = lambda _deleted: None,
 ) -> Purged:
-    """Delete the events that are due, oldest first, and old rows of history, audit log and outbox.
+    """Delete the events that are due, oldest first, and what else is too old.
+
+    That is old rows of history, audit log and outbox, and sessions that are over.
 
     An event that is not counted is never deleted. After an interruption, run the purge again.
     Several purges at the same time take turns.
@@ -107,6 +115,7 @@ def _forget_old_history(connection: Connection, *, now: datetime) -> None:
     forget_old_runs(connection, now)
     forget_old_changes(connection, now)
     forget_old_messages(connection, now)
+    connection.execute(sa.delete(page_sessions).where(page_sessions.c.expires_at <= now))
 
 
 def delete_old_months(

@@ -116,8 +116,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         JWT_DECODE_ALGORITHMS=list(algorithms),
         JWT_DECODE_ISSUER=settings.jwt_issuer,
         JWT_ENCODE_ISSUER=settings.jwt_issuer,
-        JWT_DECODE_AUDIENCE=settings.jwt_audience,
-        JWT_ENCODE_AUDIENCE=settings.jwt_audience,
+        JWT_DECODE_AUDIENCE=settings.jwt_audiences,
+        JWT_ENCODE_AUDIENCE=settings.jwt_audiences and settings.jwt_audiences[0],
         # For iat and nbf only: _caller_of() checks the expiry to the second.
         JWT_DECODE_LEEWAY=CLOCK_SKEW_SECONDS,
         # Some providers use numbers, and nothing depends on the claim.
@@ -263,10 +263,10 @@ def _verify_with_any_jti(token: str) -> None:
         key,
         algorithms=current_app.config["JWT_DECODE_ALGORITHMS"],
         issuer=verifier.settings.jwt_issuer,
-        audience=verifier.settings.jwt_audience,
+        audience=verifier.settings.jwt_audiences,
         leeway=CLOCK_SKEW_SECONDS,
         options={
-            "verify_aud": verifier.settings.jwt_audience is not None,
+            "verify_aud": verifier.settings.jwt_audiences is not None,
             "verify_sub": False,
             "verify_jti": False,
         },

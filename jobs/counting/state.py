@@ -25,6 +25,7 @@ from app.storage.tables import (
     organization_settings,
     organization_summaries,
     organization_summary_state,
+    page_sessions,
     rollup_state,
     share_links,
     source_positions,
@@ -39,7 +40,7 @@ PATIENCE_SECONDS = 90
 _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings, audit_log, share_links),
-    *(organization_summaries, organization_summary_state, budgets),
+    *(organization_summaries, organization_summary_state, budgets, page_sessions),
     *(webhook_endpoints, webhook_messages),
 }
 # The tables that are written only while the state row is locked. Retention deletes months without

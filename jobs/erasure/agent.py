@@ -48,6 +48,7 @@ from app.storage.tables import (
     issuance_events,
     metadata,
     monthly_agent_issuance,
+    page_sessions,
     rollup_state,
     share_links,
     usual,
@@ -85,6 +86,7 @@ _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (share_links, share_links.c.created_by),
     (budgets, budgets.c.set_by),
     (webhook_endpoints, webhook_endpoints.c.created_by),
+    (page_sessions, page_sessions.c.subject),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])

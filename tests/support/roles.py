@@ -39,7 +39,8 @@ from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
 from tests.support.organizations import add_row
-from tests.support.pages import Browser
+from tests.support.pages import DASHBOARD, SIGNOUT, Browser, csrf_token, heading, place
+from tests.support.scripted_idp import ScriptedProvider, sign_in
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer, token
 
@@ -56,6 +57,7 @@ MESSAGE = (
     " expires_at) VALUES ('org-a', %s, 'w', 'finding.opened', 'warning', %s, 1, %s, 'open', now(),"
     " now(), 'waiting', %s, %s, now() + interval '1 day')"
 )
+CHOICE = "/signin/organization"
 READS = (
     *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
     *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
@@ -121,6 +123,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         use_share_link(client, headers)
         use_budget(client, headers)
         read_settings_pages(client, tenant)
+        use_page_session(deployment, tenant, **variables)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -200,6 +203,55 @@ def read_settings_pages(client: FlaskClient, tenant: str) -> None:
         page = browser.get(f"/dashboard/settings{name}")
         assert page.status_code == 200, page.text
     assert "Share link revoked" in page.text
+
+
+def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> None:
+    """Sign in at a provider, be renewed, choose an organization, send a form, sign out."""
+    orgs = [tenant, f"{tenant}-other"]
+    with ScriptedProvider(refreshes=True, claims={"orgs": orgs}) as provider:
+        options = provider.variables(**variables)
+        app = create_app(make_settings(deployment.url("web"), **options), clock=lambda: NOW)
+        database, browser = app.extensions["analytics"].database, Browser(app.test_client())
+        try:
+            sign_in(provider, browser)
+            assert place(browser.send(CHOICE, CHOICE, organization=tenant)) == DASHBOARD
+            # A token of a moment, so that the next page renews the session.
+            lapse(deployment)
+            assert heading(browser) == tenant
+            assert provider.forms("/token")[-1]["grant_type"] == "refresh_token"
+            form = csrf_token(browser.get(DASHBOARD).text)
+            lapse(deployment)
+            provider.refresh_tokens.clear()
+            sent = browser.post("/dashboard/agent?agentId=a", csrf_token=form, name="n")
+            assert "Your form comes back" in sent.text
+            sign_in(provider, browser)
+            assert browser.get("/signin/form").status_code == 200
+            renew_silently(deployment, provider, browser)
+            browser.send(DASHBOARD, SIGNOUT)
+            sign_in(provider, browser)
+            told = {"logout_token": provider.logout_token()}
+            assert browser.client.post("/signout/backchannel", data=told).status_code == 200
+            assert heading(browser) is None
+        finally:
+            database.dispose()
+
+
+def renew_silently(deployment: Deployment, provider: ScriptedProvider, browser: Browser) -> None:
+    """Be renewed without a refresh token."""
+    lapse(deployment)
+    provider.refresh_tokens.clear()
+    for _ in range(2):  # the first one finds that the token is refused
+        url = place(browser.get(DASHBOARD))
+    assert "prompt=none" in url
+    back = provider.consent(url).removeprefix(browser.base)
+    assert place(browser.get(back)) == DASHBOARD
+
+
+def lapse(deployment: Deployment) -> None:
+    """What the provider has said no longer holds."""
+    owner = deployment.connect("owner")
+    owner.execute("UPDATE page_sessions SET renew_at = now() - interval '1 second'")
+    owner.close()
 
 
 def read_source(deployment: Deployment) -> None:

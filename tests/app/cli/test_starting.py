@@ -9,8 +9,8 @@ from flask import Flask
 from app.config.settings import ROOT
 
 UNNEEDED = (
-    *("alembic", "app.cli.demo", "app.cli.events", "app.factory", "app.storage.backup", "app.web"),
-    "authlib",
+    *("alembic", "app.auth.provider", "app.cli.demo", "app.cli.events", "app.factory"),
+    *("app.storage.backup", "app.web"),
 )
 SCRIPT = f"""
 import sys, click

@@ -54,7 +54,8 @@ CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
     "budgets.set_by",
-    *("share_links.created_by", "usual.states", "usual.usuals", "webhook_endpoints.created_by"),
+    *("page_sessions.subject", "share_links.created_by", "usual.states", "usual.usuals"),
+    "webhook_endpoints.created_by",
     *("webhook_messages.body", "webhook_messages.content", "webhook_messages.document"),
     *("webhook_messages.finding_id", "webhook_messages.id"),
 }
@@ -76,6 +77,9 @@ WITHOUT_AGENTS = {
     *("webhook_messages.endpoint_id", "webhook_messages.error", "webhook_messages.finding_status"),
     *("webhook_messages.kind", "webhook_messages.resolution", "webhook_messages.severity"),
     "webhook_messages.status",
+    # The provider's own session; tokens and forms that only the service can decrypt, for hours.
+    *("page_sessions.id", "page_sessions.sid", "page_sessions.sealed", "page_sessions.form"),
+    *("page_sessions.organizations", "page_sessions.scopes"),
     *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
     "findings.note",  # a person's text: the command names the findings whose notes have the id
 }
