@@ -9,6 +9,7 @@ from app.factory import create_app
 COMMANDS = {
     "agents": "jobs.erasure.commands:agents",
     "audit": "app.cli.audit:audit",
+    "clients": "app.cli.clients:clients",
     "db": "app.cli.database:db",
     "db copy": "jobs.commands:copy",
     "demo": "app.cli.demo:demo",

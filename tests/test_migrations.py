@@ -207,6 +207,7 @@ ROWS = {
         "created_by": "u", "expires_at": AT, "revoked_at": AT, "opened": 2**40,
         "last_opened_at": AT,
     },
+    "client_organizations": {"client_id": "c", "tenant_id": "t", "people": True, "changed_at": AT},
     "organization_summaries": {
         "tenant_id": "t", "tokens_7d": 2**40, "tokens_28d": 2**40, "tokens_13w": 2**40,
         "before_7d": 1, "before_28d": 2, "before_13w": 3, "agents_7d": 4, "agents_28d": 5,

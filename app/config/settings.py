@@ -18,11 +18,16 @@ from app.config import parsing
 from app.config.declaration import Computed, setting, variables
 from app.config.instance import instance_folder, instance_secret
 from app.config.keys import PublicKey
-from app.config.parsing import Bind, Provider, PublicUrl, integer
+from app.config.parsing import Bind, Introspection, Provider, PublicUrl, integer
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
+INTROSPECTION = (
+    "INTROSPECTION_URL",
+    "INTROSPECTION_CLIENT_ID",
+    "INTROSPECTION_CLIENT_SECRET",
+)
 PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 
 
@@ -30,7 +35,8 @@ PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 class Settings:
     """The settings of one process; secrets stay out of its repr.
 
-    Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is not ``None``.
+    At most one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is not ``None``. If
+    all are, ``introspection`` is not.
     """
 
     production: bool = setting(
@@ -146,6 +152,30 @@ class Settings:
         " rotations",
         secret=True,
         in_production=parsing.https_url,
+    )
+    introspection_url: str | None = setting(
+        "INTROSPECTION_URL",
+        parsing.web_url,
+        None,
+        "instead of `JWT_SECRET_KEY`, or beside another source of keys: the identity provider's"
+        " endpoint that says what an [opaque token](identity-providers/index.md#opaque-tokens) is"
+        " (RFC 7662)",
+        secret=True,
+        in_production=parsing.https_url,
+    )
+    introspection_client_id: str | None = setting(
+        "INTROSPECTION_CLIENT_ID",
+        parsing.client_id,
+        None,
+        "this service's client for that endpoint",
+    )
+    introspection_client_secret: str | None = setting(
+        "INTROSPECTION_CLIENT_SECRET",
+        parsing.exact,
+        None,
+        "the secret of that client",
+        secret=True,
+        exact=True,
     )
     jwt_issuer: str | None = setting(
         "JWT_ISSUER",
@@ -391,6 +421,14 @@ class Settings:
             self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret, self.oidc_scope
         )
 
+    @property
+    def introspection(self) -> Introspection | None:
+        """The endpoint that says what an opaque token is, if there is one."""
+        url, client_id = self.introspection_url, self.introspection_client_id
+        if url is None or client_id is None or self.introspection_client_secret is None:
+            return None
+        return Introspection(url, client_id, self.introspection_client_secret)
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read and check every variable; an empty one counts as unset.
@@ -434,21 +472,22 @@ def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str,
         if production:
             raise SettingsError("SECRET_KEY", "must be set in production")
         found["SECRET_KEY"] = instance_secret(ROOT, "SECRET_KEY")
-    if not any(name in env for name in KEY_SOURCES):
+    if not any(name in env for name in (*KEY_SOURCES, INTROSPECTION[0])):
         found["JWT_SECRET_KEY"] = instance_secret(ROOT, "JWT_SECRET_KEY")
     return found
 
 
 def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
-    """Allow at most one source of keys; production requires one.
+    """Allow at most one source of keys; production requires one, or introspection.
 
     With two sources it would be unclear which issuer is trusted.
     """
     given = [name for name in KEY_SOURCES if name in env]
     if len(given) > 1:
         raise SettingsError(" and ".join(given), "are set together; keep one source of keys")
-    if production and not given:
-        raise SettingsError("JWT_SECRET_KEY", f"or one of {', '.join(KEY_SOURCES[1:])} must be set")
+    if production and not given and INTROSPECTION[0] not in env:
+        others = ", ".join((*KEY_SOURCES[1:], INTROSPECTION[0]))
+        raise SettingsError("JWT_SECRET_KEY", f"or one of {others} must be set")
 
 
 def _check_together(env: Mapping[str, str], settings: Settings) -> None:
@@ -456,6 +495,10 @@ def _check_together(env: Mapping[str, str], settings: Settings) -> None:
     given = [name for name in PROVIDER if name in env]
     if given and settings.provider is None:
         missing = next(name for name in PROVIDER if name not in env)
+        raise SettingsError(given[0], f"needs {missing} beside it")
+    given = [name for name in INTROSPECTION if name in env]
+    if given and settings.introspection is None:
+        missing = next(name for name in INTROSPECTION if name not in env)
         raise SettingsError(given[0], f"needs {missing} beside it")
     is_sqlite = settings.database_url.get_backend_name() == "sqlite"
     if is_sqlite and settings.row_security:

@@ -365,6 +365,18 @@ class ShareLinkColumns(TypedColumns):
     last_opened_at = Column(UTCDateTime)
 
 
+class ClientOrganizationColumns(TypedColumns):
+    """The organization of a client's tokens, where they name none.
+
+    ``people``: whether also the tokens that people got by the client are of the organization.
+    """
+
+    client_id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str] = Column(Id, index=True)
+    people: Named[bool] = Column(sa.Boolean)
+    changed_at = Column(UTCDateTime, nullable=False)
+
+
 class OrganizationSummaryColumns(TypedColumns):
     """An organization in the list of all of them, as ``jobs.organizations`` last summed it up.
 
@@ -439,6 +451,7 @@ organization_settings = Table("organization_settings", metadata, OrganizationSet
 audit_log = Table("audit_log", metadata, AuditLogColumns)
 erasures = Table("erasures", metadata, ErasureColumns)
 share_links = Table("share_links", metadata, ShareLinkColumns)
+client_organizations = Table("client_organizations", metadata, ClientOrganizationColumns)
 organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
 # All but the agents' day and the texts, because every read of the list goes through all rows.
 sa.Index(

@@ -16,6 +16,7 @@ from app.storage.tables import (
     agents,
     api_keys,
     audit_log,
+    client_organizations,
     detection_state,
     erasures,
     findings,
@@ -36,7 +37,7 @@ PATIENCE_SECONDS = 90
 _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings, audit_log, share_links),
-    *(organization_summaries, organization_summary_state),
+    *(organization_summaries, organization_summary_state, client_organizations),
 }
 # The tables that are written only while the state row is locked. Retention deletes months without
 # the lock, because nothing else reads or writes those.

@@ -41,6 +41,7 @@ from app.storage.locks import LockedError
 from app.storage.tables import (
     agents,
     audit_log,
+    client_organizations,
     erasures,
     findings,
     issuance_events,
@@ -76,10 +77,12 @@ _FINDINGS = [
     for name, column in (("findings", "id"), ("webhook_messages", "finding_id"))
     if (table := metadata.tables.get(name)) is not None
 ]
-# The clients that have changed something: an agent may be one.
+# Clients: an agent may be one. The first two have changed something.
 _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.acknowledged_by),
     (share_links, share_links.c.created_by),
+    # The client loses its organization, because nothing may name it any more.
+    (client_organizations, client_organizations.c.client_id),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])

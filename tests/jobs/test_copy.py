@@ -167,7 +167,7 @@ def fill(database):
     create(database, Spot("\u2028", "", "okta", "{}"))
     others = ("findings", "usual", "detection_state", "organization_settings")
     others += ("organization_summaries", "organization_summary_state")
-    for name in (*others, "erasures", "share_links"):
+    for name in (*others, "erasures", "share_links", "client_organizations"):
         execute(database, sa.insert(metadata.tables[name]).values(rows_of_others()[name]))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
     left = sa.update(rollup_state).values(candidate=10**6, writers="3/77 4/1")
@@ -404,6 +404,9 @@ def rows_of_others():
         "share_links": {
             "id": "l", "tenant_id": "t", "views": "tokens", "days": 7, "created_at": AT,
             "created_by": "u", "expires_at": AT,
+        },
+        "client_organizations": {
+            "client_id": "c", "tenant_id": "t", "people": False, "changed_at": AT,
         },
         "organization_summaries": {"tenant_id": "t", "open_findings": 1, "days": "", "weeks": ""}
         | dict.fromkeys(("tokens_7d", "tokens_28d", "tokens_13w"), 2)

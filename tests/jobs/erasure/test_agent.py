@@ -42,7 +42,7 @@ START = SPIKE.start
 CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
-    *("share_links.created_by", "usual.states", "usual.usuals"),
+    *("client_organizations.client_id", "share_links.created_by", "usual.states", "usual.usuals"),
 }
 WITHOUT_AGENTS = {
     *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
