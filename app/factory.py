@@ -48,6 +48,7 @@ def create_app(
     app = Flask("app.web")
     app.config.update(
         SECRET_KEY=settings.secret_key,
+        SECRET_KEY_FALLBACKS=list(settings.secret_key_fallbacks),
         # One byte above the limit distinguishes a full body from one that is too large.
         MAX_CONTENT_LENGTH=settings.max_body_bytes + 1,
         PROVIDE_AUTOMATIC_OPTIONS=False,
@@ -57,7 +58,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     request_log.init_app(app)
-    sessions.init_app(app)
+    sessions.init_app(app, settings)
     waits = Waits(settings.web_threads)
     # One connection for each thread, because a request uses at most one.
     database = Database(
@@ -88,7 +89,7 @@ def create_app(
     for blueprint in (
         *(reports.bp, agents.bp, agents.naming, events.bp, keys.bp, health.bp, docs.bp),
         *(findings.bp, findings.marks, organization_settings.bp, organizations.bp),
-        *(signin.bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
+        *(signin.bp, signin.provider_bp, dashboard.bp, day_page.bp, agent_page.bp, finding_page.bp),
         *(exports.bp, files.bp, share_links.bp, shared.bp, organizations_page.bp),
     ):
         app.register_blueprint(blueprint)

@@ -19,7 +19,8 @@ Changes that commit after this check are not in the copy, and nothing reports th
 a change may commit at the source right after the target's commit. So stop the writers before the
 copy, and start them on the target.
 
-Every table of the metadata is copied, so a new table needs no change here.
+Every table of the metadata is copied, so a new table needs no change here. Only the sessions of
+people stay behind: they sign in again, and no session that has ended meanwhile comes back.
 """
 
 import os
@@ -47,6 +48,7 @@ from app.storage.tables import (
     issuance_events,
     metadata,
     organization_summary_state,
+    page_sessions,
     rollup_state,
     share_links,
 )
@@ -69,7 +71,7 @@ Rows = Generator[Row, None, None]
 # Called with the name of the step, the number of rows done, and the number of all rows.
 OnRows = Callable[[str, int, int], None]
 
-TABLES = metadata.sorted_tables
+TABLES = [table for table in metadata.sorted_tables if table is not page_sessions]
 DRAWN = [column for table in TABLES for column in table.c if column.identity is not None]
 # These columns refer to open transactions of the source, which do not exist in another database.
 _OPEN: set[Column[Any]] = {rollup_state.c.candidate, rollup_state.c.writers}

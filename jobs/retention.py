@@ -26,7 +26,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.audit import forget_old_changes
 from app.storage.database import Database
-from app.storage.tables import dow_hour_total, issuance_events, purged_months, rollup_state
+from app.storage.tables import (
+    dow_hour_total,
+    issuance_events,
+    page_sessions,
+    purged_months,
+    rollup_state,
+)
 from app.storage.types import database_now
 from jobs.counting.adding import Window, in_window
 from jobs.counting.backfill import refuse_before_backfill
@@ -66,7 +72,8 @@ def purge_events(
     stop: Signal | None = None,
     on_events: Callable[[int], None] = lambda _deleted: None,
 ) -> Purged:
-    """Delete the events that are due, oldest first, and old rows of the run history and audit log.
+    """Delete the events that are due, oldest first, and old rows of the run history and audit log,
+    and sessions that are over.
 
     An event that is not counted is never deleted. After an interruption, run the purge again.
     Several purges at the same time take turns.
@@ -105,6 +112,7 @@ def purge_events(
 def _forget_old_history(connection: Connection, *, now: datetime) -> None:
     forget_old_runs(connection, now)
     forget_old_changes(connection, now)
+    connection.execute(sa.delete(page_sessions).where(page_sessions.c.expires_at <= now))
 
 
 def delete_old_months(

@@ -4,7 +4,7 @@ Claims are untrusted JSON of any type. Each function here accepts every value.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from app.errors import ForbiddenError, UnauthorizedError
@@ -22,6 +22,8 @@ KNOWN_SCOPES = frozenset(
     }
 )
 _MAX_NAME = 255
+# The most organizations that a person can choose from.
+MAX_ORGANIZATIONS = 500
 
 Claims = Mapping[str, Any]
 
@@ -122,6 +124,49 @@ def organization_of(claims: Claims, name: str) -> str | None:
             cause="organization",
         )
     return str(found)
+
+
+def organizations_of(claims: Claims, name: str) -> tuple[str, ...]:
+    """The organizations of a person in the claim ``name``; none without the claim.
+
+    The claim is an id, a list of ids, or an object whose names are the ids.
+
+    Raises:
+        ForbiddenError: the claim is something else, or names too many.
+    """
+    found = _find(claims, name)
+    if found is _ABSENT:
+        return ()
+    if isinstance(found, dict):
+        found = list(found)
+    named = found if isinstance(found, list) else [found]
+    if not all(is_id(one) for one in named):
+        raise ForbiddenError(
+            "your organization at the identity provider is invalid; it must be 1 to 255 characters"
+            " without control characters",
+            cause="organization",
+        )
+    if len(named) > MAX_ORGANIZATIONS:
+        raise ForbiddenError(
+            f"the identity provider names more than {MAX_ORGANIZATIONS} organizations of yours",
+            cause="too many organizations",
+        )
+    return tuple(dict.fromkeys(named))
+
+
+def has_claim(claims: Claims, name: str) -> bool:
+    """Whether the claim of a configured name is there."""
+    return _find(claims, name) is not _ABSENT
+
+
+def has_value(claims: Claims, name: str, values: Set[str]) -> bool:
+    """Whether the claim ``name`` has one of ``values``.
+
+    The claim is a text, a list of texts, or an object whose names are the values, as at Zitadel.
+    """
+    found = _find(claims, name)
+    named = found if isinstance(found, list | dict) else [found]
+    return any(isinstance(one, str) and one in values for one in named)
 
 
 def scopes_of(claims: Claims, names: Sequence[str]) -> frozenset[str]:

@@ -172,7 +172,12 @@ def usable_keys(document: Any) -> Keys:
 def _usable_key(member: Any) -> list[PyJWK]:
     """A member of a JWKS, once for each algorithm that it verifies."""
     kid = member.get("kid") if isinstance(member, dict) else None
-    if not isinstance(kid, str) or not kid or member.get("use", "sig") != "sig":
+    return verifying_keys(member) if isinstance(kid, str) and kid else []
+
+
+def verifying_keys(member: Any) -> list[PyJWK]:
+    """The same for a member whose ``kid`` does not matter."""
+    if not isinstance(member, dict) or member.get("use", "sig") != "sig":
         return []
     if "d" in member:  # a private key: every reader of the set could sign with it
         return []

@@ -136,8 +136,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         JWT_DECODE_ALGORITHMS=list(algorithms),
         JWT_DECODE_ISSUER=settings.jwt_issuer,
         JWT_ENCODE_ISSUER=settings.jwt_issuer,
-        JWT_DECODE_AUDIENCE=settings.jwt_audience,
-        JWT_ENCODE_AUDIENCE=settings.jwt_audience,
+        JWT_DECODE_AUDIENCE=settings.jwt_audiences,
+        JWT_ENCODE_AUDIENCE=settings.jwt_audiences and settings.jwt_audiences[0],
         # For iat and nbf only: _caller_of() checks the expiry to the second.
         JWT_DECODE_LEEWAY=CLOCK_SKEW_SECONDS,
         # Some providers use numbers, and nothing depends on the claim.
@@ -301,10 +301,10 @@ def _verify_with_any_jti(token: str) -> None:
         key,
         algorithms=current_app.config["JWT_DECODE_ALGORITHMS"],
         issuer=verifier.settings.jwt_issuer,
-        audience=verifier.settings.jwt_audience,
+        audience=verifier.settings.jwt_audiences,
         leeway=CLOCK_SKEW_SECONDS,
         options={
-            "verify_aud": verifier.settings.jwt_audience is not None,
+            "verify_aud": verifier.settings.jwt_audiences is not None,
             "verify_sub": False,
             "verify_jti": False,
         },
@@ -363,9 +363,10 @@ def _introspected(answer: Mapping[str, Any]) -> Caller:
         and answer.get("iss", settings.jwt_issuer) != settings.jwt_issuer
     ):
         raise UnauthorizedError(_INVALID, cause="claim iss")
-    if settings.jwt_audience is not None:
+    if settings.jwt_audiences is not None:
         given = answer.get("aud")
-        if settings.jwt_audience not in (given if isinstance(given, list) else [given]):
+        audiences = given if isinstance(given, list) else [given]
+        if not any(accepted in audiences for accepted in settings.jwt_audiences):
             raise UnauthorizedError(_INVALID, cause="claim aud")
     reading.check_kind_claims(answer)
     reading.check_signs_of_kind({}, answer)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.config.keys import PublicKey, parse_public_key
+from app.config.keys import PrivateKey, PublicKey, parse_private_key, parse_public_key
 
 MIN_SECRET_BYTES = 32
 
@@ -32,6 +32,8 @@ _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?
 PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,200}")
+# The colon that ends the claim is the first one that is not part of a URL's "://".
+_CLAIM_RULE = re.compile(r"(?P<claim>(?:[^:]|:(?=//))+):(?!//)(?P<values>[^\x00-\x1f\x7f]{1,1000})")
 # The characters that RFC 6749, appendix A, allows in a client id and in a scope.
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,1000}")
 _SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
@@ -60,17 +62,27 @@ class PublicUrl(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The identity provider for sign-in, and this service's client there."""
+    """The identity provider for sign-in, and this service's client there.
+
+    ``metadata_url``: where the provider's metadata is.
+    ``audience``, ``resource``: what a sign-in asks an access token for, if anything.
+    """
 
     issuer: str
     client_id: str
     client_secret: str | None = field(repr=False)
+    client_key: PrivateKey | None = field(repr=False)
     scope: str
+    metadata_url: str
+    audience: str | None = None
+    resource: str | None = None
 
-    @property
-    def metadata_url(self) -> str:
-        """The URL of the provider's metadata (OpenID Connect Discovery, 4.1)."""
-        return f"{self.issuer.removesuffix('/')}/.well-known/openid-configuration"
+
+class ClaimRule(NamedTuple):
+    """A claim, and the values that give its owner a scope."""
+
+    claim: str
+    values: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,30 @@ def claim(text: str) -> str:
     return text
 
 
+def claim_rule(text: str) -> ClaimRule:
+    """``CLAIM:VALUE[,VALUE]``. The claim may be a URL, and a value may have colons."""
+    found = _CLAIM_RULE.fullmatch(text)
+    values = frozenset(found["values"].split(",")) if found else frozenset()
+    if found is None or "" in values:
+        raise ValueError("must be CLAIM:VALUE, or CLAIM:VALUE,VALUE, as groups:admins")
+    return ClaimRule(claim(found["claim"]), values)
+
+
+def audiences(text: str) -> tuple[str, ...] | None:
+    """Audiences, separated by commas; ``None`` for the word ``none``, which turns the check off."""
+    if text == "none":
+        return None
+    found = tuple(filter(None, (one.strip() for one in text.split(","))))
+    if not found:
+        raise ValueError("must be audiences, separated by commas, or none")
+    return found
+
+
+def secrets_of(text: str) -> tuple[str, ...]:
+    """Keys that signed before, separated by commas; each is long enough for a key."""
+    return tuple(secret(one) for one in text.split(",")) if text else ()
+
+
 def exact(text: str) -> str:
     """A secret. White space around it would be part of it, and is almost always a mistake."""
     if text != text.strip():
@@ -202,13 +238,21 @@ def public_key(text: str) -> PublicKey:
 
 def public_key_file(text: str) -> PublicKey:
     """The public key in a PEM file."""
+    return public_key(_text_of(text))
+
+
+def private_key_file(text: str) -> PrivateKey:
+    """The private key in a PEM file."""
+    return parse_private_key(_text_of(text))
+
+
+def _text_of(path: str) -> str:
     try:
-        pem = Path(text).read_text()
+        return Path(path).read_text()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise ValueError("cannot be read: the file is not text") from None
-    return public_key(pem)
 
 
 def web_url(text: str) -> str:
@@ -258,6 +302,17 @@ def issuer(text: str) -> str:
 def https_issuer(text: str) -> str:
     """The URL of an OpenID Connect issuer, by the rule of :func:`https_url`."""
     return https_url(issuer(text))
+
+
+def resource(text: str) -> str:
+    """An absolute URI without a fragment (RFC 8707, 2)."""
+    try:
+        scheme = urlsplit(text).scheme
+    except ValueError:
+        scheme = ""
+    if not scheme or "#" in text or not _CLAIM.fullmatch(text):
+        raise ValueError("must be a URI, as https://analytics.example.com, without a fragment")
+    return text
 
 
 def client_id(text: str) -> str:

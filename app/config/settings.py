@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL
 from app.config import parsing
 from app.config.declaration import Computed, setting, variables
 from app.config.instance import instance_folder, instance_secret
-from app.config.keys import PublicKey
-from app.config.parsing import Bind, Introspection, Provider, PublicUrl, integer
+from app.config.keys import PrivateKey, PublicKey
+from app.config.parsing import Bind, ClaimRule, Introspection, Provider, PublicUrl, integer
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,11 @@ INTROSPECTION = (
     "INTROSPECTION_CLIENT_ID",
     "INTROSPECTION_CLIENT_SECRET",
 )
-PROVIDER = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+PROVIDER = (
+    *("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_CLIENT_KEY_FILE"),
+    *("OIDC_METADATA_URL", "OIDC_RESOURCE", "OIDC_ORGANIZATION_CLAIM", "OIDC_ADMIN_CLAIM"),
+    "OIDC_OPERATOR_CLAIM",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,14 @@ class Settings:
         exact=True,
         in_production=parsing.random_secret,
     )
+    secret_key_fallbacks: tuple[str, ...] = setting(
+        "SECRET_KEY_FALLBACKS",
+        parsing.secrets_of,
+        "",
+        "former values of `SECRET_KEY`, separated by commas, while it is being"
+        " [changed](operate/runbook.md#key-rotation): what they signed stays valid",
+        secret=True,
+    )
     jwt_secret_key: str | None = setting(
         "JWT_SECRET_KEY",
         parsing.secret,
@@ -183,11 +195,12 @@ class Settings:
         Computed("not checked"),
         "the required value of `iss`; `none` states explicitly that it is not checked",
     )
-    jwt_audience: str | None = setting(
+    jwt_audiences: tuple[str, ...] | None = setting(
         "JWT_AUDIENCE",
-        parsing.unless_none,
+        parsing.audiences,
         Computed("not checked"),
-        "the required value of `aud`; `none` states explicitly that it is not checked",
+        "the values of `aud` of which a token needs one, separated by commas; `none` states"
+        " explicitly that it is not checked",
     )
     jwt_organization_claim: str = setting(
         "JWT_ORGANIZATION_CLAIM",
@@ -237,11 +250,59 @@ class Settings:
         secret=True,
         exact=True,
     )
+    oidc_client_key: PrivateKey | None = setting(
+        "OIDC_CLIENT_KEY_FILE",
+        parsing.private_key_file,
+        None,
+        "instead of the secret: a PEM file with the client's private key (`private_key_jwt`)",
+        secret=True,
+    )
+    oidc_metadata_url: str | None = setting(
+        "OIDC_METADATA_URL",
+        parsing.web_url,
+        Computed("`OIDC_ISSUER/.well-known/openid-configuration`"),
+        "where the provider's discovery document is, if it is elsewhere",
+        in_production=parsing.https_url,
+    )
     oidc_scope: str = setting(
         "OIDC_SCOPE",
         parsing.openid_scope,
         "openid",
-        "the scopes that a sign-in requests, separated by spaces; `openid` is required",
+        "the scopes that a sign-in requests, separated by spaces; `openid` is required;"
+        " `offline_access` asks many providers for a refresh token",
+    )
+    oidc_resource: str | None = setting(
+        "OIDC_RESOURCE",
+        parsing.resource,
+        None,
+        "the `resource` (RFC 8707) that a sign-in names, for providers that issue a JWT for it",
+    )
+    oidc_organization_claim: str | None = setting(
+        "OIDC_ORGANIZATION_CLAIM",
+        parsing.claim,
+        None,
+        "the claim of the ID token, or of userinfo, that names a person's"
+        " [organizations](dashboard.md#whose-numbers); without it, the access token must name one",
+    )
+    oidc_admin_claim: ClaimRule | None = setting(
+        "OIDC_ADMIN_CLAIM",
+        parsing.claim_rule,
+        None,
+        "`CLAIM:VALUE` or `CLAIM:VALUE,VALUE`, as `groups:analytics-admins`: people with such a"
+        " value administer their organization (`analytics:admin`, `agents:write`)",
+    )
+    oidc_operator_claim: ClaimRule | None = setting(
+        "OIDC_OPERATOR_CLAIM",
+        parsing.claim_rule,
+        None,
+        "the same for people who may read every organization (`analytics:read:any`)",
+    )
+    session_hours: int = setting(
+        "SESSION_HOURS",
+        integer(1, 168),
+        "12",
+        "the longest that a person stays signed in; meanwhile the session is renewed at the"
+        " provider",
     )
     token_login: bool = setting(
         "DASHBOARD_TOKEN_LOGIN",
@@ -417,8 +478,18 @@ class Settings:
         """The identity provider where people sign in, if there is one."""
         if self.oidc_issuer is None or self.oidc_client_id is None:
             return None
+        well_known = f"{self.oidc_issuer.removesuffix('/')}/.well-known/openid-configuration"
+        # An access token for this service is needed only where it names the organization.
+        wanted = self.jwt_audiences if self.oidc_organization_claim is None else None
         return Provider(
-            self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret, self.oidc_scope
+            self.oidc_issuer,
+            self.oidc_client_id,
+            self.oidc_client_secret,
+            self.oidc_client_key,
+            self.oidc_scope,
+            self.oidc_metadata_url or well_known,
+            wanted[0] if wanted else None,
+            self.oidc_resource,
         )
 
     @property
@@ -494,12 +565,14 @@ def _check_together(env: Mapping[str, str], settings: Settings) -> None:
     """Check the rules that involve more than one variable."""
     given = [name for name in PROVIDER if name in env]
     if given and settings.provider is None:
-        missing = next(name for name in PROVIDER if name not in env)
+        missing = next(name for name in PROVIDER[:2] if name not in env)
         raise SettingsError(given[0], f"needs {missing} beside it")
     given = [name for name in INTROSPECTION if name in env]
     if given and settings.introspection is None:
         missing = next(name for name in INTROSPECTION if name not in env)
         raise SettingsError(given[0], f"needs {missing} beside it")
+    if "OIDC_CLIENT_SECRET" in env and "OIDC_CLIENT_KEY_FILE" in env:
+        raise SettingsError("OIDC_CLIENT_SECRET and OIDC_CLIENT_KEY_FILE", "are set; keep one")
     is_sqlite = settings.database_url.get_backend_name() == "sqlite"
     if is_sqlite and settings.row_security:
         raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")

@@ -51,6 +51,7 @@ _DELETED: dict[str, tuple[sa.TableClause, ...]] = {
     ),
     "0010": (sa.table("audit_log"), sa.table("erasures"), sa.table("share_links")),
     "0014": (sa.table("client_organizations"),),
+    "0013": (sa.table("page_sessions"),),
     "0009": (sa.table("organization_summaries"), sa.table("organization_summary_state")),
 }
 # Columns that such a downgrade deletes. The values that the next upgrade writes again are not here.

@@ -377,6 +377,36 @@ class ClientOrganizationColumns(TypedColumns):
     changed_at = Column(UTCDateTime, nullable=False)
 
 
+class PageSessionColumns(TypedColumns):
+    """A person who is signed in to the pages, in one browser. Signing out deletes the row.
+
+    ``id``: the SHA-256 of the id in the browser's cookie. ``tenant_id``: the organization that the
+    pages show; null until one is chosen, and for operators without an own one.
+    ``organizations``: a JSON array of those to choose from; null if there is nothing to choose.
+    ``scopes`` are separated by spaces. ``expires_at``: the end, whatever the provider says.
+
+    The others are null without an identity provider. ``renew_at``: until when the provider's answer
+    holds. ``claimed_until``: a request renews the session until then. ``issued_at``: when the
+    provider issued the ID token, by its clock. ``sid``: the provider's own session. ``sealed``:
+    the tokens that a renewal and a sign-out need, encrypted by ``SECRET_KEY``; ``form``: a form
+    that was sent meanwhile, encrypted as well.
+    """
+
+    id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str | None] = Column(Id, index=True)
+    subject: Named[str] = Column(Id)
+    scopes: Named[str] = Column(sa.Text)
+    organizations: Named[str | None] = Column(sa.Text)
+    created_at = Column(UTCDateTime, nullable=False)
+    expires_at = Column(UTCDateTime, nullable=False)
+    renew_at = Column(UTCDateTime)
+    claimed_until = Column(UTCDateTime)
+    issued_at = Column(UTCDateTime)
+    sid: Named[str | None] = Column(Id)
+    sealed: Named[str | None] = Column(sa.Text)
+    form: Named[str | None] = Column(sa.Text)
+
+
 class OrganizationSummaryColumns(TypedColumns):
     """An organization in the list of all of them, as ``jobs.organizations`` last summed it up.
 
@@ -452,6 +482,7 @@ audit_log = Table("audit_log", metadata, AuditLogColumns)
 erasures = Table("erasures", metadata, ErasureColumns)
 share_links = Table("share_links", metadata, ShareLinkColumns)
 client_organizations = Table("client_organizations", metadata, ClientOrganizationColumns)
+page_sessions = Table("page_sessions", metadata, PageSessionColumns)
 organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
 # All but the agents' day and the texts, because every read of the list goes through all rows.
 sa.Index(

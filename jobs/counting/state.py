@@ -25,6 +25,7 @@ from app.storage.tables import (
     organization_settings,
     organization_summaries,
     organization_summary_state,
+    page_sessions,
     rollup_state,
     share_links,
     source_positions,
@@ -37,7 +38,7 @@ PATIENCE_SECONDS = 90
 _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings, audit_log, share_links),
-    *(organization_summaries, organization_summary_state, client_organizations),
+    *(organization_summaries, organization_summary_state, client_organizations, page_sessions),
 }
 # The tables that are written only while the state row is locked. Retention deletes months without
 # the lock, because nothing else reads or writes those.

@@ -47,6 +47,7 @@ from app.storage.tables import (
     issuance_events,
     metadata,
     monthly_agent_issuance,
+    page_sessions,
     rollup_state,
     share_links,
     usual,
@@ -83,6 +84,7 @@ _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (share_links, share_links.c.created_by),
     # The client loses its organization, because nothing may name it any more.
     (client_organizations, client_organizations.c.client_id),
+    (page_sessions, page_sessions.c.subject),
 ]
 _FINDING = msgspec.json.Decoder(Finding)
 _STATES = msgspec.json.Decoder(dict[str, State])

@@ -6,13 +6,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.storage.tables import api_keys, metadata
+from app.storage.tables import api_keys, metadata, page_sessions
 
 # Rows that are fetched at once.
 STREAMED = 1000
 TENANT = "tenant_id"
-# Who reads an export must not be able to use the keys in it.
-SECRET = {api_keys.c.sha256}
+# Who reads an export must not be able to use the keys and the sessions in it.
+SECRET = {api_keys.c.sha256, page_sessions.c.id, page_sessions.c.sealed, page_sessions.c.form}
 
 
 def exported_rows(connection: Connection, tenant_id: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -49,6 +49,7 @@ def frame_response(
         may_administer=ANALYTICS_ADMIN in g.caller.scopes,
         may_name=AGENTS_WRITE in g.caller.scopes,
         may_read_any=ANALYTICS_READ_ANY in g.caller.scopes,
+        may_choose=len(g.page_session.organizations) > 1,
         **context,
     )
     response = html_response(page)

@@ -1,242 +1,356 @@
-"""OpenID Connect sign-in: the authorization code flow with PKCE, by Authlib.
+"""OpenID Connect sign-in: the authorization code flow with PKCE, its renewal and its end.
 
-This module is imported at the first sign-in, because Authlib and requests are slow to import.
+This module is imported at the first sign-in, because few services need it.
 """
 
-import io
-import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-from urllib.request import Request
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import compare_digest, token_urlsafe
+from typing import Any, NamedTuple
 
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.base_client.errors import MismatchingStateError
-from authlib.integrations.flask_client import FlaskOAuth2App, OAuth, OAuthError
-from authlib.integrations.requests_client import OAuth2Session
-from flask import abort, current_app, redirect, session, url_for
-from joserfc.errors import JoseError
-from requests import HTTPError, JSONDecodeError, PreparedRequest, RequestException
-from requests import Response as ProviderResponse
-from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
-from werkzeug.wrappers import Response
+import jwt
+from flask import abort, current_app, request, session, url_for
 
-from app.auth.jwks import ALGORITHMS
-from app.config.parsing import Provider
+from app.auth.claims import has_claim
+from app.auth.id_tokens import (
+    check_logout_claims,
+    read_logout_token,
+    verify_id_token,
+    verify_logout_token,
+)
+from app.auth.page_sessions import ProviderTokens
+from app.auth.people import Person, names_of_claims, person_of
+from app.auth.provider import (
+    PROMPTED,
+    ProviderClient,
+    ProviderError,
+    RefusedAnswerError,
+    Tokens,
+)
 from app.errors import ForbiddenError, UnavailableError, ValidationError
-from app.provider_http import NOT_JSON, STATUS, FetchError, fetch, trusted_certificates
+from app.ids import is_id
+from app.provider_http import FetchError, trusted_certificates
 from app.web import request_log
 from app.web.context import services
 
-TIMEOUT_SECONDS = 5.0  # for each response of the provider; a sign-in needs two or three
 # The most sign-ins that one browser may have open in several tabs, because a cookie is small.
 MAX_OPEN_SIGN_INS = 3
+OPEN_SECONDS = 3600
+# The longest ID token that is kept for a sign-out: it becomes a part of a URL.
+MAX_HINT = 8192
+# The shortest time after which a session is renewed, so that a page can be read between two.
+MIN_SECONDS = 5.0
 
-_NAME = "provider"
-_EXTENSION = "analytics_provider"
-_SIGNING_ALGORITHMS = "id_token_signing_alg_values_supported"
-_STATE_PREFIX = f"_state_{_NAME}_"  # Authlib's key in the session
-# The error codes of RFC 6749 and OpenID Connect. Other text is untrusted and is not logged.
-_ERROR_CODES = {
-    *("invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type"),
-    *("invalid_scope", "server_error", "temporarily_unavailable", "invalid_client"),
-    *("invalid_grant", "unsupported_grant_type", "invalid_target", "interaction_required"),
-    *("login_required", "account_selection_required", "consent_required"),
-}
-# Every error that an unavailable, broken or wrong provider causes in the libraries.
-_PROVIDER_ERRORS = (
-    *(AuthlibBaseError, JoseError, RequestException, FetchError),
-    *(ValueError, TypeError, KeyError, AttributeError, RuntimeError),
+REFUSED_ANSWER = (
+    "the identity provider's answer was refused; this service's log says why, so tell its"
+    " administrator"
 )
+_EXTENSION = "analytics_provider"
+_OPEN = "sign_ins"
+_SIGNED_OUT = "signed_out"
+# What a person can do about an error code of the provider.
+_WORDS = {
+    "access_denied": "the identity provider denied the sign-in; ask its administrator for access,"
+    " or try again",
+    "temporarily_unavailable": "the identity provider is busy; try again in a minute",
+    "server_error": "the identity provider failed; try again in a minute",
+    "login_required": "the identity provider asks you to sign in again",
+}
+_REFUSED = "the identity provider refused the sign-in; try again or ask its administrator"
 
 
-class Transport(BaseAdapter):
-    """Sends the requests of a session by :mod:`app.provider_http`, as those for key sets."""
+@dataclass
+class Extension:
+    """The application's client at the provider."""
 
-    def __init__(self, certificates: ssl.SSLContext) -> None:
-        super().__init__()
-        self._certificates = certificates
-
-    def send(self, request: PreparedRequest, *_: object, **_options: object) -> ProviderResponse:
-        url, body = str(request.url), request.body
-        if isinstance(body, str):
-            body = body.encode()
-        if not isinstance(body, bytes | None):
-            raise TypeError("a request to the provider is a form or has no body")
-        headers = {name: str(value) for name, value in request.headers.items()}
-        # The session has no transport for other URLs than http(s).
-        sent = Request(url, body, headers, method=request.method)  # noqa: S310
-        answer = fetch(sent, self._certificates, TIMEOUT_SECONDS)
-        response = ProviderResponse()
-        response.request, response.url = request, url
-        response.status_code = answer.status
-        response.headers = CaseInsensitiveDict(answer.headers)
-        response.raw = io.BytesIO(answer.body)
-        return response
-
-    def close(self) -> None:
-        """Nothing to close: each request has its own connection."""
-
-
-class Session(OAuth2Session):  # type: ignore[misc]  # Authlib has no types
-    """An HTTP session with the provider, which follows no redirects."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.adapters.clear()
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, Transport(_client().certificates))
-
-    def request(self, method: str, url: str, *arguments: Any, **options: Any) -> ProviderResponse:
-        options |= {"allow_redirects": False}
-        response: ProviderResponse = super().request(method, url, *arguments, **options)
-        if response.is_redirect:
-            raise FetchError(STATUS, response.status_code)
-        return response
-
-
-class Client(FlaskOAuth2App):  # type: ignore[misc]  # Authlib has no types
-    """The OAuth client of this service at the provider."""
-
-    client_cls = Session
-    certificates: ssl.SSLContext
+    client: ProviderClient
     # Limits the threads that wait for the provider, so that the API keeps the others.
     slots: threading.BoundedSemaphore
 
-    def load_server_metadata(self) -> dict[str, Any]:
-        """The provider's metadata, with the configured issuer and safe algorithms only."""
-        metadata: dict[str, Any] = super().load_server_metadata()
-        if metadata.get("issuer") != _provider().issuer:
-            metadata.clear()  # Authlib would keep it and never fetch it again
-            raise ValueError("the metadata has another issuer")
-        # A listed "none" or HS256 would accept an unsigned ID token, or one signed with a key that
-        # is not the provider's.
-        listed = metadata.get(_SIGNING_ALGORITHMS, ["RS256"])
-        metadata[_SIGNING_ALGORITHMS] = [name for name in listed if name in ALGORITHMS]
-        return metadata
 
-    def fetch_jwk_set(self, *, force: bool = False) -> dict[str, Any]:
-        """The provider's keys for ID tokens, fetched for each sign-in.
+class SignIn(NamedTuple):
+    """A sign-in or a renewal that the provider has answered.
 
-        Authlib keeps them for good, so a key that was withdrawn would still verify an ID token.
-        """
-        keys: dict[str, Any] = super().fetch_jwk_set(force=True)
-        return keys
+    ``renew_at``: until when the answer holds, in Unix seconds. ``is_silent``: without a page of the
+    provider. ``path``: where the browser was.
+    """
+
+    person: Person
+    tokens: ProviderTokens
+    renew_at: float
+    issued: datetime
+    sid: str | None
+    is_silent: bool = False
+    path: str | None = None
 
 
-def start() -> Response:
-    """Redirect the browser to the provider. The session keeps state, nonce and PKCE verifier."""
-    audience = services().settings.jwt_audience
-    # Auth0, for example, issues a JWT only for a named audience.
-    options = {} if audience is None else {"audience": audience}
-    callback = url_for("signin.callback", _external=True)
-    with _provider_request():
-        authorization = _client().create_authorization_url(callback, **options)
-    url = authorization.pop("url")
-    states = [name for name in session if name.startswith(_STATE_PREFIX)]
-    states.sort(key=lambda name: float(session[name]["exp"]))
-    for name in states[: max(0, len(states) - MAX_OPEN_SIGN_INS + 1)]:
-        session.pop(name)
-    _client().save_authorize_data(redirect_uri=callback, **authorization)
-    return redirect(url, 303)
+class PromptNeededError(Exception):
+    """The provider cannot sign in without a page. ``path``: where the browser was."""
+
+    def __init__(self, path: str | None) -> None:
+        super().__init__("the provider must show a page")
+        self.path = path
 
 
-def finish() -> str:
-    """Exchange the code in the browser's request for the provider's access token.
+class EndedError(Exception):
+    """The provider does not renew the session."""
 
-    Authlib checks the state, the ID token and its nonce, but not the access token.
+
+def authorization_url(*, is_silent: bool = False, path: str | None = None) -> str:
+    """The URL at the provider to send the browser to. Its session keeps state, nonce and verifier.
+
+    Args:
+        is_silent: the provider must not show a page, but answer whether it would need one.
+        path: where the browser continues; by default the page that it requested last.
+    """
+    state, nonce, verifier = token_urlsafe(16), token_urlsafe(16), token_urlsafe(32)
+    client = _extension().client
+    with _asking():
+        prompt = "none" if is_silent else None
+        if not is_silent and session.get(_SIGNED_OUT):
+            prompt = client.prompt_for_account()
+        url = client.authorization_url(_callback(), state, nonce, verifier, prompt)
+    opened = _open_sign_ins()
+    while len(opened) >= MAX_OPEN_SIGN_INS:
+        del opened[min(opened, key=lambda name: opened[name]["t"])]
+    opened[state] = {"n": nonce, "v": verifier, "t": time.time(), "s": int(is_silent)}
+    if path is not None:
+        opened[state]["p"] = path
+    session[_OPEN] = opened
+    return url
+
+
+def finish() -> SignIn:
+    """Exchange the code in the browser's request for tokens, and verify them.
 
     Raises:
         ValidationError: the sign-in is unknown, expired or finished.
-        ForbiddenError: the provider refused the sign-in.
-        UnavailableError: the provider is unavailable, or its response is invalid.
+        ForbiddenError: the provider refused the sign-in, or its answer is refused.
+        UnavailableError: the provider is unavailable.
+        PromptNeededError: a silent sign-in needs a page of the provider.
     """
-    with _provider_request():
-        tokens = _client().authorize_access_token(claims_options=_expected_claims())
-        if "userinfo" not in tokens:
-            raise ValueError("the response has no ID token, so no nonce was checked")
-        return str(tokens["access_token"])
+    arguments = request.args
+    begun = _take(arguments.get("state", ""))
+    error = arguments.get("error")
+    client = _extension().client
+    with _asking():
+        if begun is not None:
+            _check_answering_issuer(client, arguments)
+        if error is not None:
+            if begun is not None and begun["s"] and error in PROMPTED:
+                raise PromptNeededError(begun.get("p"))
+            session.pop(_SIGNED_OUT, None)  # perhaps the provider does not know the prompt
+            raise ProviderError(error)
+        code = arguments.get("code")
+        if begun is None or not code:
+            raise ValidationError(
+                "this sign-in has expired or began in another browser; sign in again"
+            )
+        tokens = client.redeem(code, _callback(), begun["v"])
+        if tokens.identity is None:
+            raise RefusedAnswerError("token endpoint: id_token is missing")
+        claims = _identity(client, tokens.identity, tokens.access, nonce=begun["n"])
+        found = _sign_in(client, claims, tokens, is_fresh=True)
+    return found._replace(is_silent=bool(begun["s"]), path=begun.get("p"))
 
 
-def _expected_claims() -> dict[str, Any]:
-    """The required claims of the ID token.
+def renew(kept: ProviderTokens, subject: str) -> SignIn:
+    """Renew a session with its refresh token, which is used by that.
 
-    By default, Authlib accepts another audience if ``azp`` is this client.
+    Raises:
+        EndedError: the provider does not renew it.
+        ForbiddenError: the provider's answer is refused, or the person has no organization now.
+        UnavailableError: the provider is unavailable.
     """
-    provider = _provider()
-    return {
-        "iss": {"essential": True, "value": provider.issuer},
-        "aud": {"essential": True, "value": provider.client_id},
-    }
-
-
-def _provider() -> Provider:
-    provider = services().settings.provider
-    if provider is None:
-        abort(404)
-    return provider
-
-
-def _client() -> Client:
-    """The application's client, which caches the provider's metadata and keys."""
-    if _EXTENSION not in current_app.extensions:
-        provider = _provider()
-        client = OAuth(current_app).register(
-            _NAME,
-            client_cls=Client,
-            client_id=provider.client_id,
-            client_secret=provider.client_secret,
-            server_metadata_url=provider.metadata_url,
-            client_kwargs={"scope": provider.scope, "code_challenge_method": "S256"},
+    client = _extension().client
+    with _asking():
+        try:
+            tokens = client.refresh(kept.refresh or "")
+        except ProviderError as error:
+            request_log.note(cause=f"refresh: {error}")
+            raise EndedError from None
+        is_fresh = tokens.identity is not None
+        if tokens.identity is not None:
+            claims = _identity(client, tokens.identity, tokens.access, subject=subject)
+        else:
+            # It was verified when it was stored, and only this service could change it.
+            claims = _kept_claims(kept, subject)
+        return _sign_in(
+            client,
+            claims,
+            tokens._replace(
+                identity=tokens.identity or kept.identity, refresh=tokens.refresh or kept.refresh
+            ),
+            is_fresh=is_fresh,
         )
-        client.certificates = trusted_certificates(services().settings)
-        client.slots = threading.BoundedSemaphore(max(1, services().settings.web_threads // 2))
-        current_app.extensions[_EXTENSION] = client
-    found: Client = current_app.extensions[_EXTENSION]
+
+
+def sign_out(kept: ProviderTokens) -> str | None:
+    """Where to send the browser so that the provider ends its own session, if it can.
+
+    The refresh token is taken back. A provider that does not answer keeps nobody signed in here.
+    """
+    client = _extension().client
+    session[_SIGNED_OUT] = True
+    try:
+        with _asking():
+            if kept.refresh is not None:
+                client.revoke(kept.refresh)
+            hint = kept.identity
+            if hint is not None and len(hint) > MAX_HINT:
+                hint = None
+            return client.sign_out_url(hint, url_for("signin.page", _external=True))
+    except (ForbiddenError, UnavailableError) as error:
+        request_log.note_cause(error)
+        return None
+
+
+def logged_out(token: str) -> tuple[str | None, str | None, datetime]:
+    """The provider's session, the person and the time in a logout token.
+
+    Raises:
+        ForbiddenError: the token is refused.
+        UnavailableError: the provider's keys are unavailable.
+    """
+    client = _extension().client
+    try:
+        # Anybody may send one. So keys are fetched only for a token that is plausible.
+        header, claims = read_logout_token(token)
+        check_logout_claims(header, claims, client.provider)
+    except RefusedAnswerError as error:
+        raise ForbiddenError("the logout token was refused", cause=str(error)) from None
+    with _asking():
+        keys = client.recent_keys(header.get("kid"))
+        algorithms = client.metadata().algorithms
+        verified = verify_logout_token(token, keys, algorithms, client.provider)
+    sid, subject = verified.get("sid"), verified.get("sub")
+    issued = datetime.fromtimestamp(float(verified["iat"]), UTC)
+    return (sid if is_id(sid) else None), (subject if is_id(subject) else None), issued
+
+
+def _sign_in(
+    client: ProviderClient, claims: Mapping[str, Any], tokens: Tokens, *, is_fresh: bool
+) -> SignIn:
+    """The person of these claims, which userinfo completes, and until when that holds.
+
+    Args:
+        is_fresh: the claims are those of now. Otherwise userinfo goes before them.
+    """
+    settings, now = services().settings, time.time()
+    subject = str(claims["sub"])
+    names = names_of_claims(settings)
+    if tokens.access is not None and any(
+        not is_fresh or not has_claim(claims, name) for name in names
+    ):
+        more = client.userinfo(tokens.access, subject)
+        claims = {**more, **claims} if is_fresh else {**claims, **more}
+    person = person_of(subject, claims, tokens.access, settings)
+    ends = person.expires
+    if ends is None:
+        ends = now + tokens.seconds if tokens.seconds is not None else float(claims["exp"])
+    sid = claims.get("sid")
+    return SignIn(
+        person,
+        ProviderTokens(tokens.identity, tokens.refresh),
+        max(ends, now + MIN_SECONDS),
+        datetime.fromtimestamp(float(claims["iat"]), UTC),
+        sid if is_id(sid) else None,
+    )
+
+
+def _identity(
+    client: ProviderClient,
+    token: str,
+    access_token: str | None,
+    *,
+    nonce: str | None = None,
+    subject: str | None = None,
+) -> dict[str, Any]:
+    """The claims of an ID token, verified with the keys that the provider publishes now."""
+    return verify_id_token(
+        token,
+        client.published_keys(),
+        client.metadata().algorithms,
+        client.provider,
+        nonce=nonce,
+        subject=subject,
+        access_token=access_token,
+    )
+
+
+def _kept_claims(kept: ProviderTokens, subject: str) -> dict[str, Any]:
+    if kept.identity is None:
+        return {"sub": subject, "iat": time.time(), "exp": time.time()}
+    claims: dict[str, Any] = jwt.decode(kept.identity, options={"verify_signature": False})
+    return claims
+
+
+def _check_answering_issuer(client: ProviderClient, arguments: Mapping[str, str]) -> None:
+    """Refuse the answer of another provider, with which this one was mixed up (RFC 9207)."""
+    given = arguments.get("iss")
+    if given is None and client.metadata().names_issuer:
+        raise RefusedAnswerError("callback: iss is missing")
+    if given is not None and given != client.provider.issuer:
+        raise RefusedAnswerError("callback: iss is another provider")
+
+
+def _open_sign_ins() -> dict[str, dict[str, Any]]:
+    """The sign-ins that this browser has begun, without those that are too old."""
+    found = session.get(_OPEN)
+    after = time.time() - OPEN_SECONDS
+    if not isinstance(found, dict):
+        return {}
+    return {state: begun for state, begun in found.items() if begun["t"] > after}
+
+
+def _take(state: str) -> dict[str, Any] | None:
+    """The sign-in with this state, which can be finished once."""
+    opened = _open_sign_ins()
+    named = next((name for name in opened if compare_digest(name.encode(), state.encode())), None)
+    if named is None:
+        return None
+    begun = opened.pop(named)
+    session[_OPEN] = opened
+    return begun
+
+
+def _callback() -> str:
+    return url_for("signin.callback", _external=True)
+
+
+def _extension() -> Extension:
+    settings = services().settings
+    if settings.provider is None:
+        abort(404)
+    found: Extension | None = current_app.extensions.get(_EXTENSION)
+    if found is None:
+        client = ProviderClient(settings.provider, trusted_certificates(settings))
+        slots = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
+        found = current_app.extensions[_EXTENSION] = Extension(client, slots)
     return found
 
 
 @contextmanager
-def _provider_request() -> Iterator[None]:
+def _asking() -> Iterator[None]:
     """Take a slot for requests to the provider, without waiting, and translate their errors."""
-    slots = _client().slots
+    slots = _extension().slots
     if not slots.acquire(blocking=False):
         raise UnavailableError("too many sign-ins at this moment; try again in a few seconds")
     try:
-        with _translated_errors():
-            yield
-    finally:
-        slots.release()
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Raise errors with safe messages, and log the cause by an error code or a class name."""
-    try:
         yield
-    except MismatchingStateError:
-        raise ValidationError(
-            "this sign-in has expired or began in another browser; sign in again"
-        ) from None
-    except OAuthError as error:
-        code = str(error.error)
-        request_log.note(cause=code if code in _ERROR_CODES else type(error).__name__)
-        raise ForbiddenError(
-            "the identity provider refused the sign-in; try again or ask its administrator"
-        ) from None
-    except _PROVIDER_ERRORS as error:
+    except FetchError as error:
         raise UnavailableError(
             "the identity provider is unavailable or its response is invalid; try again later",
-            cause=_cause(error),
+            cause=str(error),
         ) from None
-
-
-def _cause(error: Exception) -> str:
-    """The cause of a failure for the log: what happened to the request, or the error's class."""
-    if isinstance(error, FetchError):
-        return str(error)
-    if isinstance(error, HTTPError) and error.response is not None:
-        return f"{STATUS} {error.response.status_code}"
-    return NOT_JSON if isinstance(error, JSONDecodeError) else type(error).__name__
+    except ProviderError as error:
+        code = str(error)
+        raise ForbiddenError(_WORDS.get(code, _REFUSED), cause=code) from None
+    except RefusedAnswerError as error:
+        raise ForbiddenError(REFUSED_ANSWER, cause=str(error)) from None
+    finally:
+        slots.release()

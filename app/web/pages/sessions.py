@@ -1,37 +1,53 @@
-"""Sessions: a signed cookie with organization, subject, scopes and expiry, never the token."""
+"""Sessions: a signed cookie with a random id. Who that is, the database knows.
+
+Signing out deletes the row, so that a copied cookie is worthless. The cookie also keeps what is
+under way before a sign-in. It never has a token.
+"""
 
 import hashlib
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Request, Response, redirect, request, session, url_for
+from flask import Flask, Request, Response, current_app, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.wrappers import Response as Redirect
 
 from app.auth.claims import AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY
+from app.auth.page_sessions import (
+    Form,
+    PageSession,
+    Sealer,
+    begin_session,
+    change_session,
+    end_session,
+    find_session,
+    new_id,
+    stored_id,
+)
 from app.auth.tokens import Caller, tenant_of
+from app.config.settings import Settings
 from app.errors import ValidationError
+from app.web.context import services
 
 COOKIE = "analytics_session"
-# The longest session, even if its token is valid for longer. A signed cookie cannot be revoked,
-# except by a new SECRET_KEY.
-MAX_SECONDS = 24 * 3600
 MAX_FORM_BYTES = 64 * 1024
 FORM = "application/x-www-form-urlencoded"
 # Requests for these paths have no session, so none is opened.
 PATHS_WITHOUT_SESSION = (
     *("/api/", "/static/", "/docs", "/health", "/ready", "/favicon.ico", "/robots.txt"),
-    "/shared/",
+    *("/shared/", "/signout/backchannel"),
 )
 
-_TENANT, _SUBJECT, _EXPIRES, _RETURN_TO = "tenant", "subject", "expires", "wanted"
-_SCOPES = "scopes"
-# The scopes that pages use. Others are not in the cookie.
+_ID, _EXPIRES, _RETURN_TO = "id", "expires", "wanted"
+_SEALER = "analytics_sealer"
+# The scopes that pages use. Others are not kept.
 _PAGE_SCOPES = {AGENTS_WRITE, ANALYTICS_ADMIN, ANALYTICS_READ_ANY}
 _MAX_SUBJECT = 255
+_CSRF_FIELD = "csrf_token"
 # A path of this host. Browsers read // as another host, and \ as a /.
 _LOCAL_PATH = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]{0,999})?")
 
@@ -39,7 +55,7 @@ _csrf = CSRFProtect()
 
 
 class CookieSessions(SecureCookieSessionInterface):
-    """Session cookies that scripts cannot read and that end with the token.
+    """Session cookies that scripts cannot read and that end with the session.
 
     A cookie that was set over TLS is sent over TLS only.
     """
@@ -74,21 +90,21 @@ class CookieSessions(SecureCookieSessionInterface):
         return request.is_secure
 
     def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
-        """The token's expiry; before sign-in ``None``: the cookie ends with the browser."""
+        """The session's end; before sign-in ``None``: the cookie ends with the browser."""
         expires = session.get(_EXPIRES)
         return None if expires is None else datetime.fromtimestamp(expires, UTC)
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, settings: Settings) -> None:
     """Configure session cookies and CSRF tokens."""
     app.session_interface = CookieSessions()
+    app.extensions[_SEALER] = Sealer([settings.secret_key, *settings.secret_key_fallbacks])
     app.config.update(
         SESSION_COOKIE_NAME=COOKIE,
         SESSION_COOKIE_HTTPONLY=True,
         # "Strict" would omit the cookie on the redirect back from the identity provider.
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=MAX_SECONDS,
         # check_form() checks forms, for pages only, because the API reads no cookies. A form is
         # valid as long as its session. The referrer is not checked: these pages send none.
         WTF_CSRF_CHECK_DEFAULT=False,
@@ -99,50 +115,132 @@ def init_app(app: Flask) -> None:
 
 
 def begin(caller: Caller) -> str:
-    """Begin a session, end the previous one, and return the path to continue at.
+    """Begin a session with a pasted token, end the previous one, and return the path to go on at.
 
     Raises:
         ForbiddenError: the token has no organization, and may not read those of others.
     """
     tenant = caller.tenant_id if ANALYTICS_READ_ANY in caller.scopes else tenant_of(caller)
+    found = new_session(caller.subject, tenant, caller.scopes)
+    ends = datetime.fromtimestamp(caller.expires, UTC)
+    return enter(found._replace(expires=min(found.expires, ends)))
+
+
+def new_session(subject: str, tenant_id: str | None, scopes: frozenset[str]) -> PageSession:
+    """A session that is not stored yet, and has no id. It lasts ``SESSION_HOURS``."""
+    now = _now()
+    return PageSession(
+        "",
+        tenant_id,
+        subject[:_MAX_SUBJECT],
+        page_scopes(scopes),
+        (),
+        now,
+        now + timedelta(hours=services().settings.session_hours),
+    )
+
+
+def enter(begun: PageSession) -> str:
+    """Store a new session in place of this browser's, and return the path to go on at."""
     path = pop_return_path()
+    cookie_id, former = new_id(), session.get(_ID)
+    begun = begun._replace(id=stored_id(cookie_id))
+    begin_session(
+        services().database,
+        begun,
+        instead_of=stored_id(former) if isinstance(former, str) else None,
+    )
     session.clear()
-    session[_TENANT], session[_SUBJECT] = tenant, caller.subject[:_MAX_SUBJECT]
-    session[_SCOPES] = sorted(caller.scopes & _PAGE_SCOPES)
-    session[_EXPIRES] = min(caller.expires, time.time() + MAX_SECONDS)
+    session[_ID], session[_EXPIRES] = cookie_id, begun.expires.timestamp()
+    g.page_session = begun
     return path
 
 
+def stored() -> PageSession | None:
+    """This browser's session, unless it has ended or is over; it is read once in a request."""
+    if "page_session" not in g:
+        cookie_id = session.get(_ID)
+        found = None
+        if isinstance(cookie_id, str):
+            found = find_session(services().database, stored_id(cookie_id))
+        g.page_session = None if found is None or found.expires <= _now() else found
+    here: PageSession | None = g.page_session
+    return here
+
+
+def change(changes: dict[str, Any], *, claim: datetime | None = None) -> bool:
+    """Change columns of this browser's session. Returns whether it was still there."""
+    found = stored()
+    if found is None:
+        return False
+    del g.page_session
+    return change_session(services().database, found.id, changes, claim=claim)
+
+
 def current() -> Caller | None:
-    """The caller of the session, unless it has expired."""
-    expires: float = session.get(_EXPIRES, 0)
-    if expires <= time.time():
+    """The caller of the session, unless it has ended or is over."""
+    found = stored()
+    if found is None:
         return None
-    subject = session[_SUBJECT]
-    scopes = frozenset(session.get(_SCOPES, ()))
-    return Caller(session[_TENANT], scopes, subject, subject, expires)
+    expires = found.expires.timestamp()
+    return Caller(found.tenant_id, found.scopes, found.subject, found.subject, expires)
 
 
 def end() -> None:
-    """End the session in this browser."""
+    """End the session for good."""
+    found = stored()
+    if found is not None:
+        end_session(services().database, found.id)
     session.clear()
+    g.page_session = None
+
+
+def sealer() -> Sealer:
+    """What encrypts the tokens and the forms of sessions."""
+    found: Sealer = current_app.extensions[_SEALER]
+    return found
+
+
+def sent_form() -> Form:
+    """The form of the request, without its CSRF token."""
+    fields = [pair for pair in request.form.items(multi=True) if pair[0] != _CSRF_FIELD]
+    return Form(requested_path(), fields)
+
+
+def requested_path() -> str:
+    """The path of the request with its query."""
+    query = request.query_string.decode("latin-1")
+    return quote(request.script_root + request.path) + (f"?{query}" if query else "")
 
 
 def redirect_to_sign_in() -> Redirect:
     """Redirect to the sign-in page, which redirects back to the requested page afterwards."""
-    for name in (_TENANT, _SUBJECT, _SCOPES, _EXPIRES):
+    for name in (_ID, _EXPIRES):
         session.pop(name, None)
     if request.method == "GET":
-        query = request.query_string.decode("latin-1")
-        path = quote(request.script_root + request.path)
-        session[_RETURN_TO] = path + (f"?{query}" if query else "")
+        remember_path()
     return redirect(url_for("signin.page"), 303)
+
+
+def remember_path(path: str | None = None) -> None:
+    """Go on at this path after a sign-in or a choice; by default at the requested one."""
+    session[_RETURN_TO] = requested_path() if path is None else path
+
+
+def page_scopes(scopes: frozenset[str]) -> frozenset[str]:
+    """The scopes that pages use."""
+    return scopes & _PAGE_SCOPES
 
 
 def pop_return_path() -> str:
     """The path that was requested before sign-in, removed from the session; else the dashboard."""
-    path = str(session.pop(_RETURN_TO, ""))
-    return path if _LOCAL_PATH.fullmatch(path) else url_for("dashboard.page")
+    return local_path(session.pop(_RETURN_TO, None))
+
+
+def local_path(path: object) -> str:
+    """A path of this service; the dashboard in place of anything else."""
+    here = isinstance(path, str) and _LOCAL_PATH.fullmatch(path)
+    return str(path) if here else url_for("dashboard.page")
 
 
 def check_form() -> None:
@@ -160,3 +258,7 @@ def check_form() -> None:
         _csrf.protect()
     except CSRFError:
         raise ValidationError("this form has expired; reload the page and try again") from None
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

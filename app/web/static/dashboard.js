@@ -202,7 +202,8 @@ async function refresh() {
   address.searchParams.set("live", "1");
   const headers = etag ? { "If-None-Match": etag } : {};
   const response = await fetch(address, { credentials: "same-origin", cache: "no-store", headers });
-  if (response.redirected) location.reload();  // the session has ended
+  // The session has ended or is to be renewed. What was typed goes first: sending it does the same.
+  if (response.redirected && ![...document.forms].some(isChanged)) location.reload();
   const seconds = response.headers.get("X-Counted-Age");
   if (seconds !== null) countedAt = Date.now() - 1000 * Number(seconds);
   showAge();
