@@ -143,7 +143,9 @@ def finish() -> SignIn:
         if error is not None:
             if begun is not None and begun["s"] and error in PROMPTED:
                 raise PromptNeededError(begun.get("p"))
-            session.pop(_SIGNED_OUT, None)  # perhaps the provider does not know the prompt
+            if session.pop(_SIGNED_OUT, None) and begun is not None and error == "invalid_request":
+                # Perhaps the provider does not know the prompt, so once without it.
+                raise PromptNeededError(begun.get("p"))
             raise ProviderError(error)
         code = arguments.get("code")
         if begun is None or not code:

@@ -70,6 +70,7 @@ settings.configure(
         "OIDC_ENABLED": True,
         "OIDC_RSA_PRIVATE_KEY": new_key(),
         "OIDC_RP_INITIATED_LOGOUT_ENABLED": True,
+        "OIDC_RP_INITIATED_LOGOUT_ALWAYS_PROMPT": False,
         "OAUTH2_VALIDATOR_CLASS": f"{__name__}.Validator",
         "ACCESS_TOKEN_GENERATOR": f"{__name__}.access_token",
         # By default, a refresh token is made by the same generator, and passes as an access token.

@@ -132,6 +132,8 @@ async function rotate({ forget = false } = {}) {
     adapter: Store,
     jwks: { keys },
     cookies: { keys: ["a secret of the tests"] },
+    // By default the provider sends nothing to private addresses, not even a logout token.
+    fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
     ttl: {
       AccessToken: () => seconds.AccessToken,
       ClientCredentials: 600,
@@ -144,6 +146,7 @@ async function rotate({ forget = false } = {}) {
   });
   // The service under test listens on http, like this server.
   provider.on("server_error", (ctx, error) => console.error(error));
+  provider.on("backchannel.error", (ctx, error) => console.error(error));
   handle = provider.callback();
 }
 
