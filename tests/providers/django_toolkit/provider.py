@@ -158,6 +158,10 @@ class Login(LoginView):
         return HttpResponse(text)
 
 
+seconds = {"AccessToken": 3600}
+oauth2_settings.EXTRA_SERVER_KWARGS = {"token_expires_in": lambda _request: seconds["AccessToken"]}
+
+
 def client(given: dict) -> None:
     """Create or change the client of the service under test."""
     Application.objects.filter(client_id=given["client_id"]).delete()
@@ -185,7 +189,7 @@ def revoke(_given: dict) -> None:
 
 def live(given: dict) -> None:
     """Let the next access tokens live for so many seconds."""
-    oauth2_settings.ACCESS_TOKEN_EXPIRE_SECONDS = given["AccessToken"]
+    seconds.update(given)
 
 
 @csrf_exempt
