@@ -208,6 +208,11 @@ ROWS = {
         "last_opened_at": AT,
     },
     "client_organizations": {"client_id": "c", "tenant_id": "t", "people": True, "changed_at": AT},
+    "page_sessions": {
+        "id": "s", "tenant_id": "t", "subject": "u", "scopes": "analytics:admin",
+        "organizations": "[]", "created_at": AT, "expires_at": AT, "renew_at": AT,
+        "claimed_until": AT, "issued_at": AT, "sid": "p", "sealed": "x", "form": "y",
+    },
     "organization_summaries": {
         "tenant_id": "t", "tokens_7d": 2**40, "tokens_28d": 2**40, "tokens_13w": 2**40,
         "before_7d": 1, "before_28d": 2, "before_13w": 3, "agents_7d": 4, "agents_28d": 5,

@@ -29,7 +29,7 @@ from app.storage.tables import page_sessions
 # How long a request may take to renew a session: several responses of the provider.
 CLAIM_SECONDS = 30
 # How long the other requests of the session go on meanwhile.
-GRACE_SECONDS = 30
+GRACE_SECONDS = 15
 
 _SESSION = page_sessions.c
 _PURPOSE = b"analytics page sessions"

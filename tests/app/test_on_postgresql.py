@@ -1,13 +1,17 @@
 """Each route on PostgreSQL once. The rules of a route are tested on SQLite, in tests/app/web."""
 
+import time
+
 import pytest
 
 from app.reports import base, usage
 from jobs.organizations import summarize_organizations
 from tests.support.api_keys import with_key
 from tests.support.findings import stored
-from tests.support.pages import Browser
-from tests.support.settings import TENANT
+from tests.support.pages import DASHBOARD, Browser, heading, place
+from tests.support.scripted_idp import ScriptedProvider, sign_in
+from tests.support.services import service_of
+from tests.support.settings import TENANT, make_settings
 from tests.support.tokens import bearer
 
 API = "/api/v1/analytics"
@@ -230,6 +234,32 @@ def test_a_share_link_is_made_opened_and_revoked(filled):
     assert filled.get(path).status_code == 404
 
 
+def test_a_person_signs_in_is_renewed_chooses_and_is_signed_out(postgresql_url, monkeypatch):
+    """Sessions are stored, renewed, changed and ended on PostgreSQL as on SQLite."""
+    with ScriptedProvider(refreshes=True, claims={"orgs": ["org-a", "org-b"]}) as provider:
+        settings = make_settings(postgresql_url, **provider.variables())
+        with service_of(settings) as app:
+            browser = Browser(app.test_client())
+            choice = "/signin/organization"
+            assert place(sign_in(provider, browser)) == choice
+            assert browser.get(choice).status_code == 200
+            browser.send(choice, choice, organization="org-b")
+            real = time.time
+            monkeypatch.setattr(time, "time", lambda: real() + 400)
+            assert heading(browser) == "org-b"
+            assert provider.forms("/token")[-1]["grant_type"] == "refresh_token"
+            monkeypatch.setattr(time, "time", lambda: real() + 800)
+            provider.refresh_tokens.clear()
+            assert place(browser.get(DASHBOARD)).startswith(f"{provider.url}/authorize")
+            monkeypatch.setattr(time, "time", real)
+            sign_in(provider, browser)
+            assert place(browser.get("/signin/form")) == DASHBOARD
+            assert place(browser.get("/signin")) == DASHBOARD
+            told = {"logout_token": provider.logout_token()}
+            assert browser.client.post("/signout/backchannel", data=told).status_code == 200
+            assert heading(browser) is None
+
+
 HERE = {
     "agent.page", "agent.rename", "day.page", "finding.mark", "finding.page",
     "operator.file", "operator.page", "organizations.list_organizations",
@@ -241,12 +271,13 @@ HERE = {
     "findings.list_findings",
     "findings.one_finding", "health.ready", "keys.create_key", "keys.list_keys",
     "keys.revoke_key", "marks.mark", "naming.name_agent", "naming.name_agents",
-    "settings.replace_settings", "settings.show_settings",
+    "settings.replace_settings", "settings.show_settings", "provider.end_sessions",
+    "signin.callback", "signin.choice", "signin.choose", "signin.form", "signin.page",
+    "signin.paste", "signin.sign_out",
 }  # fmt: skip
 WITHOUT_DATABASE = {
-    "docs.openapi", "docs.page", "health.health", "signin.ask_provider", "signin.callback",
-    "signin.link", "signin.page", "signin.paste", "signin.sign_out", "signin.slash",
-    "signin.start", "static", "files.icon", "files.robots",
+    "docs.openapi", "docs.page", "health.health", "signin.ask_provider",
+    "signin.link", "signin.slash", "signin.start", "static", "files.icon", "files.robots",
 }  # fmt: skip
 
 

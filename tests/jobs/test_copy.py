@@ -408,6 +408,9 @@ def rows_of_others():
         "client_organizations": {
             "client_id": "c", "tenant_id": "t", "people": False, "changed_at": AT,
         },
+        "page_sessions": {
+            "id": "s", "subject": "u", "scopes": "", "created_at": AT, "expires_at": AT,
+        },
         "organization_summaries": {"tenant_id": "t", "open_findings": 1, "days": "", "weeks": ""}
         | dict.fromkeys(("tokens_7d", "tokens_28d", "tokens_13w"), 2)
         | dict.fromkeys(("before_7d", "before_28d", "before_13w"), 1),

@@ -44,6 +44,7 @@ class Issuer:
     Attributes:
         audience: the ``aud`` of the next access tokens.
         claims: more claims for them, as the organization.
+        described: more members of its metadata.
         fetches: how often the keys were asked for, whatever the answer.
         analytics: the client that records every issued token, if there is one.
     """
@@ -58,6 +59,7 @@ class Issuer:
         self.audience = audience
         self.analytics = analytics
         self.claims: dict[str, Any] = {"organization_id": "org-a"}
+        self.described: dict[str, Any] = {}
         self.clients = {client.client_id: client for client in (MACHINE, DASHBOARD, BROWSER)}
         self.codes: dict[str, Code] = {}
         self.nonces: set[str | None] = set()
@@ -127,7 +129,7 @@ class Issuer:
             "id_token_signing_alg_values_supported": [self.algorithm],
             "token_endpoint_auth_methods_supported": AUTH_METHODS,
             "code_challenge_methods_supported": ["S256"],
-        }
+        } | self.described
 
 
 def _application(issuer: Issuer) -> Flask:

@@ -30,10 +30,13 @@ from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
 from tests.support.organizations import add_row
+from tests.support.pages import DASHBOARD, SIGNOUT, Browser, csrf_token, heading
+from tests.support.scripted_idp import ScriptedProvider, sign_in
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
 
 APRIL = date(2026, 4, 1)
+CHOICE = "/signin/organization"
 READS = (
     *("tokens?days=30", "agents/activity", "agents/activity?months=3", "agents?limit=5"),
     *("agents?from=2026-04-01&to=2026-04-15", "agents/activity?from=2026-04-01&to=2026-04-15"),
@@ -95,6 +98,7 @@ def serve(deployment: Deployment, tenant: str = TENANT, **variables: str) -> lis
         shown = client.get("/api/v1/settings", headers=headers)
         assert (shown.status_code, shown.json.get("tokenLifetime")) == (200, 900)
         use_share_link(client, headers)
+        use_page_session(deployment, tenant, **variables)
         assert client.get("/ready").status_code == 200
         listed = client.get("/api/v1/agents?q=said", headers=headers)
         assert listed.status_code == 200
@@ -134,6 +138,44 @@ def use_share_link(client: FlaskClient, headers: dict[str, str]) -> None:
     assert [each["opened"] for each in listed if each["id"] == shared.json["id"]] == [1]
     link = f"/api/v1/share-links/{shared.json['id']}"
     assert client.delete(link, headers=headers).status_code == 200
+
+
+def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> None:
+    """Sign in at a provider, be renewed, choose an organization, send a form, sign out."""
+    orgs = [tenant, f"{tenant}-other"]
+    with ScriptedProvider(refreshes=True, claims={"orgs": orgs}) as provider:
+        options = provider.variables(**variables)
+        app = create_app(make_settings(deployment.url("web"), **options), clock=lambda: NOW)
+        database, browser = app.extensions["analytics"].database, Browser(app.test_client())
+        try:
+            sign_in(provider, browser)
+            answer = browser.send(CHOICE, CHOICE, organization=tenant)
+            assert answer.headers["Location"] == DASHBOARD
+            # A token of a moment, so that the next page renews the session.
+            lapse(deployment)
+            assert heading(browser) == tenant
+            assert provider.forms("/token")[-1]["grant_type"] == "refresh_token"
+            form = csrf_token(browser.get(DASHBOARD).text)
+            lapse(deployment)
+            provider.refresh_tokens.clear()
+            sent = browser.post("/dashboard/agent?agentId=a", csrf_token=form, name="n")
+            assert "Your form comes back" in sent.text
+            sign_in(provider, browser)
+            assert browser.get("/signin/form").status_code == 200
+            browser.send(DASHBOARD, SIGNOUT)
+            sign_in(provider, browser)
+            told = {"logout_token": provider.logout_token()}
+            assert browser.client.post("/signout/backchannel", data=told).status_code == 200
+            assert heading(browser) is None
+        finally:
+            database.dispose()
+
+
+def lapse(deployment: Deployment) -> None:
+    """What the provider has said no longer holds."""
+    owner = deployment.connect("owner")
+    owner.execute("UPDATE page_sessions SET renew_at = now() - interval '1 second'")
+    owner.close()
 
 
 def read_source(deployment: Deployment) -> None:

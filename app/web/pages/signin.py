@@ -62,7 +62,7 @@ def require_session() -> Redirect | Response | None:
     Blueprints register it with ``before_request``. Without a session the browser is redirected to
     the sign-in page. An operator, with ``analytics:read:any``, may name an organization as
     ``organizationId``. Without an own organization, an operator who names none is redirected to
-    the list of all.
+    the list of all. A person of several organizations chooses one first.
 
     Raises:
         ForbiddenError: the session may not read another organization.
@@ -80,18 +80,23 @@ def require_session() -> Redirect | Response | None:
         if answer is not None or found is None or caller is None:
             return answer or sessions.redirect_to_sign_in()
         g.caller, g.tenant_id = caller, caller.tenant_id
-    if len(found.organizations) > 1 and g.tenant_id is None and not _is_for_operators():
-        if request.method == "GET":
-            sessions.remember_path()
-        return redirect(url_for("signin.choice"), 303)
     named = params.organization_id(given_of(params.arguments()))
     if named is not None:
         require_scope(ANALYTICS_READ_ANY)
         g.tenant_id = named
         request_log.note(organization=named)
     if g.tenant_id is None and not _is_for_operators():
-        return redirect(url_for("operator.page"), 303)
+        return _to_an_organization(found)
     return None
+
+
+def _to_an_organization(found: PageSession) -> Redirect:
+    """Let a person of several organizations choose one, and an operator of none see all."""
+    if len(found.organizations) < 2:
+        return redirect(url_for("operator.page"), 303)
+    if request.method == "GET":
+        sessions.remember_path()
+    return redirect(url_for("signin.choice"), 303)
 
 
 def _is_for_operators() -> bool:
@@ -321,11 +326,11 @@ def problem(error: ServiceError) -> Response | Redirect:
     """The sign-in page with the error's message."""
     request_log.note(problem=error.message)
     request_log.note_cause(error)
-    if request.endpoint == "signin.sign_out":
+    if request.endpoint in ("signin.sign_out", "signin.choose") and not sessions.current():
         # Without a session the browser is signed out already, so the expired form is no error.
-        if sessions.current():
-            return errors.service_error(error)
         return sessions.redirect_to_sign_in()
+    if request.endpoint == "signin.sign_out":
+        return errors.service_error(error)
     text = error.message
     if request.endpoint == "signin.callback" and isinstance(error, UnauthorizedError):
         text = f"the identity provider's access token is not accepted here: {text}"

@@ -1,6 +1,9 @@
 """Settings of signing in: the required ones, and the ones refused by name."""
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.key_settings import every_mode, refusal, settings
 from tests.support.settings import KEY
@@ -94,3 +97,55 @@ def test_the_clients_secret_is_never_shown():
     given = chosen("production", **PROVIDER, OIDC_CLIENT_SECRET=SECRET)
     assert given.provider.client_secret == SECRET
     assert SECRET not in f"{given!r} {given} {given.provider!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "claim", "values"),
+    [
+        ("groups:admins", "groups", {"admins"}),
+        ("groups:a,b c", "groups", {"a", "b c"}),
+        ("https://x.test/roles:admin", "https://x.test/roles", {"admin"}),
+        ("/a/b:urn:x:admin", "/a/b", {"urn:x:admin"}),
+        ("realm_access.roles:a", "realm_access.roles", {"a"}),
+    ],
+)
+def test_a_rule_names_a_claim_and_its_values(text, claim, values):
+    rule = chosen("development", **PROVIDER, OIDC_ADMIN_CLAIM=text).oidc_admin_claim
+    assert (rule.claim, set(rule.values)) == (claim, values)
+
+
+WRONG = {
+    "OIDC_ADMIN_CLAIM": ("groups", ":x", "groups:", "groups:a,,b", "https://x.test", "a b:c"),
+    "OIDC_RESOURCE": ("x", "https://x.test#y", "https://x test"),
+    "OIDC_METADATA_URL": ("x", "ftp://x.test"),
+    "OIDC_CLIENT_KEY_FILE": ("/nowhere/key.pem",),
+    "SESSION_HOURS": ("0", "169", "1.5"),
+    "SECRET_KEY_FALLBACKS": ("short", f"{KEY},"),
+    "JWT_AUDIENCE": (",", " , "),
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [(name, text) for name, texts in WRONG.items() for text in texts]
+)
+def test_a_wrong_value_is_refused_by_name(variable, text):
+    assert variable in refused("development", **PROVIDER | {variable: text})
+
+
+def test_a_file_must_have_a_private_key_of_a_known_kind(tmp_path):
+    """The message does not repeat the file, and a client has a secret or a key."""
+    file = tmp_path / "key.pem"
+    for private in (generate_private_key(SECP256R1()), Ed25519PrivateKey.generate()):
+        file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        key = chosen("production", **PROVIDER, OIDC_CLIENT_KEY_FILE=str(file)).provider.client_key
+        assert key.algorithm in ("ES256", "EdDSA")
+        assert "PRIVATE" not in repr(key)
+    both = {"OIDC_CLIENT_KEY_FILE": str(file), "OIDC_CLIENT_SECRET": SECRET}
+    assert "keep one" in refused("development", **PROVIDER | both)
+    wrong = generate_private_key(SECP384R1())
+    file.write_bytes(wrong.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    for text in (file.read_text(), "x", file.read_text()[:100]):
+        file.write_text(text)
+        message = refused("development", **PROVIDER, OIDC_CLIENT_KEY_FILE=str(file))
+        assert message.startswith("OIDC_CLIENT_KEY_FILE ")
+        assert "MIG" not in message

@@ -42,7 +42,8 @@ START = SPIKE.start
 CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
-    *("client_organizations.client_id", "share_links.created_by", "usual.states", "usual.usuals"),
+    *("client_organizations.client_id", "page_sessions.subject", "share_links.created_by"),
+    *("usual.states", "usual.usuals"),
 }
 WITHOUT_AGENTS = {
     *("api_keys.id", "api_keys.note", "api_keys.scopes", "api_keys.sha256", "audit_log.action"),
@@ -51,6 +52,9 @@ WITHOUT_AGENTS = {
     *("organization_summaries.days", "organization_summaries.weeks"),
     *("organization_settings.days_off", "organization_settings.price"),
     *("share_links.id", "share_links.views"),
+    # The provider's own session; tokens and forms that only the service can decrypt, for hours.
+    *("page_sessions.id", "page_sessions.sid", "page_sessions.sealed", "page_sessions.form"),
+    *("page_sessions.organizations", "page_sessions.scopes"),
     *("rollup_corrections.corrected_by", "rollup_corrections.table_name", "usual.delays"),
     "findings.note",  # a person's text: the command names the findings whose notes have the id
 }

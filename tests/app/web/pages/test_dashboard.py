@@ -246,7 +246,9 @@ def test_the_page_costs_few_statements_and_bytes(browser, database, agents):
         assert len(page.data) < MOST_BYTES, query
 
 
-@pytest.mark.parametrize("query", ["range=28d&vs=year", "range=13w&zone=America/New_York&vs=before"])
+@pytest.mark.parametrize(
+    "query", ["range=28d&vs=year", "range=13w&zone=America/New_York&vs=before"]
+)
 @pytest.mark.parametrize("rest", ["", "DELETE FROM {} WHERE date < '2026-03-25'", "DELETE FROM {}"])
 def test_a_page_costs_as_little_while_finer_tables_are_filled(browser, database, query, rest):
     """After an upgrade no table has each day yet, and what has them is known by the same reads."""

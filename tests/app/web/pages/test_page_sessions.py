@@ -21,7 +21,9 @@ from tests.support.tokens import token
 
 # Pages for everybody, and the callback, which asks for what only who began has.
 OPEN = {"/", "/dashboard/", SIGNIN, "/signin/oidc", "/signin/callback", "/docs"}
-OPEN |= {"/signin/link", "/favicon.ico", "/robots.txt", "/shared/<text:link>"}
+# The provider calls the last one, with a token of its own.
+OPEN |= {"/signin/link", "/signin/form", "/signout/backchannel"}
+OPEN |= {"/favicon.ico", "/robots.txt", "/shared/<text:link>"}
 FOR_PROGRAMS = ("/api/", "/health", "/ready", "/static/")
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 
@@ -35,6 +37,7 @@ def page_rules(app: Flask):
 
 def test_every_page_not_named_as_open_needs_a_session(browser):
     """Every page that is not named as open redirects to the sign-in page."""
+    assert place(browser.get("/signin/form")) == DASHBOARD
     guarded = [
         (rule.rule, method)
         for rule in page_rules(browser.app)
@@ -51,6 +54,7 @@ def test_every_page_not_named_as_open_needs_a_session(browser):
 
 def test_every_form_is_refused_without_its_sessions_token(browser):
     forms = [rule.rule for rule in page_rules(browser.app) if "POST" in rule.methods]
+    forms.remove("/signout/backchannel")
     assert {SIGNIN, SIGNOUT} <= set(forms)
     other = browser.another()
     browser.sign_in()
@@ -73,7 +77,8 @@ def test_nobody_is_signed_in_by_a_form_from_elsewhere(browser):
     assert place(browser.post(SIGNIN, token=token(), csrf_token=csrf_token(answer.text)))
 
 
-def test_a_form_stays_good_as_long_as_its_session(browser, monkeypatch):
+def test_a_form_stays_good_as_long_as_its_session(visit, monkeypatch):
+    browser = visit(SESSION_HOURS="24")
     browser.sign_in(exp=int(time.time()) + 80_000)
     form = csrf_token(browser.get(DASHBOARD).text)
     present = time.time()
