@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 from jwt import PyJWK, exceptions
 
-from app.auth.provider import RefusedAnswerError
+from app.auth.provider import MAX_TOKEN_BYTES, RefusedAnswerError
 from app.config.parsing import Provider
 from app.ids import is_id
 
@@ -22,7 +22,6 @@ CLOCK_SKEW_SECONDS = 10
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 # A logout token without an expiry is accepted this long.
 LOGOUT_SECONDS = 300
-MAX_TOKEN_BYTES = 64 * 1024
 
 _ID_TOKEN, _LOGOUT_TOKEN = "ID token", "logout token"
 # Without a kid, each key of the algorithm is tried.
@@ -166,7 +165,7 @@ def _check_issuer_and_audience(claims: Claims, provider: Provider, refuse: _Refu
 
 def _unverified(token: str, kind: str) -> tuple[dict[str, Any], Claims]:
     if len(token) > MAX_TOKEN_BYTES:
-        raise RefusedAnswerError(f"{kind}: larger than {MAX_TOKEN_BYTES} bytes")
+        raise RefusedAnswerError(f"{kind}: too long")
     try:
         found = jwt.decode_complete(token, options={"verify_signature": False})
     except _ERRORS:

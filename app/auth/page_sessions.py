@@ -51,6 +51,20 @@ class Form(msgspec.Struct, frozen=True):
     fields: list[tuple[str, str]]
 
 
+class SilentSignIn(msgspec.Struct, frozen=True):
+    """A sign-in without a page of the provider, for a session that there is.
+
+    It travels as the sealed ``state``. So several tabs of a browser can be renewed at once,
+    although each answer sets the cookie anew.
+    """
+
+    session: str
+    nonce: str
+    verifier: str
+    began: float
+    path: str | None = None
+
+
 class PageSession(NamedTuple):
     """A stored session; see the table for its columns."""
 
@@ -91,6 +105,11 @@ class Sealer:
     def form(self, text: str | None) -> Form | None:
         """The form in an encrypted text; ``None`` if there is none."""
         found: Form | None = self._open(text, Form)
+        return found
+
+    def silent_sign_in(self, text: str) -> SilentSignIn | None:
+        """The sign-in in a sealed state; ``None`` if it is none."""
+        found: SilentSignIn | None = self._open(text, SilentSignIn)
         return found
 
     def _open(self, text: str | None, kind: Any) -> Any:

@@ -32,6 +32,8 @@ METADATA_SECONDS = 3600.0  # how long the metadata is used before it is fetched 
 KEYS_SECONDS, REFETCH_SECONDS = 60.0, 5.0
 ASSERTION_SECONDS = 60
 MAX_KEYS = 100
+# The longest token. Two are kept in a row of the database, and one is a part of a URL.
+MAX_TOKEN_BYTES = 64 * 1024
 # The error codes of RFC 6749, RFC 8707 and OpenID Connect. Other text is untrusted, and not logged.
 ERROR_CODES = frozenset(
     {
@@ -343,12 +345,14 @@ def read_tokens(document: Mapping[str, Any]) -> Tokens:
     """The tokens in an answer of the token endpoint.
 
     Raises:
-        RefusedAnswerError: a token is not text, or of a type that this service cannot use.
+        RefusedAnswerError: a token is not text, too long, or of a type that is of no use here.
     """
     for name in ("access_token", "id_token", "refresh_token"):
         token = document.get(name)
         if token is not None and not (isinstance(token, str) and token):
             raise RefusedAnswerError(f"token endpoint: {name} is not text")
+        if token is not None and len(token) > MAX_TOKEN_BYTES:
+            raise RefusedAnswerError(f"token endpoint: {name} is too long")
     kind = document.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise RefusedAnswerError("token endpoint: token_type is not Bearer")

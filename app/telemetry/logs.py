@@ -55,8 +55,6 @@ def configure(settings: Settings, stream: str = "stdout") -> None:
                 # APScheduler warns of a skipped tick. This is normal while the previous tick waits
                 # for a writer.
                 "apscheduler": {"level": "ERROR"},
-                # At DEBUG it logs the secret half of a sign-in (PKCE).
-                "authlib": {"level": "INFO"},
             },
         }
     )

@@ -6,9 +6,11 @@ import time
 
 from selenium.webdriver import Keys
 
+from tests.browser.serving import fill
 from tests.support.code_flow import provided
 from tests.support.idp import Issuer
 from tests.support.pages import DASHBOARD, SIGNIN
+from tests.support.scripted_idp import ScriptedProvider
 from tests.support.tokens import token
 
 
@@ -84,6 +86,38 @@ def test_signing_in_at_a_provider_shows_the_organization(serve, sit_down):
         person.press("a.button")
         person.wait_for("/dashboard?days=90")
         assert person.texts("h1 ~ p .tenant") == ["org-of-ada"]
+
+
+def test_a_person_chooses_is_renewed_and_signs_out(serve, sit_down):
+    """A real browser follows each way to the provider and back, also from a form."""
+    with ScriptedProvider(claims={"orgs": ["org-a", "org-b"], "groups": "x"}) as provider:
+        provider.described = {"end_session_endpoint": f"{provider.url}/bye"}
+        provider.token = {"expires_in": 6}
+        site = serve(**provider.variables(OIDC_ADMIN_CLAIM="groups:x"))
+        fill(site)
+        person = sit_down(site)
+        person.open(DASHBOARD)
+        person.press("a.button")
+        person.wait_for("/signin/organization")
+        person.press("main button")
+        person.wait_for(DASHBOARD)
+        assert person.texts("h1 ~ p .tenant") == ["org-a"]
+        person.open("/dashboard/agent?agentId=batch")
+        ends = time.time() + 7
+        (field,) = person.all("input[name=name]")
+        person.until(lambda: time.time() > ends)
+        field.send_keys("Billing", Keys.ENTER)
+        person.wait_for("/signin/form")
+        assert person.texts("dd") == ["BatchBilling"]
+        person.press("main button")
+        person.until(lambda: "saved=1" in person.browser.current_url)
+        person.press(".bar form button")
+        person.wait_for(SIGNIN)
+        assert [one.path for one in provider.asked].count("/bye") == 1
+        person.press("a.button")
+        person.until(lambda: "/signin/organization" in person.browser.current_url)
+        prompts = [asked.get("prompt") for asked in provider.codes_asked]
+        assert prompts == [None, "none", "select_account"]
 
 
 def test_an_expired_token_leads_back_after_signing_in(person, filled):

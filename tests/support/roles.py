@@ -30,7 +30,7 @@ from tests.support.deployment import Deployment
 from tests.support.findings import SPIKE
 from tests.support.findings import stored as store_findings
 from tests.support.organizations import add_row
-from tests.support.pages import DASHBOARD, SIGNOUT, Browser, csrf_token, heading
+from tests.support.pages import DASHBOARD, SIGNOUT, Browser, csrf_token, heading, place
 from tests.support.scripted_idp import ScriptedProvider, sign_in
 from tests.support.settings import NOW, TENANT, make_settings
 from tests.support.tokens import bearer
@@ -149,8 +149,7 @@ def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> N
         database, browser = app.extensions["analytics"].database, Browser(app.test_client())
         try:
             sign_in(provider, browser)
-            answer = browser.send(CHOICE, CHOICE, organization=tenant)
-            assert answer.headers["Location"] == DASHBOARD
+            assert place(browser.send(CHOICE, CHOICE, organization=tenant)) == DASHBOARD
             # A token of a moment, so that the next page renews the session.
             lapse(deployment)
             assert heading(browser) == tenant
@@ -162,6 +161,7 @@ def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> N
             assert "Your form comes back" in sent.text
             sign_in(provider, browser)
             assert browser.get("/signin/form").status_code == 200
+            renew_silently(deployment, provider, browser)
             browser.send(DASHBOARD, SIGNOUT)
             sign_in(provider, browser)
             told = {"logout_token": provider.logout_token()}
@@ -169,6 +169,17 @@ def use_page_session(deployment: Deployment, tenant: str, **variables: str) -> N
             assert heading(browser) is None
         finally:
             database.dispose()
+
+
+def renew_silently(deployment: Deployment, provider: ScriptedProvider, browser: Browser) -> None:
+    """Be renewed without a refresh token."""
+    lapse(deployment)
+    provider.refresh_tokens.clear()
+    for _ in range(2):  # the first one finds that the token is refused
+        url = place(browser.get(DASHBOARD))
+    assert "prompt=none" in url
+    back = provider.consent(url).removeprefix(browser.base)
+    assert place(browser.get(back)) == DASHBOARD
 
 
 def lapse(deployment: Deployment) -> None:

@@ -1,6 +1,7 @@
 """An identity provider that answers as a test tells it: well, wrongly, slowly, or without end.
 
-It speaks HTTP on loopback for what the service asks. What the browser would ask, the test calls.
+It speaks HTTP on loopback for what the service asks. What the browser would ask, the test calls,
+unless there is a real browser.
 """
 
 import base64
@@ -64,6 +65,7 @@ class ScriptedProvider:
         refreshes: whether it gives refresh tokens, a new one for each that is used.
         instead: what it answers at a path, in place of its own answer.
         asked: what the service has asked.
+        codes_asked: what each authorization request has asked, also after its code is redeemed.
         signs: makes the ID token of claims; by default with its key.
     """
 
@@ -75,6 +77,7 @@ class ScriptedProvider:
     instead: dict[str, Behaviour] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    codes_asked: list[dict[str, str]] = field(default_factory=list)
     refresh_tokens: dict[str, str] = field(default_factory=dict)
     subject: str = "ada"
     signs: Callable[[dict[str, Any]], str] | None = None
@@ -106,6 +109,10 @@ class ScriptedProvider:
         self._thread.join()
         self._server.server_close()
 
+    def reset(self) -> None:
+        """Forget what the tests before have said and asked."""
+        self.__init__()  # type: ignore[misc]  # a dataclass's own defaults
+
     def variables(self, **more: str) -> dict[str, str]:
         """The settings of a service whose people sign in here."""
         return {
@@ -127,8 +134,9 @@ class ScriptedProvider:
     def consent(self, url: str, **more: str) -> str:
         """Where the browser is sent after the person has signed in, from an authorization URL."""
         asked = dict(parse_qsl(urlsplit(url).query))
-        code = f"code-{len(self.codes)}"
+        code = f"code-{len(self.codes_asked)}"
         self.codes[code] = asked
+        self.codes_asked.append(asked)
         return (
             f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']} | more)}"
         )
@@ -160,6 +168,8 @@ class ScriptedProvider:
         form = {name: values[0] for name, values in parse_qs(body).items()}
         self.asked.append(Asked(path, form, dict(handler.headers)))
         answer = self.instead.get(path)
+        if path in ("/authorize", "/bye"):
+            answer = (302, {"Location": self._place(handler.path)}, b"")
         if answer is None:
             with self._lock:
                 document, status = self._document(path, form)
@@ -174,6 +184,12 @@ class ScriptedProvider:
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)
+
+    def _place(self, asked: str) -> str:
+        """Where a browser is sent that comes here itself; nobody must press anything."""
+        if asked.startswith("/bye"):
+            return parse_qs(urlsplit(asked).query)["post_logout_redirect_uri"][0]
+        return self.consent(self.url + asked)
 
     def _document(self, path: str, form: dict[str, str]) -> tuple[Any, int]:
         if path.endswith("/openid-configuration"):

@@ -22,7 +22,7 @@ from app.auth.id_tokens import (
     verify_id_token,
     verify_logout_token,
 )
-from app.auth.page_sessions import ProviderTokens
+from app.auth.page_sessions import ProviderTokens, SilentSignIn
 from app.auth.people import Person, names_of_claims, person_of
 from app.auth.provider import (
     PROMPTED,
@@ -36,6 +36,7 @@ from app.ids import is_id
 from app.provider_http import FetchError, trusted_certificates
 from app.web import request_log
 from app.web.context import services
+from app.web.pages import sessions
 
 # The most sign-ins that one browser may have open in several tabs, because a cookie is small.
 MAX_OPEN_SIGN_INS = 3
@@ -88,6 +89,15 @@ class SignIn(NamedTuple):
     path: str | None = None
 
 
+class _Begun(NamedTuple):
+    """A sign-in that a browser has begun, as its cookie keeps it; ``began`` in Unix seconds."""
+
+    nonce: str
+    verifier: str
+    began: float
+    path: str | None = None
+
+
 class PromptNeededError(Exception):
     """The provider cannot sign in without a page. ``path``: where the browser was."""
 
@@ -100,28 +110,35 @@ class EndedError(Exception):
     """The provider does not renew the session."""
 
 
-def authorization_url(*, is_silent: bool = False, path: str | None = None) -> str:
-    """The URL at the provider to send the browser to. Its session keeps state, nonce and verifier.
+def authorization_url(*, path: str | None = None) -> str:
+    """The URL at the provider to send the browser to. Its cookie keeps state, nonce and verifier.
 
     Args:
-        is_silent: the provider must not show a page, but answer whether it would need one.
         path: where the browser continues; by default the page that it requested last.
     """
-    state, nonce, verifier = token_urlsafe(16), token_urlsafe(16), token_urlsafe(32)
+    state, begun = (
+        token_urlsafe(16),
+        _Begun(token_urlsafe(16), token_urlsafe(32), time.time(), path),
+    )
     client = _extension().client
     with _asking():
-        prompt = "none" if is_silent else None
-        if not is_silent and session.get(_SIGNED_OUT):
-            prompt = client.prompt_for_account()
-        url = client.authorization_url(_callback(), state, nonce, verifier, prompt)
+        prompt = client.prompt_for_account() if session.get(_SIGNED_OUT) else None
+        url = client.authorization_url(_callback(), state, begun.nonce, begun.verifier, prompt)
     opened = _open_sign_ins()
     while len(opened) >= MAX_OPEN_SIGN_INS:
-        del opened[min(opened, key=lambda name: opened[name]["t"])]
-    opened[state] = {"n": nonce, "v": verifier, "t": time.time(), "s": int(is_silent)}
-    if path is not None:
-        opened[state]["p"] = path
+        del opened[min(opened, key=lambda name: opened[name].began)]
+    opened[state] = begun
     session[_OPEN] = opened
     return url
+
+
+def silent_url(session_id: str, path: str | None = None) -> str:
+    """The same for a session that there is. The provider must not show a page for it."""
+    begun = SilentSignIn(session_id, token_urlsafe(16), token_urlsafe(32), time.time(), path)
+    state = sessions.sealer().seal(begun)
+    client = _extension().client
+    with _asking():
+        return client.authorization_url(_callback(), state, begun.nonce, begun.verifier, "none")
 
 
 def finish() -> SignIn:
@@ -131,7 +148,8 @@ def finish() -> SignIn:
         ValidationError: the sign-in is unknown, expired or finished.
         ForbiddenError: the provider refused the sign-in, or its answer is refused.
         UnavailableError: the provider is unavailable.
-        PromptNeededError: a silent sign-in needs a page of the provider.
+        PromptNeededError: a silent sign-in needs a page of the provider, or it does not know the
+            prompt of a sign-in after signing out.
     """
     arguments = request.args
     begun = _take(arguments.get("state", ""))
@@ -141,23 +159,23 @@ def finish() -> SignIn:
         if begun is not None:
             _check_answering_issuer(client, arguments)
         if error is not None:
-            if begun is not None and begun["s"] and error in PROMPTED:
-                raise PromptNeededError(begun.get("p"))
+            if isinstance(begun, SilentSignIn) and error in PROMPTED:
+                raise PromptNeededError(begun.path)
             if session.pop(_SIGNED_OUT, None) and begun is not None and error == "invalid_request":
                 # Perhaps the provider does not know the prompt, so once without it.
-                raise PromptNeededError(begun.get("p"))
+                raise PromptNeededError(begun.path)
             raise ProviderError(error)
         code = arguments.get("code")
         if begun is None or not code:
             raise ValidationError(
                 "this sign-in has expired or began in another browser; sign in again"
             )
-        tokens = client.redeem(code, _callback(), begun["v"])
+        tokens = client.redeem(code, _callback(), begun.verifier)
         if tokens.identity is None:
             raise RefusedAnswerError("token endpoint: id_token is missing")
-        claims = _identity(client, tokens.identity, tokens.access, nonce=begun["n"])
+        claims = _identity(client, tokens.identity, tokens.access, nonce=begun.nonce)
         found = _sign_in(client, claims, tokens, is_fresh=True)
-    return found._replace(is_silent=bool(begun["s"]), path=begun.get("p"))
+    return found._replace(is_silent=isinstance(begun, SilentSignIn), path=begun.path)
 
 
 def renew(kept: ProviderTokens, subject: str) -> SignIn:
@@ -300,24 +318,29 @@ def _check_answering_issuer(client: ProviderClient, arguments: Mapping[str, str]
         raise RefusedAnswerError("callback: iss is another provider")
 
 
-def _open_sign_ins() -> dict[str, dict[str, Any]]:
+def _open_sign_ins() -> dict[str, _Begun]:
     """The sign-ins that this browser has begun, without those that are too old."""
     found = session.get(_OPEN)
-    after = time.time() - OPEN_SECONDS
-    if not isinstance(found, dict):
-        return {}
-    return {state: begun for state, begun in found.items() if begun["t"] > after}
+    begun = {state: _Begun(*one) for state, one in (found or {}).items()}
+    return {state: one for state, one in begun.items() if not _is_too_old(one.began)}
 
 
-def _take(state: str) -> dict[str, Any] | None:
-    """The sign-in with this state, which can be finished once."""
+def _take(state: str) -> "_Begun | SilentSignIn | None":
+    """The sign-in with this state. It can be finished once: the provider redeems no code twice."""
     opened = _open_sign_ins()
     named = next((name for name in opened if compare_digest(name.encode(), state.encode())), None)
-    if named is None:
+    if named is not None:
+        begun = opened.pop(named)
+        session[_OPEN] = opened
+        return begun
+    silent, here = sessions.sealer().silent_sign_in(state), sessions.stored()
+    if silent is None or here is None or silent.session != here.id or _is_too_old(silent.began):
         return None
-    begun = opened.pop(named)
-    session[_OPEN] = opened
-    return begun
+    return silent
+
+
+def _is_too_old(began: float) -> bool:
+    return began <= time.time() - OPEN_SECONDS
 
 
 def _callback() -> str:

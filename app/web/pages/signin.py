@@ -8,7 +8,7 @@ requested page, and a form that was sent meanwhile, come back afterwards.
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as Redirect
@@ -200,11 +200,18 @@ def callback() -> Redirect:
     except oidc.PromptNeededError as error:
         return redirect(oidc.authorization_url(path=error.path), 303)
     former = sessions.stored()
-    begun = _session_of(found, former)
-    path = sessions.enter(begun)
+    if found.is_silent and former is not None and former.subject == found.person.subject:
+        # Several tabs may do this at once, so the session keeps its id.
+        sessions.change(_changes(found, former) | {"issued_at": found.issued, "sid": found.sid})
+        path = sessions.pop_return_path()
+    else:
+        path = sessions.enter(_session_of(found, former))
     if found.path is not None:
         path = sessions.local_path(found.path)
     g.caller = sessions.current()  # for the request's log line
+    begun = sessions.stored()
+    if begun is None:
+        return sessions.redirect_to_sign_in()
     if begun.form is not None:
         return redirect(url_for("signin.form"), 303)
     if begun.tenant_id is None and begun.organizations:
@@ -227,11 +234,20 @@ def _session_of(found: "SignIn", former: PageSession | None) -> PageSession:
         sid=found.sid,
         sealed=sessions.sealer().seal(found.tokens),
     )
-    if former is None:
-        return begun
-    # Without a page of the provider, the person may be elsewhere: the session becomes no longer.
-    expires = former.expires if found.is_silent else begun.expires
-    return begun._replace(form=former.form, expires=expires)
+    return begun if former is None else begun._replace(form=former.form)
+
+
+def _changes(renewed: "SignIn", former: PageSession) -> dict[str, Any]:
+    """What a renewal changes in a session. The choice stays while it is among the organizations."""
+    person = renewed.person
+    return {
+        "tenant_id": person.tenant(former.tenant_id),
+        "scopes": " ".join(sorted(sessions.page_scopes(person.scopes))),
+        "organizations": organizations_text(person.organizations),
+        "renew_at": datetime.fromtimestamp(renewed.renew_at, UTC),
+        "claimed_until": None,
+        "sealed": sessions.sealer().seal(renewed.tokens),
+    }
 
 
 @bp.get("/signin/organization")
@@ -373,7 +389,7 @@ def _renewed(found: PageSession) -> Redirect | Response | None:
         return sessions.redirect_to_sign_in()
     kept = sessions.sealer().tokens(found.sealed)
     if kept.refresh is None:
-        return _ask_provider(is_silent=True)
+        return _ask_provider(found, is_silent=True)
     now = _now()
     claim = claim_renewal(services().database, found, now)
     if claim is None:
@@ -383,7 +399,7 @@ def _renewed(found: PageSession) -> Redirect | Response | None:
     try:
         renewed = oidc.renew(kept, found.subject)
     except oidc.EndedError:
-        answer = _ask_provider(is_silent=False)
+        answer = _ask_provider(found, is_silent=False)
         sessions.change({"sealed": None, "claimed_until": None}, claim=claim)
         return answer
     except UnavailableError:
@@ -392,36 +408,27 @@ def _renewed(found: PageSession) -> Redirect | Response | None:
     except ServiceError:
         sessions.end()
         raise
-    person = renewed.person
-    changes = {
-        "tenant_id": person.tenant(found.tenant_id),
-        "scopes": " ".join(sorted(sessions.page_scopes(person.scopes))),
-        "organizations": organizations_text(person.organizations),
-        "renew_at": datetime.fromtimestamp(renewed.renew_at, UTC),
-        "claimed_until": None,
-        "sealed": sessions.sealer().seal(renewed.tokens),
-    }
-    sessions.change(changes, claim=claim)
+    sessions.change(_changes(renewed, found), claim=claim)
     return None
 
 
-def _ask_provider(*, is_silent: bool) -> Redirect | Response:
+def _ask_provider(found: PageSession, *, is_silent: bool) -> Redirect | Response:
     """Send the browser to the provider, which sends it back to what it wanted."""
     from app.web.pages import oidc  # noqa: PLC0415 - as above
 
     if request.args.get("live") == "1":
         return redirect(url_for("signin.page", live=1), 303)
-    if request.method == "GET":
+    is_form, path = request.method == "POST", None
+    if is_form:
+        sessions.change({"form": sessions.sealer().seal(sessions.sent_form())})
+    elif len(sessions.requested_path()) <= _MAX_PATH:
         path = sessions.requested_path()
-        if len(path) > _MAX_PATH:
-            sessions.remember_path(path)
-        url = oidc.authorization_url(
-            is_silent=is_silent, path=path if len(path) <= _MAX_PATH else None
-        )
-        return redirect(url, 303)
-    sessions.change({"form": sessions.sealer().seal(sessions.sent_form())})
-    url = oidc.authorization_url(is_silent=is_silent)
-    return _leave(url, "Your identity provider renews your sign-in. Your form comes back.")
+    else:
+        sessions.remember_path()
+    url = oidc.silent_url(found.id, path) if is_silent else oidc.authorization_url(path=path)
+    if is_form:
+        return _leave(url, "Your identity provider renews your sign-in. Your form comes back.")
+    return redirect(url, 303)
 
 
 def _leave(url: str, text: str) -> Response:

@@ -8,7 +8,7 @@ from flask import Flask
 
 from app.config.settings import ROOT
 
-UNNEEDED = ("alembic", "app.cli.demo", "app.cli.events", "app.storage.backup", "authlib")
+UNNEEDED = ("app.auth.provider", "alembic", "app.cli.demo", "app.cli.events", "app.storage.backup")
 SCRIPT = f"""
 import sys, click, wsgi
 commands = wsgi.app.cli

@@ -13,15 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.auth import provider as provider_module
 from tests.support.code_flow import CALLBACK, OIDC
 from tests.support.pages import DASHBOARD, place
-from tests.support.scripted_idp import ScriptedProvider, jwk, key, sign_in
+from tests.support.scripted_idp import jwk, key, sign_in
 
 MEBIBYTE = 2**20
 
 
 @pytest.fixture
-def provider():
-    with ScriptedProvider() as provider:
-        yield provider
+def visit(visit_provider):
+    return visit_provider
 
 
 def claims(**changed):
@@ -217,7 +216,12 @@ CASES = {
     "another key": (by_another_key, "ID token: the signature is wrong", ANSWER),
     "a cut signature": (cut, "ID token: the signature is wrong", ANSWER),
     "a malformed token": (token(id_token="a.b.c"), "ID token: malformed", ANSWER),
-    "a huge token": (token(id_token="a" * 70_000), "ID token: larger than 65536 bytes", ANSWER),
+    "a huge token": (token(id_token="a" * 70_000), "token endpoint: id_token is too long", ANSWER),
+    "a huge refresh token": (
+        token(refresh_token="a" * 70_000),
+        "token endpoint: refresh_token is too long",
+        ANSWER,
+    ),
     "no ID token": (token(id_token=None), "token endpoint: id_token is missing", ANSWER),
     "a number for a token": (
         token(access_token=7),

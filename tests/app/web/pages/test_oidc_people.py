@@ -9,16 +9,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.code_flow import OIDC, asked, check_problem
 from tests.support.pages import DASHBOARD, heading, place
-from tests.support.scripted_idp import ACCESS, ScriptedProvider, key, sign_in
+from tests.support.scripted_idp import ACCESS, key, sign_in
 
 CHOICE = "/signin/organization"
 OPERATORS = "/dashboard/organizations"
 
 
 @pytest.fixture
-def provider():
-    with ScriptedProvider() as provider:
-        yield provider
+def visit(visit_provider):
+    return visit_provider
 
 
 # Organizations

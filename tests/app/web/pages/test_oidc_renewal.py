@@ -13,7 +13,7 @@ from app.storage.tables import page_sessions
 from jobs.retention import purge_events
 from tests.support.code_flow import CALLBACK, OIDC, asked, parameters
 from tests.support.pages import COOKIE, DASHBOARD, SIGNIN, SIGNOUT, csrf_token, heading, place
-from tests.support.scripted_idp import LOGOUT_EVENT, ScriptedProvider, sign_in
+from tests.support.scripted_idp import LOGOUT_EVENT, sign_in
 
 BACKCHANNEL, FORM = "/signout/backchannel", "/signin/form"
 AGENT = "/dashboard/agent?agentId=a1"
@@ -21,9 +21,8 @@ LAPSED = 400  # seconds, after which an access token of 300 is over
 
 
 @pytest.fixture
-def provider():
-    with ScriptedProvider() as provider:
-        yield provider
+def visit(visit_provider):
+    return visit_provider
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_a_refresh_token_renews_the_session_unseen(visit, provider, later):
     assert len(set(used)) == 3
     (row,) = rows(browser)
     held = " ".join(map(str, row))
-    for secret in (*used, *provider.refresh_tokens, "eyJ"):
+    for secret in (*used, *provider.refresh_tokens, "eyJhbGciOi"):
         assert secret not in held + browser.cookie()
 
 
@@ -185,7 +184,7 @@ def test_a_wrong_id_token_of_a_renewal_ends_the_session(visit, provider, later, 
 
 
 def test_without_a_refresh_token_the_provider_is_asked_silently(visit, provider, later):
-    """The browser comes back to the same page with the same choice, and a new cookie."""
+    """The browser comes back to the same page with the same choice."""
     provider.claims = {"orgs": ["org-a", "org-b"]}
     browser = visit(**provider.variables())
     sign_in(provider, browser)
@@ -198,8 +197,39 @@ def test_without_a_refresh_token_the_provider_is_asked_silently(visit, provider,
     assert place(browser.get(back)) == f"{DASHBOARD}?days=7"
     assert heading(browser) == "org-b"
     (after,) = rows(browser)
-    assert before.id != after.id
+    assert before.renew_at < after.renew_at
     assert before.expires_at == after.expires_at  # without a page the session becomes no longer
+
+
+def test_several_tabs_are_renewed_at_once(visit, provider, later):
+    """Each goes on where it was, although the tabs have begun with the same cookie."""
+    browser = visit(**provider.variables())
+    sign_in(provider, browser)
+    later(LAPSED)
+    cookie, ways = browser.cookie(), {}
+    for days in ("7", "28"):
+        tab = with_cookie(browser, cookie)
+        path = f"{DASHBOARD}?days={days}"
+        ways[path] = provider.consent(place(tab.get(path))).removeprefix(browser.base)
+    for path, back in ways.items():
+        assert place(browser.get(back)) == path
+    assert browser.get(back).status_code == 403  # the code is used up
+    assert heading(browser) == "org-a"
+
+
+def test_a_silent_sign_in_is_for_its_session(visit, provider, later):
+    """Another browser, and this one after a sign-out, cannot finish it."""
+    browser = visit(**provider.variables())
+    other = browser.another()
+    sign_in(provider, browser)
+    sign_in(provider, other)
+    form = csrf_token(browser.get(DASHBOARD).text)
+    later(LAPSED)
+    back = provider.consent(place(browser.get(DASHBOARD))).removeprefix(browser.base)
+    assert other.get(back).status_code == 400
+    browser.post(SIGNOUT, csrf_token=form)
+    assert browser.get(back).status_code == 400
+    assert heading(browser) is None
 
 
 def test_a_provider_that_must_ask_shows_its_page_at_once(visit, provider, later):
