@@ -13,6 +13,7 @@ COMMANDS = {
     "agents": "jobs.erasure.commands:agents",
     "audit": "app.cli.audit:audit",
     "budgets": "app.cli.budgets:budgets",
+    "clients": "app.cli.clients:clients",
     "db": "app.cli.database:db",
     "db copy": "jobs.commands:copy",
     "demo": "app.cli.demo:demo",

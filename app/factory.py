@@ -5,7 +5,7 @@ from datetime import datetime
 
 from flask import Flask, Response
 
-from app.auth import api_key_verifier, tokens
+from app.auth import api_key_verifier, client_organizations, tokens
 from app.config.settings import Settings
 from app.dates import utc_now
 from app.storage.database import Database
@@ -87,6 +87,7 @@ def create_app(
     context.init_app(app, services)
     formatting.init_app(app)
     errors.init_app(app)
+    client_organizations.init_app(app, database)
     tokens.init_app(app, settings)
     api_key_verifier.init_app(app, database, clock)
     rate_limit.init_app(app, settings)

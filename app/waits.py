@@ -131,12 +131,13 @@ class Waits:
 
     Args:
         requests: how many requests may be under way, except those of ``HEALTH`` and those that
-            wait for their client.
+            wait for their client or for the identity provider.
+        for_provider: how many may wait for the identity provider, beside these.
     """
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, requests: int, for_provider: int = 0) -> None:
         self.requests = Places(requests)
-        self.threads = 2 * requests + 1
+        self.threads = 2 * requests + for_provider + 1
         # Threads that wait for a client to send or to read more.
         self.clients = threading.BoundedSemaphore(requests)
         # Half of the places are for requests that need no lock which another transaction holds.

@@ -28,7 +28,7 @@ from tests.support.settings import TENANT, child_environ, environment, make_sett
 
 TESTS = Path(__file__).parent
 # Processes, a browser, faults and fuzzing take minutes.
-SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "system")]
+SLOW = [TESTS / name for name in ("browser", "faults", "fuzz", "providers", "system")]
 # Here the database is a detail: tests/app/test_on_postgresql.py has a test for each route.
 SLOW_ON_POSTGRESQL = [TESTS / "app" / name for name in ("auth", "cli", "reports", "web")]
 SLOW_ON_POSTGRESQL += [TESTS / "test_isolation.py", TESTS / "jobs" / "erasure"]

@@ -229,6 +229,7 @@ ROWS = {
         "tenant_id": "t", "agent_id": "a", "period": "month", "tokens": 2**40, "set_at": AT,
         "set_by": "u",
     },
+    "client_organizations": {"client_id": "c", "tenant_id": "t", "people": True, "changed_at": AT},
     "page_sessions": {
         "id": "s", "tenant_id": "t", "subject": "u", "scopes": "analytics:admin",
         "organizations": "[]", "created_at": AT, "expires_at": AT, "renew_at": AT,

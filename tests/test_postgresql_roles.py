@@ -209,6 +209,9 @@ def test_demo_data_is_the_owners_to_load(deployment):
         "UPDATE api_keys SET sha256 = 'x'",
         "UPDATE api_keys SET tenant_id = 'x'",
         "DELETE FROM api_keys",
+        "INSERT INTO client_organizations VALUES ('c', 'org-a', false, now())",
+        "UPDATE client_organizations SET tenant_id = 'x'",
+        "DELETE FROM client_organizations",
         "UPDATE audit_log SET actor = 'x'",
         "DELETE FROM audit_log",
         "INSERT INTO audit_log (id, changed_at, actor, action, subject)"

@@ -27,7 +27,10 @@ BLOCK = re.compile(r"^( *)```([\w-]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 # In place of a pattern, or of a path that no test can write.
 FILE = "some.log"
 # Of the pages about tokens alone, or about all providers.
-WITHOUT_FORMAT = {"following", "index", "mapping", "shipping"}
+WITHOUT_FORMAT = {
+    *("following", "index", "mapping", "shipping"),
+    *("canaille", "django-oauth-toolkit", "glewlwyd", "lemonldap-ng"),
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -202,6 +202,16 @@ def test_the_web_role_sees_the_named_key_and_own_keys_only(deployment):
         )
 
 
+def test_a_client_has_its_organization_under_row_security(deployment, client):
+    """The web role sees a client's organization only while the client is named."""
+    owner, web = deployment.connect("owner"), deployment.connect("web")
+    owner.execute("INSERT INTO client_organizations VALUES ('sync', 'org-b', false, now())")
+    assert web.execute("SELECT * FROM client_organizations").fetchall() == []
+    claims = {"client_id": "sync", "sub": "sync", "drop": "organization_id"}
+    answer = client.get("/api/v1/analytics/tokens", headers=bearer(**claims))
+    assert answer.json["tenantId"] == "org-b"
+
+
 def test_keys_work_under_row_security(deployment, client):
     """Keys of several tenants on the same connections, one after the other."""
     owner = deployment.database("owner")

@@ -9,10 +9,8 @@ wait, since a proxy may send an attacker's requests from the same address.
 """
 
 import hmac
-import ipaddress
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -23,11 +21,12 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.auth.allowances import Allowances
 from app.auth.api_keys import KEY_SYNTAX, PREFIX, digest
 from app.auth.claims import KNOWN_SCOPES
 from app.auth.token_cache import TokenCache
 from app.auth.tokens import Caller
-from app.errors import RateLimitError, ServiceError, UnauthorizedError
+from app.errors import ServiceError, UnauthorizedError
 from app.storage.database import Database
 from app.storage.locks import BRIEF_SECONDS
 from app.storage.tables import api_keys
@@ -35,9 +34,6 @@ from app.telemetry import logs, metrics
 
 # Well below a minute, because a verification may have begun just before the key was revoked.
 CACHE_SECONDS = 30.0
-# Unknown keys that a client may send at once, and the time after which it may send one more.
-UNKNOWN_KEYS, SECONDS_EACH = 20, 3.0
-MAX_CLIENTS = 4096
 # After a last use could not be stored, none is stored for this time.
 RETRY_SECONDS = 300.0
 # The lookup of an unknown id compares with the hash of nothing, so that it takes as long.
@@ -93,7 +89,7 @@ class ApiKeyVerifier:
         self._verified = TokenCache[Caller](CACHE_SECONDS)
         # The cause and the message of each refusal.
         self._refused = TokenCache[tuple[str, str]](CACHE_SECONDS)
-        self._clients = Allowances()
+        self._clients = Allowances("unknown keys")
         self._store_uses_from = float("-inf")
 
     def verify(self, text: str, client: str) -> Caller:
@@ -160,42 +156,3 @@ def _caller_of(row: Row[Any]) -> Caller:
     expires = math.inf if row.expires_at is None else row.expires_at.timestamp()
     scopes = KNOWN_SCOPES.intersection(row.scopes.split(" "))
     return Caller(row.tenant_id, scopes, name, name, expires)
-
-
-class Allowances:
-    """How many unknown keys each client may still send. A client is an address."""
-
-    def __init__(self) -> None:
-        # When each client will have its whole allowance again, by time.monotonic().
-        self._whole_at: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def check(self, client: str) -> None:
-        """Refuse a client that has used up its allowance.
-
-        Raises:
-            RateLimitError: says after which time it may send a key.
-        """
-        wait = self._whole_at.get(_network(client), 0.0) - time.monotonic()
-        if wait > (UNKNOWN_KEYS - 1) * SECONDS_EACH:
-            over = wait - (UNKNOWN_KEYS - 1) * SECONDS_EACH
-            raise RateLimitError(math.ceil(over), cause="unknown keys")
-
-    def use(self, client: str) -> None:
-        """Count an unknown key."""
-        name, now = _network(client), time.monotonic()
-        with self._lock:
-            whole_at = max(self._whole_at.pop(name, now), now) + SECONDS_EACH
-            while len(self._whole_at) >= MAX_CLIENTS:
-                del self._whole_at[next(iter(self._whole_at))]
-            self._whole_at[name] = whole_at
-
-
-def _network(client: str) -> str:
-    """The address, or of IPv6 its network: a client may have any address in that."""
-    if ":" not in client:
-        return client
-    try:
-        return str(ipaddress.ip_network(f"{client.partition('%')[0]}/64", strict=False))
-    except ValueError:
-        return client

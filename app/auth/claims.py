@@ -198,6 +198,25 @@ def text_of(claims: Claims, *names: str) -> str:
     return ""
 
 
+def client_of(claims: Claims) -> str:
+    """The client that a token was issued to, by the claims that name it; empty without them.
+
+    An id that is too long to be kept whole counts as absent, since it would not be one client's.
+    """
+    name = text_of(claims, "client_id", "azp")
+    return name if len(name) < _MAX_NAME else ""
+
+
+def is_of_person(claims: Claims, client_id: str) -> bool:
+    """Whether a token is of a person, as far as its claims tell: its subject is not its client.
+
+    Auth0 writes a client's subject as ``CLIENT@clients``. django-oauth-toolkit names a person in
+    ``username`` alone.
+    """
+    names = (text_of(claims, "sub"), text_of(claims, "username"))
+    return any(name not in ("", client_id, f"{client_id}@clients") for name in names)
+
+
 def set_claim(claims: dict[str, Any], name: str, value: str) -> None:
     """Set the claim of a configured name; a JSON pointer sets a member of nested objects."""
     *parents, last = _steps(name) if name.startswith("/") else [name]

@@ -1,16 +1,20 @@
 """Access tokens: verify one and return its caller, or mint one for development.
 
-A token is an OAuth access token of the identity provider. flask-jwt-extended checks signature,
-times, issuer and audience. This module and :mod:`app.auth.claims` check the header and the claims
-that the library accepts unchecked (RFC 8725; RFC 9068, 4).
+A token is an OAuth access token of the identity provider. A JWT is verified with a key:
+flask-jwt-extended checks signature, times, issuer and audience. This module and
+:mod:`app.auth.claims` check the header and the claims that the library accepts unchecked (RFC 8725;
+RFC 9068, 4). What an opaque token is, the provider says (:mod:`app.auth.introspection`).
 """
 
+import base64
+import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import jwt
 from flask import Flask, current_app
@@ -19,6 +23,8 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from jwt import exceptions
 
 from app.auth import claims as reading
+from app.auth.client_organizations import organization_of_client
+from app.auth.introspection import ANSWER_SECONDS, Introspector
 from app.auth.jwks import ALGORITHMS, KeySet
 from app.auth.token_cache import TokenCache
 from app.config.settings import Settings
@@ -57,6 +63,7 @@ _CAUSES: tuple[tuple[type[Exception], str], ...] = (
 # The claim of time that another error is about. Its texts hold no value of the token.
 _TIME_CLAIM = re.compile(r"\((exp|nbf|iat)\)")
 _INVALID = "the token is invalid; use a new access token"
+_OPAQUE = "the token is no JWT, and this service accepts only signed JWTs; use a JWT access token"
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ class Caller:
 
     ``tenant_id`` is ``None`` without an organization claim. ``client_id`` is the OAuth client
     that the token was issued to, or ``key:`` and the id of the key. ``subject`` is ``sub``: the
-    person who signed in, or the client again. ``expires`` is in Unix seconds. All texts are short,
-    because callers are cached.
+    person who signed in, or the client again. ``expires`` is in Unix seconds. ``named_client`` is
+    the client if the token names one as such, and empty otherwise. All texts are short, because
+    callers are cached.
     """
 
     tenant_id: str | None
@@ -74,6 +82,8 @@ class Caller:
     client_id: str
     subject: str
     expires: float
+    named_client: str = ""
+    is_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,15 @@ class _Verifier:
 
     settings: Settings
     find_key: Callable[[Mapping[str, Any]], Any]
+    introspector: Introspector[Caller] | None
+
+    def is_introspected(self, token: str) -> bool:
+        """Whether the provider must be asked about a token, because no key verifies it."""
+        if self.introspector is None:
+            return False
+        settings = self.settings
+        keys = (settings.jwt_secret_key, settings.jwt_public_key, settings.jwt_jwks_url)
+        return all(key is None for key in keys) or not _is_jwt(token)
 
     @property
     def scope_claims(self) -> tuple[str, ...]:
@@ -104,7 +123,11 @@ def init_app(app: Flask, settings: Settings) -> None:
     if settings.provider is not None:
         trusted_certificates(settings)  # an invalid file stops the start, and not the first sign-in
     algorithms, find_key = _key_source(settings, cache.clear)
-    app.extensions[_EXTENSION] = _Verifier(settings, find_key)
+    introspector = None
+    if settings.introspection is not None:
+        certificates, slots = trusted_certificates(settings), settings.web_threads
+        introspector = Introspector(settings.introspection, certificates, slots, _introspected)
+    app.extensions[_EXTENSION] = _Verifier(settings, find_key, introspector)
     app.config.update(
         JWT_TOKEN_LOCATION=["headers"],
         # The library requires the claim with this name. This service requires only exp.
@@ -157,17 +180,39 @@ def _key_source(
     if settings.jwt_public_key is not None:
         public = settings.jwt_public_key
         return [public.algorithm], lambda _header: public.key
+    if settings.jwt_secret_key is None:  # every token is introspected
+        return ALGORITHMS, lambda _header: None
     return ["HS256"], lambda _header: settings.jwt_secret_key
 
 
-def verify_token(token: str) -> Caller:
+def verify_token(token: str, client: str = "") -> Caller:
     """Verify an access token and return its caller.
+
+    If the token names no organization, it is of the organization of its client, if that has one.
+
+    Args:
+        client: the address that the request came from.
 
     Raises:
         UnauthorizedError: the token is invalid.
         ForbiddenError: its organization claim is invalid.
-        UnavailableError: no keys have been fetched to verify it.
+        RateLimitError: the client has sent too many opaque tokens that were refused.
+        UnavailableError: no keys have been fetched to verify it, or the provider cannot be asked.
     """
+    caller = _known_or_verified(token, client)
+    if caller.tenant_id is not None or not caller.named_client:
+        return caller
+    found = organization_of_client(caller.named_client, is_person=caller.is_person)
+    return caller if found is None else replace(caller, tenant_id=found)
+
+
+def _known_or_verified(token: str, client: str) -> Caller:
+    introspector = _verifier().introspector
+    if introspector is not None and _verifier().is_introspected(token):
+        with _counted_refusal():
+            if not TOKEN_SYNTAX.fullmatch(token):
+                raise UnauthorizedError(_INVALID, cause="malformed")
+            return introspector.verify(token, client)
     cache: TokenCache[Caller] = current_app.extensions[_CACHE]
     caller = cache.get(token) if TOKEN_SYNTAX.fullmatch(token) else None
     if caller is None:
@@ -274,8 +319,14 @@ def _verify_with_any_jti(token: str) -> None:
 
 
 def _verified_caller(token: str, *, is_access: bool) -> Caller:
-    try:
+    with _counted_refusal():
         return _caller_of(token, is_access=is_access)
+
+
+@contextmanager
+def _counted_refusal() -> Iterator[None]:
+    try:
+        yield
     except (UnauthorizedError, ForbiddenError) as error:
         metrics.count_refused_token(error.cause)
         raise
@@ -285,27 +336,105 @@ def _caller_of(token: str, *, is_access: bool) -> Caller:
     verifier = _verifier()
     if not TOKEN_SYNTAX.fullmatch(token):
         raise UnauthorizedError(_INVALID, cause="malformed")
+    if _is_opaque(token):
+        raise UnauthorizedError(_OPAQUE, cause="opaque token")
     header, claims = _verified(token)
+    expiry = _checked_expiry(claims)
+    reading.check_kind_claims(claims)
+    if not is_access:
+        reading.check_signs_of_kind(header, claims)
+    return _caller(verifier, claims, expiry)
+
+
+def _introspected(answer: Mapping[str, Any]) -> Caller:
+    """The caller of a token, by the provider's answer about it (RFC 7662, 2.2).
+
+    Of its members only ``active`` is required, which is checked before. What is there must be
+    right, and the audience must be there if it is checked at all.
+
+    Raises:
+        UnauthorizedError: the token is expired, of another kind, or for another service.
+        ForbiddenError: its organization claim is invalid.
+    """
+    verifier = _verifier()
+    settings = verifier.settings
+    expiry = time.time() + ANSWER_SECONDS if answer.get("exp") is None else _checked_expiry(answer)
+    for name in ("nbf", "iat"):
+        begin = answer.get(name)
+        if begin is not None and not (
+            _is_number(begin) and begin <= time.time() + CLOCK_SKEW_SECONDS
+        ):
+            raise UnauthorizedError(_INVALID, cause=f"claim {name}")
+    if (
+        settings.jwt_issuer is not None
+        and answer.get("iss", settings.jwt_issuer) != settings.jwt_issuer
+    ):
+        raise UnauthorizedError(_INVALID, cause="claim iss")
+    if settings.jwt_audiences is not None:
+        given = answer.get("aud")
+        audiences = given if isinstance(given, list) else [given]
+        if not any(accepted in audiences for accepted in settings.jwt_audiences):
+            raise UnauthorizedError(_INVALID, cause="claim aud")
+    reading.check_kind_claims(answer)
+    reading.check_signs_of_kind({}, answer)
+    return _caller(verifier, answer, expiry)
+
+
+def _checked_expiry(claims: Mapping[str, Any]) -> float:
+    """The expiry of a token, in Unix seconds.
+
+    Raises:
+        UnauthorizedError: it is invalid or over.
+    """
     expiry = claims.get("exp")
-    # bool is an int in Python; NaN and infinity fail the comparison.
-    if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not expiry <= _MAX_EXPIRY:
+    if not _is_number(expiry) or not expiry <= _MAX_EXPIRY:
         raise UnauthorizedError(
             "the token has no valid `exp` claim; use a token that expires", cause="claim exp"
         )
     if expiry <= time.time():
         raise UnauthorizedError("the token has expired; use a new one", cause="claim exp")
-    reading.check_kind_claims(claims)
-    if not is_access:
-        reading.check_signs_of_kind(header, claims)
+    return float(expiry)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether a claim is a number. NaN and infinity are, and fail each comparison afterwards."""
+    # bool is an int in Python.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _caller(verifier: _Verifier, claims: Mapping[str, Any], expires: float) -> Caller:
     client_id = reading.text_of(claims, "client_id", "azp", "sub")
+    named_client = reading.client_of(claims)
     return Caller(
         reading.organization_of(claims, verifier.settings.jwt_organization_claim),
         # With a token, reads need no scope.
         reading.scopes_of(claims, verifier.scope_claims) | {reading.ANALYTICS_READ},
         client_id,
-        reading.text_of(claims, "sub") or client_id,
-        expiry,
+        reading.text_of(claims, "sub", "username") or client_id,
+        expires,
+        named_client,
+        reading.is_of_person(claims, named_client),
     )
+
+
+def _is_jwt(token: str) -> bool:
+    """Whether a token has the form of a signed JWT: three parts, the first of which is a header."""
+    first, *others = token.split(".")
+    if len(others) != 2:
+        return False
+    try:
+        header = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and "alg" in header
+
+
+def _is_opaque(token: str) -> bool:
+    """Whether a token is no JWT at all, rather than a forged or damaged one.
+
+    A JWT has three parts, or five if it is encrypted, and begins as every JSON object.
+    """
+    return token.count(".") not in (2, 4) and not token.startswith("eyJ")
 
 
 def _verifier() -> _Verifier:

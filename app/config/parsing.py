@@ -104,6 +104,15 @@ class SmtpServer:
     password: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Introspection:
+    """The identity provider's introspection endpoint, and this service's client there."""
+
+    url: str = field(repr=False)
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
 def environment(text: str) -> bool:
     """``development`` or ``production``; true for the latter."""
     if text not in ("development", "production"):

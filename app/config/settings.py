@@ -19,11 +19,24 @@ from app.config import parsing
 from app.config.declaration import Computed, setting, variables
 from app.config.instance import instance_folder, instance_secret
 from app.config.keys import PrivateKey, PublicKey
-from app.config.parsing import Bind, ClaimRule, Provider, PublicUrl, SmtpServer, integer
+from app.config.parsing import (
+    Bind,
+    ClaimRule,
+    Introspection,
+    Provider,
+    PublicUrl,
+    SmtpServer,
+    integer,
+)
 from app.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY_SOURCES = ("JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL")
+INTROSPECTION = (
+    "INTROSPECTION_URL",
+    "INTROSPECTION_CLIENT_ID",
+    "INTROSPECTION_CLIENT_SECRET",
+)
 PROVIDER = (
     *("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_CLIENT_KEY_FILE"),
     *("OIDC_METADATA_URL", "OIDC_RESOURCE", "OIDC_ORGANIZATION_CLAIM", "OIDC_ADMIN_CLAIM"),
@@ -35,7 +48,8 @@ PROVIDER = (
 class Settings:
     """The settings of one process; secrets stay out of its repr.
 
-    Exactly one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is not ``None``.
+    At most one of ``jwt_secret_key``, ``jwt_public_key`` and ``jwt_jwks_url`` is not ``None``. If
+    all are, ``introspection`` is not.
     """
 
     production: bool = setting(
@@ -159,6 +173,30 @@ class Settings:
         " rotations",
         secret=True,
         in_production=parsing.https_url,
+    )
+    introspection_url: str | None = setting(
+        "INTROSPECTION_URL",
+        parsing.web_url,
+        None,
+        "instead of `JWT_SECRET_KEY`, or beside another source of keys: the identity provider's"
+        " endpoint that says what an [opaque token](identity-providers/index.md#opaque-tokens) is"
+        " (RFC 7662)",
+        secret=True,
+        in_production=parsing.https_url,
+    )
+    introspection_client_id: str | None = setting(
+        "INTROSPECTION_CLIENT_ID",
+        parsing.client_id,
+        None,
+        "this service's client for that endpoint",
+    )
+    introspection_client_secret: str | None = setting(
+        "INTROSPECTION_CLIENT_SECRET",
+        parsing.exact,
+        None,
+        "the secret of that client",
+        secret=True,
+        exact=True,
     )
     jwt_issuer: str | None = setting(
         "JWT_ISSUER",
@@ -484,6 +522,14 @@ class Settings:
             self.oidc_resource,
         )
 
+    @property
+    def introspection(self) -> Introspection | None:
+        """The endpoint that says what an opaque token is, if there is one."""
+        url, client_id = self.introspection_url, self.introspection_client_id
+        if url is None or client_id is None or self.introspection_client_secret is None:
+            return None
+        return Introspection(url, client_id, self.introspection_client_secret)
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read and check every variable; an empty one counts as unset.
@@ -527,33 +573,27 @@ def _computed_defaults(env: Mapping[str, str], *, production: bool) -> dict[str,
         if production:
             raise SettingsError("SECRET_KEY", "must be set in production")
         found["SECRET_KEY"] = instance_secret(ROOT, "SECRET_KEY")
-    if not any(name in env for name in KEY_SOURCES):
+    if not any(name in env for name in (*KEY_SOURCES, INTROSPECTION[0])):
         found["JWT_SECRET_KEY"] = instance_secret(ROOT, "JWT_SECRET_KEY")
     return found
 
 
 def _check_key_sources(env: Mapping[str, str], *, production: bool) -> None:
-    """Allow at most one source of keys; production requires one.
+    """Allow at most one source of keys; production requires one, or introspection.
 
     With two sources it would be unclear which issuer is trusted.
     """
     given = [name for name in KEY_SOURCES if name in env]
     if len(given) > 1:
         raise SettingsError(" and ".join(given), "are set together; keep one source of keys")
-    if production and not given:
-        raise SettingsError("JWT_SECRET_KEY", f"or one of {', '.join(KEY_SOURCES[1:])} must be set")
+    if production and not given and INTROSPECTION[0] not in env:
+        others = ", ".join((*KEY_SOURCES[1:], INTROSPECTION[0]))
+        raise SettingsError("JWT_SECRET_KEY", f"or one of {others} must be set")
 
 
 def _check_together(env: Mapping[str, str], settings: Settings) -> None:
     """Check the rules that involve more than one variable."""
-    given = [name for name in PROVIDER if name in env]
-    if given and settings.provider is None:
-        missing = next(name for name in PROVIDER[:2] if name not in env)
-        raise SettingsError(given[0], f"needs {missing} beside it")
-    if settings.smtp_url is not None and settings.smtp_from is None:
-        raise SettingsError("SMTP_URL", "needs SMTP_FROM beside it")
-    if "OIDC_CLIENT_SECRET" in env and "OIDC_CLIENT_KEY_FILE" in env:
-        raise SettingsError("OIDC_CLIENT_SECRET and OIDC_CLIENT_KEY_FILE", "are set; keep one")
+    _check_groups(env, settings)
     is_sqlite = settings.database_url.get_backend_name() == "sqlite"
     if is_sqlite and settings.row_security:
         raise SettingsError("DATABASE_ROW_SECURITY", "needs PostgreSQL")
@@ -570,3 +610,20 @@ def _check_together(env: Mapping[str, str], settings: Settings) -> None:
         raise SettingsError(
             unchecked[0], "must be set with a public key; `none` turns the check off"
         )
+
+
+def _check_groups(env: Mapping[str, str], settings: Settings) -> None:
+    """Check variables of which one needs another, or excludes it."""
+    groups = (
+        (PROVIDER, PROVIDER[:2], settings.provider),
+        (INTROSPECTION, INTROSPECTION, settings.introspection),
+    )
+    for names, needed, found in groups:
+        given = [name for name in names if name in env]
+        if given and found is None:
+            missing = next(name for name in needed if name not in env)
+            raise SettingsError(given[0], f"needs {missing} beside it")
+    if settings.smtp_url is not None and settings.smtp_from is None:
+        raise SettingsError("SMTP_URL", "needs SMTP_FROM beside it")
+    if "OIDC_CLIENT_SECRET" in env and "OIDC_CLIENT_KEY_FILE" in env:
+        raise SettingsError("OIDC_CLIENT_SECRET and OIDC_CLIENT_KEY_FILE", "are set; keep one")

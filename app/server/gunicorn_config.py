@@ -30,7 +30,8 @@ except SettingsError as error:
 bind = settings.address
 worker_class = "app.server.worker.Worker"
 workers = settings.web_workers
-threads = Waits(settings.web_threads).threads
+for_provider = settings.web_threads if settings.introspection else 0
+threads = Waits(settings.web_threads, for_provider).threads
 timeout = 60
 graceful_timeout = 30
 # Most load balancers keep an idle connection for a minute. gunicorn has to keep it longer, or it

@@ -52,6 +52,7 @@ _DELETED: dict[str, tuple[sa.TableClause, ...]] = {
     "0010": (sa.table("audit_log"), sa.table("erasures"), sa.table("share_links")),
     "0011": (sa.table("budgets"),),
     "0012": (sa.table("webhook_endpoints"), sa.table("webhook_messages")),
+    "0014": (sa.table("client_organizations"),),
     "0013": (sa.table("page_sessions"),),
     "0009": (sa.table("organization_summaries"), sa.table("organization_summary_state")),
 }

@@ -459,6 +459,18 @@ class WebhookMessageColumns(TypedColumns):
     done_at = Column(UTCDateTime)
 
 
+class ClientOrganizationColumns(TypedColumns):
+    """The organization of a client's tokens, where they name none.
+
+    ``people``: whether also the tokens that people got by the client are of the organization.
+    """
+
+    client_id: Named[str] = Column(Id, primary_key=True)
+    tenant_id: Named[str] = Column(Id, index=True)
+    people: Named[bool] = Column(sa.Boolean)
+    changed_at = Column(UTCDateTime, nullable=False)
+
+
 class PageSessionColumns(TypedColumns):
     """A person who is signed in to the pages, in one browser. Signing out deletes the row.
 
@@ -580,6 +592,7 @@ sa.Index(
 )
 # The log of an endpoint, and the rows that are too old.
 sa.Index("ix_webhook_messages_created_at", webhook_messages.c.created_at)
+client_organizations = Table("client_organizations", metadata, ClientOrganizationColumns)
 page_sessions = Table("page_sessions", metadata, PageSessionColumns)
 organization_summaries = Table("organization_summaries", metadata, OrganizationSummaryColumns)
 # All but the agents' day and the texts, because every read of the list goes through all rows.

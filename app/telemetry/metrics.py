@@ -57,6 +57,11 @@ _pool_size = Gauge(
     "Connections that may be taken at once",
     multiprocess_mode="livesum",
 )
+_introspections = Counter(
+    "analytics_introspections",
+    "Requests to the identity provider about opaque tokens, by outcome",
+    ["outcome"],
+)
 _timeouts = Counter(
     "analytics_database_connection_timeouts", "Timeouts of the wait for a free connection"
 )
@@ -69,6 +74,8 @@ _build = Gauge(
 for _outcome in ("accepted", "duplicate", "refused"):
     _events.labels(_outcome)  # begins at 0, so that rate() includes the first event
 _key_fetches.labels("fetched")
+for _outcome in ("active", "inactive"):
+    _introspections.labels(_outcome)
 for _cause in ("malformed", "unknown kid", "signature", "claim exp", "claim aud", "claim iss"):
     _refused_tokens.labels(_cause)
 for _cause in ("malformed key", "unknown key", "revoked key", "expired key"):
@@ -103,6 +110,14 @@ def count_key_fetch(outcome: str) -> None:
     _key_fetches.labels(outcome).inc()
     if outcome == "fetched":
         _keys_fetched.set_to_current_time()
+
+
+def count_introspection(outcome: str) -> None:
+    """Count a request about a token; ``outcome`` is ``active``, ``inactive`` or a failure.
+
+    A failure is one of ``provider_http.OUTCOMES``.
+    """
+    _introspections.labels(outcome).inc()
 
 
 def count_timeout() -> None:

@@ -17,6 +17,7 @@ from app.storage.tables import (
     api_keys,
     audit_log,
     budgets,
+    client_organizations,
     detection_state,
     erasures,
     findings,
@@ -41,7 +42,7 @@ _OTHERS = {
     *(issuance_events, agents, api_keys, source_positions),
     *(findings, usual, detection_state, organization_settings, audit_log, share_links),
     *(organization_summaries, organization_summary_state, budgets, page_sessions),
-    *(webhook_endpoints, webhook_messages),
+    *(webhook_endpoints, webhook_messages, client_organizations),
 }
 # The tables that are written only while the state row is locked. Retention deletes months without
 # the lock, because nothing else reads or writes those.

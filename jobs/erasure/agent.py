@@ -43,6 +43,7 @@ from app.storage.tables import (
     agents,
     audit_log,
     budgets,
+    client_organizations,
     erasures,
     findings,
     issuance_events,
@@ -80,12 +81,14 @@ _FINDINGS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.id),
     (webhook_messages, webhook_messages.c.finding_id),
 ]
-# The clients that have changed something: an agent may be one.
+# Clients: an agent may be one. The first two have changed something.
 _AUTHORS: list[tuple[Table[Any], sa.Column[Any]]] = [
     (findings, findings.c.acknowledged_by),
     (share_links, share_links.c.created_by),
     (budgets, budgets.c.set_by),
     (webhook_endpoints, webhook_endpoints.c.created_by),
+    # The client loses its organization, because nothing may name it any more.
+    (client_organizations, client_organizations.c.client_id),
     (page_sessions, page_sessions.c.subject),
 ]
 _FINDING = msgspec.json.Decoder(Finding)

@@ -134,6 +134,7 @@ def test_one_thread_is_always_free():
             assert found.clients.acquire(blocking=False)
         assert not found.clients.acquire(blocking=False)
         assert found.threads == 2 * requests + 1
+        assert Waits(requests, 3).threads == found.threads + 3
 
 
 def test_only_half_of_the_requests_wait_for_locks():

@@ -171,7 +171,7 @@ def fill(database):
     create(database, Spot("\u2028", "", "okta", "{}"))
     others = ("findings", "usual", "detection_state", "organization_settings")
     others += ("organization_summaries", "organization_summary_state")
-    others += ("webhook_endpoints", "webhook_messages")
+    others += ("webhook_endpoints", "webhook_messages", "client_organizations")
     for name in (*others, "erasures", "share_links", "budgets", "page_sessions"):
         execute(database, sa.insert(metadata.tables[name]).values(rows_of_others()[name]))
     issue(database, *(f"pending {number}" for number in range(20)), at=AT + timedelta(days=30))
@@ -423,6 +423,9 @@ def rows_of_others():
         "webhook_messages": {
             "tenant_id": "t", "id": "m.w", "endpoint_id": "w", "kind": "test", "status": "waiting",
             "created_at": AT, "expires_at": AT,
+        },
+        "client_organizations": {
+            "client_id": "c", "tenant_id": "t", "people": False, "changed_at": AT,
         },
         "page_sessions": {
             "id": "s", "subject": "u", "scopes": "", "created_at": AT, "expires_at": AT,

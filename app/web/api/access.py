@@ -34,13 +34,14 @@ def authenticate() -> None:
     Raises:
         UnauthorizedError: the token or the key is missing or invalid.
         ForbiddenError: the token's organization claim is invalid.
-        RateLimitError: the client has sent too many unknown keys.
+        RateLimitError: the client has sent too many unknown keys or opaque tokens.
+        UnavailableError: the identity provider is needed and unavailable.
     """
     credential = _credential(request.headers.get("Authorization"))
     if is_api_key(credential):
         g.caller = verify_api_key(credential, request.remote_addr or "")
     else:
-        g.caller = verify_token(credential)
+        g.caller = verify_token(credential, request.remote_addr or "")
 
 
 def require_tenant() -> None:

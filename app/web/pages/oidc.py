@@ -148,7 +148,8 @@ def finish() -> SignIn:
         ValidationError: the sign-in is unknown, expired or finished.
         ForbiddenError: the provider refused the sign-in, or its answer is refused.
         UnavailableError: the provider is unavailable.
-        PromptNeededError: a silent sign-in needs a page of the provider.
+        PromptNeededError: a silent sign-in needs a page of the provider, or it does not know the
+            prompt of a sign-in after signing out.
     """
     arguments = request.args
     begun = _take(arguments.get("state", ""))
@@ -160,7 +161,9 @@ def finish() -> SignIn:
         if error is not None:
             if isinstance(begun, SilentSignIn) and error in PROMPTED:
                 raise PromptNeededError(begun.path)
-            session.pop(_SIGNED_OUT, None)  # perhaps the provider does not know the prompt
+            if session.pop(_SIGNED_OUT, None) and begun is not None and error == "invalid_request":
+                # Perhaps the provider does not know the prompt, so once without it.
+                raise PromptNeededError(begun.path)
             raise ProviderError(error)
         code = arguments.get("code")
         if begun is None or not code:

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from app.auth import allowances as all_allowances
 from app.auth import api_key_verifier, token_cache
-from app.auth.api_key_verifier import UNKNOWN_KEYS, Allowances
+from app.auth.allowances import Allowances
 from app.auth.api_keys import (
     KEY_SYNTAX,
     SCOPES,
@@ -146,9 +147,9 @@ def test_different_unknown_keys_soon_have_to_wait(app, client, database, read):
     known = created(database)[1]
     assert read(known) == 200
     with sent(app.extensions["analytics"].database) as statements:
-        statuses = [read(f"agk_{number:044}") for number in range(UNKNOWN_KEYS + 30)]
-    assert statuses == [401] * UNKNOWN_KEYS + [429] * 30
-    assert len([text for text in statements if "api_keys" in text]) == UNKNOWN_KEYS
+        statuses = [read(f"agk_{number:044}") for number in range(all_allowances.UNKNOWN + 30)]
+    assert statuses == [401] * all_allowances.UNKNOWN + [429] * 30
+    assert len([text for text in statements if "api_keys" in text]) == all_allowances.UNKNOWN
     answer = client.get(TOKENS, headers=with_key(UNKNOWN))
     assert answer.json["code"] == "RATE_LIMIT_EXCEEDED"
     assert int(answer.headers["Retry-After"]) >= 1
@@ -160,18 +161,18 @@ def test_a_key_that_was_valid_does_not_wait_for_others(database, read, clock):
     """Behind a proxy all callers may have one address, an attacker included."""
     known = created(database)[1]
     assert read(known) == 200
-    statuses = {read(f"agk_{number:044}") for number in range(UNKNOWN_KEYS + 1)}
+    statuses = {read(f"agk_{number:044}") for number in range(all_allowances.UNKNOWN + 1)}
     assert statuses == {401, 429}
     clock(61)
-    again = [read(f"agk_x{number:043}") for number in range(UNKNOWN_KEYS + 1)]
+    again = [read(f"agk_x{number:043}") for number in range(all_allowances.UNKNOWN + 1)]
     assert again[-1] == 429
     assert read(known) == 200
 
 
 def test_an_allowance_comes_back_with_time(clock):
     """Clients are few, whatever addresses they invent; a network of IPv6 is one client."""
-    allowances = Allowances()
-    for number in range(UNKNOWN_KEYS):
+    allowances = Allowances("unknown keys")
+    for number in range(all_allowances.UNKNOWN):
         allowances.check(f"2001:db8::{number}")
         allowances.use(f"2001:db8::{number}")
     with pytest.raises(RateLimitError) as refused:
@@ -182,7 +183,7 @@ def test_an_allowance_comes_back_with_time(clock):
     allowances.check("2001:db8::1")
     for number in range(10_000):
         allowances.use(f"{number}")
-    assert len(allowances._whole_at) <= api_key_verifier.MAX_CLIENTS
+    assert len(allowances._whole_at) <= all_allowances.MAX_CLIENTS
 
 
 def test_a_revoked_key_stops_within_a_minute(database, read, clock):

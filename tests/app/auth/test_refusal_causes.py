@@ -70,7 +70,8 @@ CAUSES = {
     "algorithm, other": lambda: token({"alg": PRIVATE}),
     "signature": lambda: STRANGER.token(header={"kid": "rsa"}, iss=ISSUER, aud=AUDIENCE),
     "malformed": lambda: "a.b.c",
-    "malformed, opaque": lambda: "an-opaque-token",
+    "malformed, damaged": lambda: "eyJhbGciOiJSUzI1NiJ9",
+    "opaque token": lambda: "an-opaque-token",
     "malformed, encrypted": lambda: "a.b.c.d.e",
 }
 

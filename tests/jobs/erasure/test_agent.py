@@ -54,8 +54,8 @@ CHANGED = {
     *("agents.name", "audit_log.actor", "audit_log.subject", "audit_log.details"),
     *("erasures.replacement", "findings.acknowledged_by", "findings.content", "findings.id"),
     "budgets.set_by",
-    *("page_sessions.subject", "share_links.created_by", "usual.states", "usual.usuals"),
-    "webhook_endpoints.created_by",
+    *("client_organizations.client_id", "page_sessions.subject", "share_links.created_by"),
+    *("usual.states", "usual.usuals", "webhook_endpoints.created_by"),
     *("webhook_messages.body", "webhook_messages.content", "webhook_messages.document"),
     *("webhook_messages.finding_id", "webhook_messages.id"),
 }

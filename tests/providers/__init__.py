@@ -1,0 +1,1 @@
+"""Identity providers that are really started, on loopback: see ``tests.providers.running``."""
