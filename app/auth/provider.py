@@ -233,7 +233,7 @@ class ProviderClient:
         """
         url = self.metadata().revocation
         if url is not None:
-            self._post(url, {"token": token, "token_type_hint": "refresh_token"})
+            self._post(url, {"token": token})
 
     def _tokens(self, form: Mapping[str, str]) -> Tokens:
         url = self.metadata().token
