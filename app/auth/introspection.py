@@ -184,7 +184,7 @@ class Introspector(Generic[T]):
             self._accepted.put(token, value, value.expires)
 
     def _answer(self, token: str) -> Mapping[str, Any]:
-        form = {"token": token, "token_type_hint": "access_token"}
+        form = [("token", token), ("token_type_hint", "access_token")]
         headers = {
             "Accept": "application/json",
             "Authorization": basic(self._endpoint.client_id, self._endpoint.client_secret),

@@ -44,8 +44,9 @@ def fill_others(database):
         if table not in COUNTED:
             for tenant in ("t", "other"):
                 row = rows[str(table.name)] | {"tenant_id": tenant}
-                if "id" in row and "tenant_id" not in table.primary_key.columns:
-                    row["id"] = f"{tenant}-{row['id']}"
+                name = next((name for name in ("id", "client_id") if name in row), None)
+                if name is not None and "tenant_id" not in table.primary_key.columns:
+                    row[name] = f"{tenant}-{row[name]}"
                 insert = sa.insert(table).inline().values(row)
                 database.write(lambda connection, insert=insert: connection.execute(insert))
 

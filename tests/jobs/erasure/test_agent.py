@@ -28,6 +28,7 @@ from app.storage.outbox import (
 from app.storage.tables import (
     agents,
     budgets,
+    client_organizations,
     daily_agent_issuance,
     detection_state,
     erasures,
@@ -114,6 +115,8 @@ def known(filled):
         connection.execute(sa.update(usual).where(usual.c.tenant_id == "t").values(texts))
         ours = sa.and_(findings.c.tenant_id == "t", findings.c.id == about.id)
         connection.execute(sa.update(findings).where(ours).values(acknowledged_by=OLD))
+        client = sa.update(client_organizations).where(client_organizations.c.tenant_id == "t")
+        connection.execute(client.values(client_id=OLD))
         noted = sa.and_(findings.c.tenant_id == "t", findings.c.id == beside.id)
         connection.execute(sa.update(findings).where(noted).values(note=f"it was {OLD}"))
         for details in ({"agentId": OLD, "tokens": 5}, {"agentId": OTHER}):
