@@ -32,6 +32,7 @@ PAGES = (
     "finding.",
     "exports.",
     "signin.",
+    "provider.",
     "files.",
     "shared.",
     "settings_",

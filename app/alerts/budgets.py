@@ -30,10 +30,12 @@ from app.detection.projection import (
 )
 from app.errors import RefusedError, UnavailableError, ValidationError
 from app.ids import is_id
+from app.reports.findings import NamedAgent
 from app.storage.audit import record_change
 from app.storage.database import Database
 from app.storage.driver import Reading, fetch
 from app.storage.tables import (
+    agents,
     budgets,
     daily_agent_issuance,
     daily_issuance,
@@ -54,7 +56,7 @@ ORGANIZATION = ""
 PROFILE_WEEKS = 4
 
 # The kinds of rows of the statement.
-_BUDGET, _SETTINGS, _DAYS, _HOURS, _AGENT_DAYS, _AGENT_MONTH = range(6)
+_BUDGET, _SETTINGS, _DAYS, _HOURS, _AGENT_DAYS, _AGENT_MONTH, _NAME = range(7)
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _PROFILES = [f"profile_{number}" for number in range(2 * PROFILE_WEEKS)]
 _TENANT = sa.bindparam("tenant_id", type_=sa.Text)
@@ -99,6 +101,7 @@ class BudgetReport:
             end; ``None`` if nothing asks for them: no budget and no price.
         options: the settings of the organization.
         counted_at: when tokens were last counted.
+        named: the agents whose names were asked for, of those with a name or a lifetime.
     """
 
     budgets: list[Budget]
@@ -107,6 +110,7 @@ class BudgetReport:
     month_projected: int | None
     options: Options
     counted_at: datetime | None
+    named: list[NamedAgent] = field(default_factory=list)
 
     def cost(self, tokens: int | None) -> float | None:
         """The price of tokens; ``None`` without a price."""
@@ -143,19 +147,21 @@ def period_of(period: str, today: date) -> tuple[datetime, datetime]:
     return _midnight(first), _midnight(last) + _DAY
 
 
-def list_budgets(
+def list_budgets(  # noqa: PLR0913 - whose budgets, and what else the page needs
     connection: Connection,
     tenant_id: str,
     now: datetime,
     options_between: OptionsBetween,
     *,
     only: str | None = None,
+    names_of: Sequence[str] = (),
 ) -> BudgetReport:
     """The budgets of an organization, and how they are used, in one statement.
 
     Args:
         options_between: see :data:`OptionsBetween`.
         only: those of one agent, or of the organization (``ORGANIZATION``). Default: all.
+        names_of: agents whose names a page needs as well.
 
     Raises:
         UnavailableError: the state row is missing.
@@ -164,7 +170,12 @@ def list_budgets(
     values: dict[str, Any] = {"tenant_id": tenant_id, **parameters(today)}
     if only is not None:
         values["agent_id"] = only
-    rows = fetch(connection, _statement(has_agent=only is not None), values)
+    if names_of:
+        values["named"] = list(names_of)
+        statement = _statement(has_agent=only is not None, has_names=True)
+        rows: Sequence[Any] = connection.execute(statement, values).all()
+    else:
+        rows = fetch(connection, _statement(has_agent=only is not None), values)
     counts = _Counts.read(rows, options_between, today)
     return _report(counts, today, now)
 
@@ -314,6 +325,7 @@ class _Counts:
     hours: dict[date, list[int]] = field(default_factory=dict)
     agent_days: dict[str, dict[date, int]] = field(default_factory=dict)
     agent_months: dict[str, int] = field(default_factory=dict)
+    named: list[NamedAgent] = field(default_factory=list)
 
     @classmethod
     def read(cls, rows: Sequence[Any], options_between: OptionsBetween, today: date) -> "_Counts":
@@ -347,6 +359,7 @@ class _Counts:
                 found.agent_days.setdefault(agent, {})[_day(day)] = issued
             elif kind == _AGENT_MONTH:
                 found.agent_months[agent] = issued
+        found.named = [NamedAgent(row[1], row[2], row[5]) for row in rows if row[0] == _NAME]
         found.budgets.sort(key=lambda one: (one.agent_id, PERIODS.index(one.period)))
         return found
 
@@ -392,6 +405,7 @@ def _report(counts: _Counts, today: date, now: datetime) -> BudgetReport:
         None if whole is None else round(sum(whole.month)),
         counts.options,
         counts.counted_at,
+        counts.named,
     )
 
 
@@ -454,7 +468,7 @@ def _date(value: date | str | None) -> date | None:
 
 
 @cache
-def _statement(*, has_agent: bool) -> Reading:
+def _statement(*, has_agent: bool, has_names: bool = False) -> Reading:
     """Budgets, settings and state, and the counts that they need, as rows of one shape."""
     budget, setting = budgets.c, organization_settings.c
     ours = [budget.tenant_id == _TENANT]
@@ -523,6 +537,12 @@ def _statement(*, has_agent: bool) -> Reading:
             agent_month.agent_id.in_(with_budget),
         ),
     ]
+    if has_names:
+        agent, named = agents.c, sa.bindparam("named", expanding=True, type_=sa.Text)
+        name = _row(_NAME, text=agent.agent_id, other=agent.name, number=agent.token_lifetime)
+        parts.append(
+            name.select_from(agents).where(agent.tenant_id == _TENANT, agent.agent_id.in_(named))
+        )
     return sa.union_all(*parts)
 
 

@@ -3,7 +3,7 @@
 ``jobs.findings`` stores them. The names of agents are those of the moment of the read.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import cache
@@ -148,6 +148,14 @@ class Attention(NamedTuple):
     spikes: list[Period]
 
 
+class NamedAgent(NamedTuple):
+    """An agent's name, and for how many seconds it can keep a token."""
+
+    agent_id: str
+    name: str | None
+    token_lifetime: int | None
+
+
 class FindingsPage(NamedTuple):
     """A page of findings, and the cursor of the next page, if there is one."""
 
@@ -180,12 +188,13 @@ def findings_page(  # noqa: PLR0913 - which findings, and which page of them
     return FindingsPage(shown, None if last is None else Cursor(last.opened_at, last.id))
 
 
-def attention(  # noqa: PLR0913 - whose findings, of when, and how many
+def attention(  # noqa: PLR0913, PLR0917 - whose findings, of when, and how many
     connection: Connection,
     tenant_id: str,
     begin: datetime,
     end: datetime,
     options_from: Callable[[Row[Any]], Options],
+    named: Callable[[Sequence[str]], Iterable[NamedAgent]],
     *,
     limit: int,
 ) -> Attention:
@@ -194,6 +203,8 @@ def attention(  # noqa: PLR0913 - whose findings, of when, and how many
     Args:
         options_from: the settings for sentences, from a row with the columns of the table
             ``organization_settings``; they are null if there are no settings.
+        named: reads those of some agents that have a name or a lifetime. A page reads them together
+            with something else.
         limit: of the open findings.
     """
     values = {"tenant_id": tenant_id, "begin": begin, "end": end, "limit": limit}
@@ -202,7 +213,11 @@ def attention(  # noqa: PLR0913 - whose findings, of when, and how many
         Period(row.begins_at, row.ends_at, row.agent_id is None) for row in rows if row.is_spike
     ]
     opened = [row for row in rows if row.content is not None]
-    shown = _shown(connection, tenant_id, opened, lambda _: options_from(opened[0]))
+    judged = [_CONTENT.decode(row.content) for row in opened]
+    shown = []
+    if opened:
+        options = _with_names(options_from(opened[0]), named(_agents_of(judged)))
+        shown = [_read(row, one, options) for row, one in zip(opened, judged, strict=True)]
     return Attention(shown, opened[0].open_count if opened else 0, spikes)
 
 
@@ -279,17 +294,26 @@ def _shown(
     if not rows:
         return []
     judged = [_CONTENT.decode(row.content) for row in rows]
+    named = connection.execute(_AGENTS, {"tenant_id": tenant_id, "ids": _agents_of(judged)})
+    options = _with_names(options_of(tenant_id), (NamedAgent(*row) for row in named))
+    return [_read(row, one, options) for row, one in zip(rows, judged, strict=True)]
+
+
+def _agents_of(judged: Sequence[Judged]) -> list[str]:
+    """The agents that some findings are about, or that explain them."""
     ids = {one.agent for one in judged} | {part.agent_id for one in judged for part in one.agents}
-    agents_of = connection.execute(_AGENTS, {"tenant_id": tenant_id, "ids": sorted(ids)})
-    named = {row.agent_id: row for row in (agents_of if ids else ())}
-    options = replace(
-        options_of(tenant_id),
-        names={key: row.name for key, row in named.items() if row.name is not None},
+    return sorted(ids)
+
+
+def _with_names(options: Options, agents_: Iterable[NamedAgent]) -> Options:
+    named = list(agents_)
+    return replace(
+        options,
+        names={one.agent_id: one.name for one in named if one.name is not None},
         token_lifetimes={
-            key: row.token_lifetime for key, row in named.items() if row.token_lifetime is not None
+            one.agent_id: one.token_lifetime for one in named if one.token_lifetime is not None
         },
     )
-    return [_read(row, one, options) for row, one in zip(rows, judged, strict=True)]
 
 
 def _read(row: Any, judged: Judged, options: Options) -> Finding:

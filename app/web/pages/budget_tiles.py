@@ -35,8 +35,8 @@ class BudgetTiles:
     currency: str
 
 
-def read_budgets(agent_id: str | None = None) -> BudgetReport:
-    """The budgets of an agent or of the organization, in one statement.
+def read_budgets(agent_id: str | None = None, names_of: Sequence[str] = ()) -> BudgetReport:
+    """The budgets of an agent or of the organization, and names of agents, in one statement.
 
     They come with the settings of the organization, which are then those of the request.
     """
@@ -46,6 +46,7 @@ def read_budgets(agent_id: str | None = None) -> BudgetReport:
         services().clock(),
         options_between,
         only=agent_id or ORGANIZATION,
+        names_of=names_of,
     )
     lifetime = found.options.token_lifetime or services().settings.token_lifetime_seconds
     g.options = replace(found.options, token_lifetime=lifetime)

@@ -1,12 +1,15 @@
 """Overview: the dashboard's first page, as cards of one range."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from flask import Blueprint, Response, g
 
+from app.alerts.budgets import BudgetReport
 from app.reports import activity, agent_list, findings, overview
 from app.reports.base import STALE_INTERVALS
 from app.reports.days import Days, instant_of
+from app.reports.findings import NamedAgent
 from app.reports.finer import Span
 from app.reports.overview import year_first
 from app.web import params, rate_limit
@@ -39,8 +42,15 @@ def page() -> Response:
     found = overview.overview(
         reading, tenant, span, filters.compared, today=filters.today, settled=_settled()
     )
+    budgets: list[BudgetReport] = []
+
+    def named(ids: Sequence[str]) -> Iterable[NamedAgent]:
+        # In the statement of budgets, which a page reads anyhow.
+        budgets.append(read_budgets(names_of=ids))
+        return budgets[0].named
+
     attention = findings.attention(
-        reading, tenant, *_begin_and_end(filters.days), options_from, limit=READ_FINDINGS
+        reading, tenant, *_begin_and_end(filters.days), options_from, named, limit=READ_FINDINGS
     )
     compared, counted_at = filters.compared, found.counted_at
     listed = agent_list.agent_list(
@@ -53,7 +63,7 @@ def page() -> Response:
             filters,
             activity.week_of_days(reading, tenant, span, compared=compared, counted_at=counted_at),
         )
-    usage = overview_tiles(read_budgets(), attention.findings)
+    usage = overview_tiles(budgets[0] if budgets else read_budgets(), attention.findings)
     spikes = found.spikes(attention.spikes, filters.days.zone)
     return frame_response(
         "dashboard.html",
