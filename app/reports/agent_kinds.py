@@ -57,7 +57,7 @@ def days_of_tenant(name: str, first: Any, last: Any) -> sa.Subquery:
     return found.subquery(name)
 
 
-def kinds_of_agents(used: CTE) -> CTE:
+def kinds_of_agents(used: CTE, gate: CTE) -> CTE:
     """The agents with their names, their rank, and the kinds that each is of."""
     agent, row = agents.c, used.c
     names = (
@@ -76,7 +76,8 @@ def kinds_of_agents(used: CTE) -> CTE:
     rank = sa.func.row_number().over(order_by=(row.issued.desc(), row.agent_id))
     grown = row.whole - row.before
     is_rising = (row.before > 0, grown >= RISING_TOKENS, 3 * grown >= row.before)
-    is_judged = bind("is_judged", sa.Integer) == 1
+    is_compared = sa.select(gate.c.is_unsure == 0).scalar_subquery()
+    is_judged = sa.and_(bind("is_judged", sa.Integer) == 1, is_compared)
     is_quiet = (is_judged, row.recent == 0, row.before >= bind("whole_days", sa.Integer))
     is_new = (row.issued > 0, row.before == 0, sa.not_(_was_used_earlier(used)))
     pattern = bind("pattern", sa.Text)

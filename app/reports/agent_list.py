@@ -154,6 +154,8 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
     """
     days, whole = span.days, span.days.whole(counted_at)
     other = None if compared is None or not whole else compared.leading(whole)
+    if other and span.kept.agents and other.utc_first < span.kept.agents:
+        other = None
     values = parameters(days, whole, other) | {
         "tenant_id": tenant_id,
         "show": wanted.show,
@@ -173,10 +175,12 @@ def agent_list(  # noqa: PLR0913 - a page, and what it is compared with
         )
     except (ValidationError, UnavailableError) as error:
         return AgentList([], problem=error.message)
-    found = _list(days, state, rows, is_compared=other is not None)
+    # Of days that are not complete the statement has read none.
+    is_compared = other is not None and can_be_read(
+        Span(other, span.kept), daily_agent_issuance, state
+    )
+    found = _list(days, state, rows, is_compared=is_compared)
     if not found.is_long:
-        if other and not can_be_read(Span(other, span.kept), daily_agent_issuance, state):
-            return agent_list(connection, tenant_id, span, wanted, counted_at=counted_at)
         return found
     month = days.utc_last.replace(day=1)
     top = top_named(connection, tenant_id, month=month, limit=wanted.limit)
@@ -340,7 +344,7 @@ def _totals(kinds: CTE, gate: CTE) -> Select[*tuple[Any, ...]]:
 
 def _statement() -> Reading:
     gate = gate_cte()
-    kinds = kinds_of_agents(used_agents(gate))
+    kinds = kinds_of_agents(used_agents(gate), gate)
     row = kinds.c
     position = sa.func.row_number().over(order_by=_order(row)).label("position")
     columns = (row.agent_id, row.name, row.rank, row.issued, row.whole, row.before)

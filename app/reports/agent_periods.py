@@ -14,6 +14,7 @@ from sqlalchemy import CTE, Select
 from app.reports.agent_days import DAY_HOURS, mask_before, parts
 from app.reports.base import TENANT, total
 from app.reports.days import Days
+from app.reports.finer import completeness
 from app.storage.tables import daily_agent_issuance, monthly_agent_issuance
 
 MOST = 10_000  # agents a month; the sums of more would take seconds
@@ -57,6 +58,7 @@ def parameters(days: Days, whole: int, other: Days | None) -> dict[str, Any]:
     months = 12 * (last.year - first.year) + last.month - first.month + 1
     values: dict[str, Any] = {
         "is_judged": int(other is not None and counted > recent),
+        "compared_from": other.utc_first if other else _NO_END,
         "whole_days": whole,
         "after_midnight": mask_before(DAY_HOURS) - mask_before(midnight or DAY_HOURS),
         "before_first": mask_before(days.begin % DAY_HOURS),
@@ -118,7 +120,10 @@ def bind(name: str, type_: Any = sa.Date) -> sa.BindParameter[Any]:
 
 
 def gate_cte() -> CTE:
-    """One row: whether there are more agents than a list reads, by their number a month."""
+    """One row: whether there are more agents than a list reads, by their number a month.
+
+    And whether a day that the days are compared with is incomplete, so that none of them is read.
+    """
     usage = monthly_agent_issuance.c
     agents = sa.select(usage.agent_id).where(
         usage.tenant_id == TENANT,
@@ -128,12 +133,21 @@ def gate_cte() -> CTE:
     most = bind("most", sa.BigInteger)
     found = agents.limit(most + 1).subquery("used")
     is_long = sa.case((sa.func.count(found.c.agent_id) > most, 1), else_=0)
-    return sa.select(is_long.label("is_long")).cte("gate")
+    _, incomplete = completeness(daily_agent_issuance)
+    latest = sa.select(incomplete).scalar_subquery()
+    is_unsure = sa.case((latest >= bind("compared_from"), 1), else_=0)
+    return sa.select(is_long.label("is_long"), is_unsure.label("is_unsure")).cte("gate")
 
 
-def _until(last: str, gate: CTE) -> sa.ColumnElement[Any]:
-    """The last day or month to read: none if there are too many agents."""
-    end = sa.case((gate.c.is_long == 1, sa.literal(_NEVER, sa.Date)), else_=bind(last))
+def _is_left_out(gate: CTE, period: Any) -> sa.ColumnElement[bool]:
+    """Whether a period is not read."""
+    return sa.or_(gate.c.is_long == 1, sa.and_(period == BEFORE, gate.c.is_unsure == 1))
+
+
+def _until(last: str, gate: CTE, period: int) -> sa.ColumnElement[Any]:
+    """The last day or month to read: none if the period is left out."""
+    left_out = _is_left_out(gate, sa.literal(period, sa.Integer))
+    end = sa.case((left_out, sa.literal(_NEVER, sa.Date)), else_=bind(last))
     return sa.select(end).scalar_subquery()
 
 
@@ -147,7 +161,10 @@ def _sums(gate: CTE) -> Iterator[Select[*tuple[Any, ...]]]:
     for period, spans in _SPANS.items():
         which = sa.literal(period, sa.Integer).label("period")
         for number in range(spans):
-            begin, end = bind(f"from_{period}_{number}"), _until(f"to_{period}_{number}", gate)
+            begin, end = (
+                bind(f"from_{period}_{number}"),
+                _until(f"to_{period}_{number}", gate, period),
+            )
             yield (
                 sa.select(
                     which,
@@ -160,7 +177,7 @@ def _sums(gate: CTE) -> Iterator[Select[*tuple[Any, ...]]]:
                 .group_by(own.agent_id)
             )
         if spans > 1:
-            begin, end = bind(f"months_from_{period}"), _until(f"months_to_{period}", gate)
+            begin, end = bind(f"months_from_{period}"), _until(f"months_to_{period}", gate, period)
             yield (
                 sa.select(
                     which,
@@ -182,12 +199,15 @@ def _sums(gate: CTE) -> Iterator[Select[*tuple[Any, ...]]]:
 
 def _edges(gate: CTE) -> Select[*tuple[Any, ...]]:
     """The tokens in parts of UTC days."""
-    never, is_long = sa.literal(_NEVER, sa.Date), gate.c.is_long == 1
+    never = sa.literal(_NEVER, sa.Date)
     dates = [bind(f"edge_date_{number}") for number in range(_EDGES)]
     found = (
         sa.select(
             bind(f"edge_period_{number}", sa.Integer).label("period"),
-            sa.case((is_long, never), else_=dates[number]).label("date"),
+            sa.case(
+                (_is_left_out(gate, bind(f"edge_period_{number}", sa.Integer)), never),
+                else_=dates[number],
+            ).label("date"),
             bind(f"edge_begin_{number}", sa.Integer).label("before_begin"),
             bind(f"edge_end_{number}", sa.Integer).label("before_end"),
         )

@@ -249,10 +249,19 @@ def test_the_page_costs_few_statements_and_bytes(browser, database, agents):
 @pytest.mark.parametrize(
     "query", ["range=28d&vs=year", "range=13w&zone=America/New_York&vs=before"]
 )
-@pytest.mark.parametrize("rest", ["", "DELETE FROM {} WHERE date < '2026-03-25'", "DELETE FROM {}"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "DELETE FROM {} WHERE date < '2026-01-10'",
+        "DELETE FROM {} WHERE date < '2026-03-25'",
+        "DELETE FROM {}",
+    ],
+)
 def test_a_page_costs_as_little_while_finer_tables_are_filled(browser, database, query, rest):
     """After an upgrade no table has each day yet, and what has them is known by the same reads."""
     fill(database, long_history(40))
+    stored(database, {"agents": (Share("agent-1", 9, 1, 0.5),)})
     forgotten = [rest.format(one) for one in ("hourly_issuance", "daily_agent_issuance") if rest]
 
     def forget(connection):
