@@ -19,7 +19,7 @@ from tests.support.settings import make_settings
 PATIENCE_SECONDS = 600
 SHOWN = 10
 # When a finding was noticed depends on the schedulers.
-NOTICED = {"detected_at", "updated_at"}
+NOTICED = {"detected_at", "updated_at", "version"}
 
 
 def misjudged(url: str) -> tuple[int, list[str]]:

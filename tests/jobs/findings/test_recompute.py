@@ -75,17 +75,23 @@ def test_a_recompute_equals_living_through_it(life):
     """Late events, failed ticks and missing ticks change nothing in the end."""
     dice = random.Random(17)
     end = live(life, dice, late=LATE, stumbles=lambda day, hour: (day * 7 + hour) % 5 == 0)
-    lived = life.findings(until=at(end.date()))
+    lived = unnumbered(life.findings(until=at(end.date())))
     assert {row["kind"] for row in lived} >= {"retry_loop", "silence", "level_shift"}
     life.forget()
     done = recompute_findings(life.database, life.settings, FIRST, end.date())
     assert done.organizations == 2
-    assert life.findings() == lived
+    assert unnumbered(life.findings()) == lived
     # A part of the days has the findings that were opened in it.
     life.forget()
     recompute_findings(life.database, life.settings, FIRST + 45 * DAY, FIRST + 55 * DAY)
     begin, last = at(FIRST + 45 * DAY), at(FIRST + 56 * DAY)
-    assert life.findings() == [row for row in lived if begin < row["opened_at"] <= last]
+    found = unnumbered(life.findings())
+    assert found == [row for row in lived if begin < row["opened_at"] <= last]
+
+
+def unnumbered(rows):
+    """Findings without the number of changes that each has lived through."""
+    return [{name: value for name, value in row.items() if name != "version"} for row in rows]
 
 
 def test_a_recompute_changes_nothing_that_holds(life, weeks):
