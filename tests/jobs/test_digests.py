@@ -1,4 +1,4 @@
-"""Digests by the jobs: each once for each endpoint and period, whoever runs and is killed."""
+"""Digests by the jobs: each once for each endpoint and period, if jobs compete or are killed."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -298,7 +298,7 @@ def test_a_form_without_its_token_is_not_kept(visit, provider, later):
 
 
 def test_a_refresh_of_cards_does_not_follow_the_provider(visit, provider, later):
-    """The script is told to load its page again, which then goes to the provider."""
+    """The answer to the script asks it to load its page again, which then goes to the provider."""
     browser = visit(**provider.variables())
     sign_in(provider, browser)
     later(LAPSED)
