@@ -26,15 +26,9 @@ _TITLE, _TEXT, _FACT, _FALLBACK = 150, 1500, 300, 3000
 # Texts of documents, as digests, are longer than sentences.
 _PARAGRAPHS = 3
 _VERBS = {OPENED: "Opened", UPDATED: "Updated", RESOLVED: "Resolved"}
+# Kinds whose words are not those of their names.
 _WORDS = {
-    "spike": "spike",
-    "retry_loop": "retry loop",
-    "silence": "silence",
-    "unusual_hour": "unusual hour",
     "level_shift": "new level",
-    "concentration": "concentration",
-    "new_agent": "new agent",
-    "dormant_agent": "dormant agent",
     "token_waste": "avoidable tokens",  # nosec B105  # the name of a kind
 }
 
