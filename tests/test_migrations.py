@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from datetime import UTC, date, datetime
 
 import psycopg
@@ -633,9 +634,20 @@ def test_a_migration_waits_until_a_lock_is_released(postgresql_url, monkeypatch)
     with psycopg.connect(conninfo(postgresql_url), autocommit=True) as writer:
         for statement in ["BEGIN", "LOCK TABLE rollup_state IN ROW EXCLUSIVE MODE"]:
             writer.execute(statement)
-        release = threading.Timer(2, writer.execute, ["ROLLBACK"])
+        release = threading.Thread(target=release_once_awaited, args=(postgresql_url, writer))
         release.start()
         done = flask("db", "upgrade")
         release.join()
     assert done.returncode == 0, done.stderr
     assert "waiting: a lock is held by pid" in done.stderr
+
+
+def release_once_awaited(url, writer):
+    """Roll a transaction back half a second after somebody waits for its locks."""
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    with psycopg.connect(conninfo(url), autocommit=True) as watching:
+        give_up = time.monotonic() + 60
+        while not watching.execute(waiting).fetchall() and time.monotonic() < give_up:
+            time.sleep(0.01)
+    time.sleep(0.5)
+    writer.execute("ROLLBACK")

@@ -295,8 +295,9 @@ CASES = {
 def test_a_hostile_answer_is_refused_with_its_cause(visit, provider, monkeypatch, caplog, case):
     """The page has a sentence, the log the cause, and nobody is signed in."""
     caplog.set_level(logging.INFO, "app.request")
-    monkeypatch.setattr(provider_module, "TIMEOUT_SECONDS", 0.8)
     spoil, cause, said = case
+    # Only what is slow may end by the limit, on a busy machine, too.
+    monkeypatch.setattr(provider_module, "TIMEOUT_SECONDS", 0.8 if cause == "timeout" else 60)
     spoil(provider)
     browser = visit(**provider.variables())
     begun = browser.get(OIDC)
