@@ -29,6 +29,8 @@ from app.storage.failures import is_missing_table, is_unavailable
 # "Temporary failure" in sysexits.h: nothing is lost, the same command may succeed later.
 EX_TEMPFAIL = 75
 EX_INTERRUPTED = 130
+# The object of a context: the command is a step of another one, which has words of its own.
+STEP = object()
 EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
 
 # Ctrl-C, an end by the service manager, and the end of a terminal's session.
@@ -78,7 +80,8 @@ class Command(click.Command):
                 # Everything is rolled back by now, so another signal would only disturb the exit.
                 for number in _STOPPING:
                     signal.signal(number, signal.SIG_IGN)
-                warn(f"Interrupted: {self.interrupted}")
+                if ctx.find_root().obj is not STEP:
+                    warn(f"Interrupted: {self.interrupted}")
                 raise click.exceptions.Exit(EX_INTERRUPTED) from None
             if isinstance(error, ServiceError):
                 raise click.ClickException(error.message) from error

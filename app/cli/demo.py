@@ -21,6 +21,7 @@ from app.cli import demo_first_release, demo_story
 from app.cli.base import (
     EX_INTERRUPTED,
     EX_TEMPFAIL,
+    STEP,
     Group,
     OnProgress,
     json_option,
@@ -208,7 +209,9 @@ def prepare(context: click.Context) -> None:
 def _run(command: str) -> int:
     """Run another command in this process, and return its exit code."""
     try:
-        code = current_app.cli.main(command.split(), prog_name="flask", standalone_mode=False)
+        code = current_app.cli.main(
+            command.split(), prog_name="flask", standalone_mode=False, obj=STEP
+        )
     except SystemExit as exit_:
         code = exit_.code
     if code == EX_INTERRUPTED:

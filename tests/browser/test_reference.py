@@ -46,7 +46,7 @@ def test_nothing_found_is_said(reader):
 def test_a_link_to_a_hidden_part_shows_it(reader):
     """The link to a type clears the search that hides the type."""
     reader.keys("/", "hour of the week dow")
-    assert not reader.one("#Problem").is_displayed()
+    reader.until(lambda: not reader.one("#Problem").is_displayed())
     reader.evaluate("document.querySelector('a[href=\"#errors\"]').hidden = false")
     reader.evaluate("document.querySelector('main a[href=\"#errors\"]').click()")
     assert reader.one("#errors").is_displayed()

@@ -174,7 +174,9 @@ def add_webhook(client: FlaskClient, headers: dict[str, str]) -> str:
 
 def use_webhook(client: FlaskClient, headers: dict[str, str], path: str) -> None:
     """Look what an endpoint was told, change it, drop what waits, delete it."""
-    (message,) = client.get(f"{path}/deliveries", headers=headers).json["data"]
+    listed = client.get(f"{path}/deliveries", headers=headers)
+    assert listed.status_code == 200
+    (message,) = listed.json["data"]
     assert message["event"] == "finding.resolved"
     assert client.post(f"{path}/rotate", headers=headers).status_code == 200
     assert client.patch(path, json={"enabled": False}, headers=headers).status_code == 200
