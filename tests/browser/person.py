@@ -63,6 +63,9 @@ class Person:
 
     def open(self, path: str) -> None:
         self.browser.get(self.site.url + path)
+        # On a busy machine, scripts may still see the page before.
+        here = "[location.href, document.readyState]"
+        self.until(lambda: self.evaluate(here) == [self.browser.current_url, "complete"])
 
     def sign_in(self, wanted: str = DASHBOARD, organization: str = TENANT, **claims: Any) -> None:
         """Go to a page, and past the door with a token."""
