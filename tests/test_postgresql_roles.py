@@ -99,6 +99,7 @@ def test_the_service_works_with_each_process_in_its_own_role(deployment):
     assert serve(deployment)[-15:] == [2, *[0] * 13, 2]
 
 
+@pytest.mark.timeout(900)  # all work of a role, twice for each grant
 @pytest.mark.parametrize(
     ("role", "work"),
     [("web", serve), ("job", run_jobs), ("idp", deliver)],
