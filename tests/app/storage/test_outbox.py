@@ -1,4 +1,4 @@
-"""The outbox: which endpoints are told of which changes, once each, and of no other tenant's."""
+"""The outbox: each endpoint gets each change that it wants once, and none of another tenant."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ def add(database):
 
 @pytest.fixture
 def tell(database):
-    """Returns the endpoints that are told of a change of a finding."""
+    """Returns the endpoints that get a message about a change of a finding."""
 
     def tell(kind, finding, *, at=NOW, tenant=TENANT, urgent=False):
         def work(connection):
