@@ -281,15 +281,14 @@ def naive_run(database):
     database.write(lambda connection: add_next_window(connection, newest, 1_000_000, {}))
 
 
-def write_in_overlapping_transactions(database_url, seconds=2.0):
+def write_in_overlapping_transactions(database_url, stop):
     """Four writers, transactions of a few inserts, some rolled back, with pauses inside."""
-    until = time.monotonic() + seconds
 
     def work(number):
         dice = random.Random(number)
         with psycopg.connect(conninfo(database_url)) as connection:
             for turn in range(10_000):
-                if time.monotonic() > until:
+                if stop.is_set():
                     break
                 for step in range(3):
                     connection.execute(INSERT, [f"{number}-{turn}-{step}"])
@@ -302,12 +301,19 @@ def write_in_overlapping_transactions(database_url, seconds=2.0):
     return threads
 
 
-def run_beside_writers(database_url, run):
-    threads = write_in_overlapping_transactions(database_url)
-    while any(thread.is_alive() for thread in threads):
-        run()
-    for thread in threads:
-        thread.join()
+def run_beside_writers(database_url, run, seconds=2.0, runs=30):
+    """Run for some time, and some times however slow the machine is, then once more."""
+    stop = threading.Event()
+    threads = write_in_overlapping_transactions(database_url, stop)
+    try:
+        until = time.monotonic() + seconds
+        while runs > 0 or time.monotonic() < until:
+            run()
+            runs -= 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     run()
 
 
