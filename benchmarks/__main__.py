@@ -13,6 +13,7 @@ from benchmarks import (
     duck,
     formats,
     ingest,
+    judging,
     processes,
     reads,
     rollups,
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "D2": duck.loads,
     "U1": upserts.tokens,
     "B1": sizes.bytes_of_rows,
+    "J1": judging.passes,
     "M1": processes.memory,
     "T1": processes.start,
 }

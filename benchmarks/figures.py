@@ -70,20 +70,23 @@ class Figure:
     @property
     def cells(self) -> tuple[str, ...]:
         """The cells of the line in the table."""
-        unit = f" {self.ours.unit}" if self.ratio is None else ""
         return (
             self.row,
             self.work,
             str(self.ours),
             *(("–", "–") if self.rival is None else map(str, self.rival)),
             "–" if self.ratio is None else f"{self.ratio:.3g}",
-            *self._verdict(unit),
+            *self._verdict(),
         )
 
-    def _verdict(self, unit: str) -> tuple[str, str]:
+    def _verdict(self) -> tuple[str, str]:
         if self.limit is None:
             return "–", "–"
-        return f"{self.sign} {self.limit:g}{unit}", "yes" if self.reached else "no"
+        limit = f"{self.limit:g}"
+        if self.ratio is None:
+            factor, _, unit = UNITS[self.ours.unit]
+            limit = f"{self.limit * factor:g} {unit}"
+        return f"{self.sign} {limit}", "yes" if self.reached else "no"
 
 
 @dataclass(frozen=True)

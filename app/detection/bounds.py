@@ -1,6 +1,6 @@
 """Bounds: the usual tokens of one day, from the days before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import reduce
@@ -211,11 +211,7 @@ def day_bounds(counts: Sequence[int], calendar: Calendar, known: int) -> Bounds 
 def _level(logs: Sequence[float], days: Days, medians: Sequence[float]) -> float:
     """The logarithm of rho: how far the last 14 days differ from the median of their kind."""
     usual_logs = [log(one + PSEUDO) if one >= 0 else None for one in medians]
-    ratios = []
-    for day, kind in days.recent:
-        one = usual_logs[kind]
-        if one is not None:
-            ratios.append(logs[day] - one)
+    ratios = [logs[day] - one for day, kind in days.recent if (one := usual_logs[kind]) is not None]
     if not ratios:
         return 0.0
     ratios.sort()
@@ -338,25 +334,34 @@ class Hours:
         self._calendar = calendar
         self._bounds = bounds
         self._sums = [0, *accumulate(series.hours)]
+        self._ends: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = {}
         self._same = [day for day in calendar.same if day >= calendar.known]
         # A day after the first known one, so that no window begins before it.
         self._alike = [
             day for kind in bounds.alike for day in calendar.groups[kind] if day > calendar.known
         ]
 
-    def _columns(self, length: int, days: Sequence[int]) -> list[tuple[int, ...]]:
-        """The sums of windows of ``length`` hours, for each hour from -1 to 24 in which they end.
+    def _columns(
+        self, length: int, days: Sequence[int], hours: Iterable[int] = range(-1, DAY + 1)
+    ) -> list[list[int]]:
+        """The sums of windows of ``length`` hours, for each of some hours in which they end.
 
         One sum for each of some days, except for windows that begin before the first known day.
         """
-        sums = self._sums
-        first = self._calendar.known * DAY + length
-        starts = [at for day in days if (at := day * DAY) >= first]
-        rows = [
-            map(sub, sums[at : at + DAY + 2], sums[at - length : at + DAY + 2 - length])
-            for at in starts
+        # Windows of up to a day begin on the same days, so they share the sums at their ends.
+        span = max(length, DAY)
+        key = span, tuple(days)
+        if key not in self._ends:
+            sums, first = self._sums, self._calendar.known * DAY + span
+            rows = [sums[at - span : at + DAY + 2] for day in days if (at := day * DAY) >= first]
+            self._ends[key] = [*zip(*rows, strict=True)]
+        ends = self._ends[key]
+        if not ends:
+            return []
+        return [
+            [*map(sub, ends[end], ends[end - length])]
+            for end in [span + 1 + hour for hour in hours]
         ]
-        return [*zip(*rows, strict=True)]
 
     def _medians(self, days: Sequence[int]) -> list[float]:
         """The medians of each hour of some days, times the level."""
@@ -437,16 +442,16 @@ class Hours:
             [day * DAY + 1 for day in self._calendar.groups[kind] if day * DAY >= first]
             for kind in self._bounds.alike
         ]
-        columns = self._columns(length, self._alike)
+        columns = self._columns(length, self._alike, [one.hour for one in windows])
         needed = self._least_tokens(length)
         found = []
-        for one in windows:
+        for place, one in enumerate(windows):
             least, hour = _STEADY * one.typical, one.hour
             low = known = 0
             # Mostly no day has few tokens, which is seen without looking at the kinds of days.
-            is_never_low = bool(columns) and min(columns[hour + 1]) >= least
+            is_never_low = bool(columns) and min(columns[place]) >= least
             if is_never_low:
-                known = len(columns[hour + 1])
+                known = len(columns[place])
             for ends in () if is_never_low else kinds:
                 few = sum([sums[end + hour] - sums[end + hour - length] < least for end in ends])
                 # A weekday on which these hours are quiet says nothing of the others.
@@ -456,7 +461,7 @@ class Hours:
             is_sure = known >= _SURE_DAYS and low <= _SURE_LOW * known
             is_steady = is_sure and length <= FEW_HOURS
             if is_steady or (low <= _RARELY_LOW * known and one.typical >= needed):
-                found.append(one._replace(is_steady=is_steady))
+                found.append(one._replace(is_steady=True) if is_steady else one)
         return found
 
     def _is_steady(self) -> bool:

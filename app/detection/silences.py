@@ -206,7 +206,9 @@ def _agent_silence(
         if len(days) < AT_LEAST_WEEKS:
             break
         sums = sorted([sum(issued[day + 1 - length : day + 1]) for day in days])
-        if middle(sums) * 1.5 < least:
+        # The level that is looked up below is at most 1.5.
+        most, seen = middle(sums) * 1.5, sum(issued[judged + 1 - length : judged + 1])
+        if most < least or seen > _SEEN * most:
             continue
         if level < 0:
             bounds = day_bounds(issued, calendar, known)
@@ -215,7 +217,6 @@ def _agent_silence(
         low = (sums[1] if len(sums) >= 5 else sums[0]) * min(level, 1.0)
         if typical < least or low < _SILENT_LOW * typical:
             continue
-        seen = sum(issued[judged + 1 - length : judged + 1])
         if seen <= _SEEN * typical and _is_due(
             issued, calendar, known, length, is_regular=usual.agents[agent].is_regular
         ):

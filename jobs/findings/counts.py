@@ -10,7 +10,6 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
@@ -31,11 +30,11 @@ from app.storage.tables import (
     hourly_issuance,
     monthly_agent_issuance,
 )
+from app.storage.types import days_between, joined, numbers
 
 DAY = timedelta(days=1)
 # An agent that had a token on so many days is dormant after so many days without.
 ACTIVE_DAYS, DORMANT_DAYS = 30, 30
-_NUMBERS = msgspec.json.Decoder(list[int])
 # With more agents, not all of them are read.
 MOST_AGENTS = 5000
 # So many agents of some organizations' open days are read without ranking them.
@@ -107,7 +106,7 @@ class LargeHistory:
         kept = sa.select(row.date, row.agent_id, row.issued, row.hours).where(
             ours, row.agent_id.in_(largest)
         )
-        agents = _agent_series(connection.execute(_by_agent(kept)), start, day)
+        agents = _agent_series(connection.execute(_by_agent(kept), {"first": start}), start, day)
         _add_earlier_days(connection, self._tenant_id, start, agents)
         row = daily_agent_issuance.c
         bits = [sa.func.max(row.hours.bitwise_rshift(bit).bitwise_and(1)) for bit in range(24)]
@@ -295,17 +294,14 @@ def never_seen_before(
 def _hours(connection: Connection, tenant_id: str, first: date, last: date) -> list[int]:
     """The tokens of each hour of a range of days."""
     values = {"tenant_id": tenant_id, "first": first, "last": last}
-    return _in_order(connection.execute(_HOURS, values), first, last)
+    ((hours, issued),) = connection.execute(_HOURS, values)
+    return _in_order(hours, issued, first, last)
 
 
-def _in_order(rows: Iterable[Any], first: date, last: date) -> list[int]:
-    """The tokens of each hour of a range of days, from one row for each day."""
-    places = _places(first, last)
-    found = [0] * (24 * len(places))
-    for day, issued, hours in rows:
-        at = 24 * places[day]
-        for hour, count in zip(_numbers(hours), _numbers(issued), strict=True):
-            found[at + hour] = count
+def _in_order(hours: Any, issued: Any, first: date, last: date) -> list[int]:
+    found = [0] * (24 * ((last - first).days + 1))
+    for hour, count in zip(numbers(hours), numbers(issued), strict=True):
+        found[hour] = count
     return found
 
 
@@ -322,42 +318,32 @@ def _hours_and_agents(
     """
     values = {"tenant_id": tenant_id, "first": first, "last": last}
     values["rows"] = limit = MOST_AGENTS * ((last - first).days + 1) + 1
-    of_days, of_agents = [], []
+    hours: list[int] = []
+    of_agents = []
     for row in connection.execute(_HOURS_AND_AGENTS, values):
         if row[0] is None:
-            of_days.append(row[1:])
+            hours = _in_order(row[1], row[2], first, last)
         else:
             of_agents.append(row)
-    counts = _in_order(of_days, first, last)
-    if len(of_agents) > MOST_AGENTS or sum(row[1].count(",") + 1 for row in of_agents) == limit:
-        return counts, None
-    return counts, _agent_series(of_agents, first, last)
+    if len(of_agents) > MOST_AGENTS:
+        return hours, None
+    agents = _agent_series(of_agents, first, last)
+    is_cut = sum(len(one.issued) - one.issued.count(0) for one in agents.values()) >= limit
+    return hours, None if is_cut else agents
 
 
 def _agent_series(rows: Iterable[Any], first: date, last: date) -> dict[str, AgentSeries]:
-    places = _places(first, last)
-    size = len(places)
-    found = {}
-    for agent, days, issued, hours in rows:
-        one = found[agent] = AgentSeries([0] * size, [0] * size, last)
-        at = [*map(places.__getitem__, days.split(","))]
-        counts, masks = one.issued, one.hours
-        for place, count, mask in zip(at, _numbers(issued), _numbers(hours), strict=True):
-            counts[place] = count
-            masks[place] = mask
-        one.first = first + min(at) * DAY
-    return found
-
-
-def _numbers(joined: str) -> list[int]:
-    """The numbers of a group."""
-    return _NUMBERS.decode(f"[{joined}]")
-
-
-def _places(first: date, last: date) -> dict[str, int]:
-    """The positions of days, by their text."""
     size = (last - first).days + 1
-    return {(first + place * DAY).isoformat(): place for place in range(size)}
+    found = {}
+    for agent, days, issued in rows:
+        one = found[agent] = AgentSeries([0] * size, [0] * size, last)
+        counts, masks, in_days = one.issued, one.hours, numbers(days)
+        for day_hours, count in zip(in_days, numbers(issued), strict=True):
+            day = day_hours >> 24
+            counts[day] = count
+            masks[day] = day_hours & 0xFFFFFF
+        one.first = first + (min(in_days) >> 24) * DAY
+    return found
 
 
 def _add_earlier_days(  # noqa: PLR0913 - which agents, and what of them
@@ -396,34 +382,11 @@ def _first_months(
     connection: Connection, tenant_id: str, day: date, agents: Sequence[str]
 ) -> dict[str, date]:
     """The months of the first tokens of some agents, of those with any before ``day``."""
-    old, this = monthly_agent_issuance.c, daily_agent_issuance.c
-    month = month_of(day)
-    earlier = (
-        sa.select(old.agent_id, sa.func.min(old.month).label("first"))
-        .where(
-            old.tenant_id == tenant_id,
-            old.month < month,
-            old.issued > 0,
-            old.agent_id.in_(agents),
-        )
-        .group_by(old.agent_id)
-    )
-    days = sa.select(this.agent_id, sa.literal(month, sa.Date)).where(
-        this.tenant_id == tenant_id,
-        this.date >= month,
-        this.date < day,
-        this.issued > 0,
-        this.agent_id.in_(agents),
-    )
+    values = {"tenant_id": tenant_id, "month": month_of(day), "day": day, "agents": agents}
     found: dict[str, date] = {}
-    for agent, first in connection.execute(sa.union_all(earlier, days)):
+    for agent, first in connection.execute(_FIRST_MONTHS, values):
         found[agent] = min(first, found.get(agent, first))
     return found
-
-
-def _joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """The values of a group as one text. Thousands of rows take longer to receive than to join."""
-    return sa.func.aggregate_strings(sa.cast(column, sa.Text), ",")
 
 
 def _in_range(column: Any) -> sa.ColumnElement[bool]:
@@ -432,23 +395,26 @@ def _in_range(column: Any) -> sa.ColumnElement[bool]:
     return sa.and_(ours, column.date.between(first, last))
 
 
+def _number_of(day: sa.ColumnElement[date]) -> sa.ColumnElement[int]:
+    """The number of a day in the range that is read, from 0 on."""
+    return sa.cast(days_between(sa.bindparam("first", type_=sa.Date), day), sa.BigInteger)
+
+
 def _by_agent(rows: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
-    """One row for each agent of some rows, with its days, tokens and masks as texts."""
+    """One row for each agent of some rows, with its days, their masks, and its tokens.
+
+    A day and its mask are one number: the mask has 24 bits.
+    """
     row = rows.subquery().c
-    joined = (_joined(row.date), _joined(row.issued), _joined(row.hours))
-    return sa.select(row.agent_id, *joined).group_by(row.agent_id)
+    days = _number_of(row.date) * (1 << 24) + row.hours
+    return sa.select(row.agent_id, joined(days), joined(row.issued)).group_by(row.agent_id)
 
 
 _HOUR, _AGENT = hourly_issuance.c, daily_agent_issuance.c
-_HOURS = (
-    sa.select(
-        sa.cast(_HOUR.date, sa.Text).label("date"),
-        _joined(_HOUR.issued).label("issued"),
-        _joined(_HOUR.hour).label("hours"),
-    )
-    .where(_in_range(_HOUR))
-    .group_by(_HOUR.date)
-)
+_HOURS = sa.select(
+    joined(_number_of(_HOUR.date) * 24 + _HOUR.hour).label("hours"),
+    joined(_HOUR.issued).label("issued"),
+).where(_in_range(_HOUR))
 _AGENTS = _by_agent(
     sa.select(_AGENT.date, _AGENT.agent_id, _AGENT.issued, _AGENT.hours)
     .where(_in_range(_AGENT), _AGENT.issued > 0)
@@ -458,4 +424,23 @@ _AGENTS = _by_agent(
 _HOURS_AND_AGENTS = sa.union_all(
     sa.select(sa.cast(sa.null(), sa.Text).label("agent_id"), *_HOURS.subquery("of_days").c),
     sa.select(_AGENTS.subquery("of_agents")),
+)
+
+
+def _earlier(column: Any) -> sa.ColumnElement[bool]:
+    ours: sa.ColumnElement[bool] = column.tenant_id == sa.bindparam("tenant_id", type_=sa.Text)
+    some = column.agent_id.in_(sa.bindparam("agents", expanding=True))
+    return sa.and_(ours, some, column.issued > 0)
+
+
+# To build a statement takes as long as to execute it.
+_MONTH, _DAY = (sa.bindparam(name, type_=sa.Date) for name in ("month", "day"))
+_OLD = monthly_agent_issuance.c
+_FIRST_MONTHS = sa.union_all(
+    sa.select(_OLD.agent_id, sa.func.min(_OLD.month).label("first"))
+    .where(_earlier(_OLD), _OLD.month < _MONTH)
+    .group_by(_OLD.agent_id),
+    sa.select(_AGENT.agent_id, _MONTH).where(
+        _earlier(_AGENT), _AGENT.date >= _MONTH, _AGENT.date < _DAY
+    ),
 )

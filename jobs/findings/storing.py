@@ -190,7 +190,7 @@ class _Known(NamedTuple):
 
 def _known(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[str, _Known]:
     """The stored ones of some findings, which are locked."""
-    where = sa.and_(_FINDING.tenant_id == tenant_id, _FINDING.id.in_(ids))
+    rows = connection.execute(_KNOWN, {"of_tenant": tenant_id, "of_ids": ids})
     return {
         row.id: _Known(
             Mark(row.acknowledged_at, row.acknowledged_by, severity_of(row.acknowledged_severity)),
@@ -198,7 +198,7 @@ def _known(connection: Connection, tenant_id: str, ids: Sequence[str]) -> dict[s
             Severity(row.severity),
             row.resolution,
         )
-        for row in connection.execute(_KNOWN.where(where).with_for_update())
+        for row in rows
     }
 
 
@@ -237,14 +237,21 @@ def _columns(finding: Finding, mark: Mark) -> dict[str, Any]:
     }
 
 
-_KNOWN = sa.select(
-    _FINDING.id,
-    _FINDING.status,
-    _FINDING.severity,
-    _FINDING.resolution,
-    _FINDING.acknowledged_at,
-    _FINDING.acknowledged_by,
-    _FINDING.acknowledged_severity,
+_KNOWN = (
+    sa.select(
+        _FINDING.id,
+        _FINDING.status,
+        _FINDING.severity,
+        _FINDING.resolution,
+        _FINDING.acknowledged_at,
+        _FINDING.acknowledged_by,
+        _FINDING.acknowledged_severity,
+    )
+    .where(
+        _FINDING.tenant_id == sa.bindparam("of_tenant"),
+        _FINDING.id.in_(sa.bindparam("of_ids", expanding=True)),
+    )
+    .with_for_update()
 )
 _UPDATE = (
     sa.update(findings)

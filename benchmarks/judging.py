@@ -1,0 +1,153 @@
+"""J1: what it costs to judge organizations each day, each hour, and after a run."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain, islice
+
+from app.config.settings import Settings
+from app.storage.database import Database
+from benchmarks.bench import Bench
+from benchmarks.cluster import Connection
+from benchmarks.data import settle
+from benchmarks.figures import BenchmarkError, Figure, Samples, below, timed
+from benchmarks.programs import environment
+from jobs.findings.task import judge_findings
+from tests.insight.organizations import organizations
+
+ORGANIZATIONS, AGENTS, HISTORY_DAYS = 200, 50, 116
+# So many organizations are drawn and judged from their first day. The others are copies of these.
+DRAWN = 10
+SEED = 1
+FIRST = date(2026, 1, 5)
+DELAY_SECONDS = 900
+CHANGED = 200
+LONG = 36_000.0  # seconds: a pass is measured as a whole
+
+_COPIED = "tenant || suffix AS tenant_id"
+_MONTH = "date_trunc('month', date)::date"
+_COUNTED = (
+    f"SELECT {_COPIED}, {{}} FROM drawn CROSS JOIN copies WHERE {{}} GROUP BY {{}} ORDER BY 1"
+)
+_OF_DAYS = {
+    "hourly_issuance": ("date, hour, sum(issued)", "1, date, hour"),
+    "daily_agent_issuance": ("date, agent, sum(issued), bit_or(1 << hour)", "1, date, agent"),
+    "daily_issuance": ("date, sum(issued)", "1, date"),
+}
+
+
+def passes(bench: Bench) -> Iterator[Figure]:
+    """J1: judge organizations of 50 agents: each day, each hour, and after a run."""
+    number = bench.scaled(ORGANIZATIONS)
+    days = range(HISTORY_DAYS, HISTORY_DAYS + bench.repetitions)
+    changed = min(CHANGED, number)
+    daily, hourly, after_runs = [], [], []
+    name = bench.cluster.create()
+    with bench.cluster.connect(name) as connection, bench.cluster.database(name) as database:
+        _draw(connection, days.stop)
+        _count(connection, 0, _instant(HISTORY_DAYS - 1, 2))
+        _judge(connection, database, _instant(HISTORY_DAYS - 1, 2))
+        _copy(connection, number // DRAWN)
+        _count(connection, 0, _instant(HISTORY_DAYS - 1, 2))
+        for day in days:
+            for hour, times in ((1, daily), (2, hourly)):
+                _count(connection, day - 1, _instant(day, hour))
+                times.append(_judge(connection, database, _instant(day, hour)) / number)
+            _change(connection, changed, _instant(day, 1))
+            after_runs.append(_judge(connection, database, _instant(day, 2)) / changed)
+    of = f"one of {number:,} organizations"
+    yield _below("J1a", f"each day, judge {of}", daily, 0.030)
+    yield _below("J1b", f"each hour, judge {of}", hourly, 0.003)
+    yield _below("J1c", f"after a run, judge one of {changed} that changed", after_runs, 0.002)
+
+
+def _below(row: str, work: str, seconds: list[float], limit: float) -> Figure:
+    return below(row, work, Samples(tuple(seconds), "ms"), limit)
+
+
+def _instant(day: int, hour: int) -> datetime:
+    return datetime.combine(FIRST, time(hour), UTC) + timedelta(days=day)
+
+
+def _draw(connection: Connection, days: int) -> None:
+    """Draw the tokens of each agent and hour. Agents have the habits of the tests' generator."""
+    connection.execute("""
+        CREATE TABLE drawn (tenant text, agent text, date date, hour int, issued int);
+        CREATE TABLE copies AS SELECT '' AS suffix
+    """)
+    agents = chain.from_iterable(one.agents.values() for one in organizations(SEED, DRAWN * AGENTS))
+    with connection.cursor().copy("COPY drawn FROM STDIN") as copy:
+        for number, hours in enumerate(islice(agents, DRAWN * AGENTS)):
+            for at, issued in enumerate(hours[: 24 * days]):
+                if issued:
+                    day = FIRST + timedelta(days=at // 24)
+                    copy.write_row((number // AGENTS, number % AGENTS, day, at % 24, issued))
+    # Ids as long as usual ones. The history begins with the first event of each.
+    connection.execute(f"""
+        UPDATE drawn SET agent = md5(tenant || '-' || agent)::uuid, tenant = md5(tenant)::uuid;
+        CREATE INDEX ON drawn (date);
+        INSERT INTO usual (tenant_id, judged_through, due_at, delay_seconds, delays, usuals, states)
+        SELECT tenant, min(date) - 1, min(date), {DELAY_SECONDS}, '{{}}', '{{}}', '{{}}'
+        FROM drawn GROUP BY tenant
+    """)
+
+
+def _copy(connection: Connection, copies: int) -> None:
+    """Copy the organizations, with what is known of them; their counts are stored anew."""
+    connection.execute(f"INSERT INTO copies SELECT '-' || n FROM generate_series(2, {copies}) AS n")
+    for table in ("usual", "findings"):
+        connection.execute(f"""
+            CREATE TEMP TABLE known AS SELECT * FROM {table};
+            TRUNCATE {table};
+            INSERT INTO {table} SELECT (jsonb_populate_record(
+                known, jsonb_build_object('tenant_id', tenant_id || suffix))).*
+            FROM known CROSS JOIN copies;
+            DROP TABLE known
+        """)
+
+
+def _count(connection: Connection, first: int, until: datetime) -> None:
+    """Store the counts from a day up to an instant, day by day, in place of those there."""
+    for number in range(first, (until.date() - FIRST).days + 1):
+        day = FIRST + timedelta(days=number)
+        where = f"date = '{day}' AND date + hour * interval '1 hour' < '{until:%Y-%m-%d %H:%M}'"
+        for table, (columns, keys) in _OF_DAYS.items():
+            connection.execute(
+                f"DELETE FROM {table} WHERE date = '{day}';"
+                f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}"
+            )
+    if first == 0:
+        _count_months(connection)
+    settle(connection)
+
+
+def _count_months(connection: Connection) -> None:
+    """The months of agents, from which only their first one is read."""
+    connection.execute(f"""
+        INSERT INTO monthly_agent_issuance
+        SELECT tenant_id, {_MONTH}, agent_id, sum(issued) FROM daily_agent_issuance
+        GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
+    """)
+
+
+def _judge(connection: Connection, database: Database, counted_at: datetime) -> float:
+    """The seconds of a pass, when everything is counted at an instant."""
+    connection.execute("UPDATE rollup_state SET last_finished = %s", [counted_at])
+    connection.execute("CHECKPOINT")
+    settings = Settings.from_environ(environment("postgresql://"))
+    passed = []
+    took = timed(lambda: passed.append(judge_findings(database, settings, tick_seconds=LONG)))
+    if passed[0].outcome != "done":
+        raise BenchmarkError(f"judging was {passed[0].outcome}")
+    return took
+
+
+def _change(connection: Connection, number: int, issued_at: datetime) -> None:
+    """An event of each of some organizations, as if a run had counted it."""
+    connection.execute(
+        "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
+        " SELECT tenant_id, gen_random_uuid(), 'agent', %s FROM usual ORDER BY tenant_id LIMIT %s",
+        [issued_at, number],
+    )
+    connection.execute(
+        "UPDATE rollup_state SET counted_upto = (SELECT max(id) FROM issuance_events)"
+    )
