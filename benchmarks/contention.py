@@ -112,7 +112,7 @@ def under_load(bench: Bench) -> Iterator[Figure]:
         f"GET {TREND}: p99 beside {rate:,.0f} of {most:,.0f} events/s in"
         f" ({ingest.repeated} batches sent again), {rolled_up:,} rolled up"
     )
-    yield at_most("S4", work, slowest(beside), Rival("alone", slowest(alone)), 4)
+    yield at_most("S4", work, slowest(beside), Rival("alone", slowest(alone)), 5)
 
 
 def _loaded(bench: Bench, ingest: Ingest) -> Load:

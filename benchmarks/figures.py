@@ -82,7 +82,7 @@ class Figure:
     def _verdict(self) -> tuple[str, str]:
         if self.limit is None:
             return "–", "–"
-        limit = f"{self.limit:g}"
+        limit = f"{self.limit:.3g}"
         if self.ratio is None:
             factor, _, unit = UNITS[self.ours.unit]
             limit = f"{self.limit * factor:g} {unit}"

@@ -97,7 +97,7 @@ def by_http(bench: Bench) -> Iterator[Figure]:
         ours, rival = (
             Samples(tuple(found), "/s") for found in interleaved(bench.repetitions, turns)
         )
-    yield more("I1", "POST /api/v1/events, events stored", ours, Rival(COPY, rival), 0.5)
+    yield more("I1", "POST /api/v1/events, events stored", ours, Rival(COPY, rival), 0.6)
 
 
 def _posted(connection: Connection, poster: Poster, running: Service, for_seconds: float) -> float:
@@ -142,7 +142,7 @@ def _import_postgresql(bench: Bench, count: int) -> Iterator[Figure]:
         _check_equal(connection)
     work = f"flask events import, {FILES} × {count:,} lines"
     ours = seconds(done.seconds for done in imported)
-    yield faster("I2a", work, ours, Rival(COPY, seconds(copies)), 0.5)
+    yield faster("I2a", work, ours, Rival(COPY, seconds(copies)), 0.75)
     yield below("I2b", f"{work}: memory", Samples(tuple(e.peak for e in imported), "MB"), 150)
 
 

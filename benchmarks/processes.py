@@ -44,5 +44,5 @@ def start(bench: Bench) -> Iterator[Figure]:
     )
     ours, rival = map(seconds, interleaved(STARTS * bench.repetitions, turns))
     yield at_most(
-        "T1", "flask rollup run, nothing to do", ours, Rival(f'python -c "{IMPORTS}"', rival), 1.5
+        "T1", "flask rollup run, nothing to do", ours, Rival(f'python -c "{IMPORTS}"', rival), 1.25
     )

@@ -5,7 +5,15 @@ from datetime import UTC, date, datetime, time, timedelta
 import click
 import msgspec
 
-from app.cli.base import Command, check_organization, day, json_option, open_database, say
+from app.cli.base import (
+    Command,
+    check_order,
+    check_organization,
+    day,
+    json_option,
+    open_database,
+    say,
+)
 from app.config.settings import Settings
 from app.storage.audit import Change, changes
 
@@ -29,8 +37,7 @@ def audit(organization: str | None, first: date | None, last: date | None, as_js
     owner.
     """
     check_organization(organization)
-    if first and last and first > last:
-        raise click.UsageError("--from must not be after --to")
+    check_order(first, last)
     begin = None if first is None else _beginning(first)
     # After the last day there is no other.
     end = None if last is None or last == date.max else _beginning(last + timedelta(days=1))

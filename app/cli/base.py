@@ -19,6 +19,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app import __version__
+from app.cli.imported import ImportingGroup
 from app.config.settings import Settings, colours_wanted
 from app.dates import parse_day, parse_duration
 from app.errors import ServiceError
@@ -101,7 +102,7 @@ class Command(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-class Group(click.Group):
+class Group(ImportingGroup):
     """A group of commands, in which SIGTERM and SIGHUP do what Ctrl-C does."""
 
     command_class = Command
@@ -206,6 +207,12 @@ def _is_missing_column(cause: BaseException | None, line: str) -> bool:
 _UNDEFINED = "42703"
 _NO_SUCH = ("no such column", "has no column named")
 _OTHER = " (the schema may be out of date; check it with `flask db current`)"
+
+
+def check_order(first: date | None, last: date | None) -> None:
+    """Refuse a range that ends before it begins."""
+    if first and last and first > last:
+        raise click.UsageError("--from must not be after --to")
 
 
 def check_organization(organization: str | None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from app.cli.base import (
     Group,
+    check_order,
     check_organization,
     coloured,
     day,
@@ -61,8 +62,7 @@ def list_findings(  # noqa: PLR0913, PLR0917 - one argument for each option
     Days are UTC. A finding is listed if its period overlaps the days from --from to --to.
     """
     check_organization(organization)
-    if first and last and first > last:
-        raise click.UsageError("--from must not be after --to")
+    check_order(first, last)
     settings = Settings.from_environ()
     database = open_database(settings)
     wanted = FindingsFilter(status=status, kind=kind, first=first, last=last)

@@ -1,37 +1,50 @@
-"""Commands that are imported when they are used."""
+"""Commands that are imported when they are used, so that each starts sooner."""
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 import click
-from flask.cli import AppGroup
 
 
-class ImportedCommands(AppGroup):
-    """A group of commands, each imported when it is called or listed, so that it starts sooner.
+class ImportingGroup(click.Group):
+    """A group of commands, some of which are imported when they are called or listed.
+
+    Attributes:
+        places: for each of these its module and its name there, as ``package.module:name``.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.places: dict[str, str] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.places})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in self.places and name not in self.commands:
+            module, _, attribute = self.places[name].partition(":")
+            self.add_command(cast("click.Command", getattr(import_module(module), attribute)), name)
+        return super().get_command(ctx, name)
+
+
+class ImportedCommands(ImportingGroup):
+    """All commands and groups.
 
     Args:
-        places: for each command, by its whole name as ``events purge``, its module and its name
-            there as ``package.module:name``.
+        places: as above, by the whole name of a command, as ``events purge``.
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
         super().__init__()
-        self._places = places
-
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return sorted(name for name in self._places if " " not in name)
+        self.places = {name: place for name, place in places.items() if " " not in name}
+        self._of_groups = {name: place for name, place in places.items() if " " in name}
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in self.list_commands(ctx) and name not in self.commands:
-            self.add_command(_imported(self._places[name]), name)
-            for path, place in self._places.items():
-                if path.startswith(f"{name} "):
-                    cast("click.Group", self.commands[name]).add_command(_imported(place))
-        return super().get_command(ctx, name)
-
-
-def _imported(place: str) -> click.Command:
-    module, _, name = place.partition(":")
-    return cast("click.Command", getattr(import_module(module), name))
+        found = super().get_command(ctx, name)
+        if isinstance(found, ImportingGroup):
+            for path, place in self._of_groups.items():
+                group, _, command = path.partition(" ")
+                if group == name:
+                    found.places[command] = place
+        return found
