@@ -107,14 +107,15 @@ def _copy(connection: Connection, copies: int) -> None:
 
 def _count(connection: Connection, first: int, until: datetime) -> None:
     """Store the counts from a day up to an instant, day by day, in place of those there."""
+    if first == 0:
+        connection.execute(f"TRUNCATE {', '.join(_OF_DAYS)}")
     for number in range(first, (until.date() - FIRST).days + 1):
         day = FIRST + timedelta(days=number)
         where = f"date = '{day}' AND date + hour * interval '1 hour' < '{until:%Y-%m-%d %H:%M}'"
         for table, (columns, keys) in _OF_DAYS.items():
-            connection.execute(
-                f"DELETE FROM {table} WHERE date = '{day}';"
-                f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}"
-            )
+            if first:
+                connection.execute(f"DELETE FROM {table} WHERE date = '{day}'")
+            connection.execute(f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}")
     if first == 0:
         _count_months(connection)
     settle(connection)

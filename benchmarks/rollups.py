@@ -1,17 +1,22 @@
 """R1 to R3: rollup runs on PostgreSQL, compared with recounts and materialized views."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Event as Signal
+from threading import Thread
 from unittest.mock import patch
 
+from app.config.settings import Settings
 from app.storage.database import Database
 from benchmarks import data, rivals
 from benchmarks.bench import Bench
 from benchmarks.cluster import Connection
 from benchmarks.figures import Figure, Rival, at_most, faster, interleaved, seconds, timed
+from benchmarks.programs import environment
 from jobs.counting import run
+from jobs.findings.task import judge_findings
 
 HISTORY = 5_000_000
 BATCH, FEW = 100_000, 1_000
@@ -33,13 +38,16 @@ class History:
     number: int = 0
     batches: int = 0
 
-    def next_run(self) -> float:
-        """The seconds of a run over the next 100,000 events; each call adds later events."""
+    def next_run(self, *, judged: bool = False) -> float:
+        """The seconds of a run over the next 100,000 events; each call adds later events.
+
+        Args:
+            judged: findings are judged at the same time, in another thread, as the jobs do it.
+        """
         self.batches += 1
         count, first = self.bench.scaled(BATCH), data.END + self.batches * BATCH_PERIOD
-        return self.run(
-            count, data.events(count, after=self._numbers(), period=BATCH_PERIOD, first=first)
-        )
+        selected = data.events(count, after=self._numbers(), period=BATCH_PERIOD, first=first)
+        return self.run(count, selected, judging(self.database) if judged else nullcontext())
 
     def late_run(self) -> float:
         """The seconds of a run over 1,000 events from the whole period of the history."""
@@ -56,12 +64,15 @@ class History:
         self.connection.execute("CHECKPOINT")
         return timed(lambda: rivals.refresh_views(self.connection))
 
-    def run(self, events: int, selected: str) -> float:
+    def run(
+        self, events: int, selected: str, beside: AbstractContextManager[None] | None = None
+    ) -> float:
         data.insert(self.connection, selected)
         self.connection.execute(f"VACUUM (ANALYZE) {', '.join(rivals.TABLES)}, rollup_state")
         self.connection.execute("CHECKPOINT")
         counted: list[int] = []
-        with only_first_tables() if self.first_tables else nullcontext():
+        first_tables = only_first_tables() if self.first_tables else nullcontext()
+        with first_tables, beside or nullcontext():
             took = timed(lambda: counted.append(self.bench.roll_up(self.database).events))
         assert counted == [events]
         return took
@@ -77,6 +88,24 @@ def only_first_tables() -> Iterator[None]:
     """Within it, runs count into the tables of 0.1.0 only."""
     with patch.object(run, "SUMMARY_TABLES", run.SUMMARY_TABLES[:FIRST]):
         yield
+
+
+@contextmanager
+def judging(database: Database) -> Iterator[None]:
+    """Within it, findings are judged; of so long a history there is always more to judge."""
+    settings, stop = Settings.from_environ(environment("postgresql://")), Signal()
+
+    def judge() -> None:
+        while not stop.is_set():
+            judge_findings(database, settings, stop)
+
+    thread = Thread(target=judge)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
@@ -146,12 +175,19 @@ def next_batch(bench: Bench) -> Iterator[Figure]:
     ):
         for one in (long, short, few):
             one.next_run()
-        turns = (long.next_run, long.refresh, short.next_run, few.next_run)
-        ours, refreshes, before, first = map(seconds, interleaved(bench.repetitions, turns))
+        turns = (
+            long.next_run,
+            long.refresh,
+            short.next_run,
+            few.next_run,
+            lambda: long.next_run(judged=True),
+        )
+        ours, refreshes, before, first, beside = map(seconds, interleaved(bench.repetitions, turns))
     work = f"roll up the next {bench.scaled(BATCH):,} events after {events:,}"
     yield faster("R2a", work, ours, Rival(REFRESH, refreshes), 25)
     yield at_most("R2b", work, ours, Rival(f"the same after {events // 10:,}", before), 1.2)
     yield at_most("R2c", work, ours, Rival(FIRST_TABLES, first), 1.7)
+    yield at_most("R2d", f"{work}, while findings are judged", beside, Rival("alone", ours), 1.1)
 
 
 def late_events(bench: Bench) -> Iterator[Figure]:

@@ -74,10 +74,24 @@ def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]"
 
 @pytest.mark.slow
 def test_rows_can_be_measured() -> None:
-    done = run("R1", "R2", "R3", "R4", "I2", "T1")
+    done = run("R1", "R2", "R3", "R4", "I2", "U1", "B1", "T1")
     assert "Traceback" not in done.stderr
     rows = {line.split()[0] for line in done.stdout.splitlines()[2:] if line}
-    assert rows >= {"R1a", "R1b", "R2a", "R2b", "R3a", "R3b", "R4a", "R4b", "I2a", "I2d", "T1"}
+    assert rows >= {
+        "R1a",
+        "R1b",
+        "R2a",
+        "R2b",
+        "R3a",
+        "R3b",
+        "R4a",
+        "R4b",
+        "I2a",
+        "I2d",
+        "U1",
+        "B1a",
+        "T1",
+    }
 
 
 @pytest.mark.slow

@@ -2,15 +2,20 @@
 
 import re
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 from flask import Request
 
+from app.config.settings import Settings
 from app.errors import PayloadTooLargeError, UnsupportedMediaTypeError, ValidationError
+from app.intake.events import InvalidEvent, decode_event, refuse_nul, wrong_member
 from app.intake.json_values import Incomplete, end_of_invalid_value, end_of_value
+
+B = TypeVar("B")
 
 MAX_GZIP_MEMBERS = 200  # each member costs a copy of the rest
 MAX_COMMAS = 500_000  # more may be as many items, for each of which the decoder makes an object
@@ -51,6 +56,37 @@ def event_texts(request: Request, max_bytes: int, max_events: int) -> Sequence[b
 def json_text(request: Request, max_bytes: int) -> bytes:
     """The request's single JSON text. Arguments and errors as for :func:`event_texts`."""
     return read_body(request, max_bytes, (_JSON,)).strip()
+
+
+def object_of(
+    kind: type[B], request: Request, settings: Settings, *, what: str, members: Iterable[str] = ()
+) -> B:
+    """The request's single JSON object, as large as one event may be.
+
+    Args:
+        kind: a struct; it says which members the object has.
+        what: the object, for errors, as ``the key is``.
+        members: the names that an error may mention if the text itself is invalid.
+
+    Raises:
+        ValidationError: the object is invalid; ``field`` names the member.
+    """
+    text = json_text(request, settings.max_body_bytes)
+    try:
+        if len(text) > settings.max_event_bytes:
+            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
+        found = msgspec.convert(decode_event(text, members), kind)
+        refuse_nul(text)
+    except msgspec.ValidationError as error:
+        raise invalid(what, wrong_member(error)) from None
+    except InvalidEvent as problem:
+        raise invalid(what, problem) from None
+    return found
+
+
+def invalid(what: str, problem: InvalidEvent) -> ValidationError:
+    """The error for a member of an object, as :func:`object_of` words it."""
+    return ValidationError(f"{what} invalid: {problem}", {"field": problem.field})
 
 
 def agent_texts(request: Request, max_bytes: int, max_agents: int) -> Sequence[bytes]:

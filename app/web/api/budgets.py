@@ -9,11 +9,11 @@ from app.alerts import budgets
 from app.alerts.budgets import PERIODS, BudgetReport, Period, Tokens
 from app.errors import NotFoundError, ValidationError
 from app.ids import Id
-from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.intake.events import prepared
 from app.intake.organization_settings import options_between
 from app.web import params, rate_limit
 from app.web.api import access
-from app.web.api.bodies import json_text
+from app.web.api.bodies import object_of
 from app.web.api.schemas import Budget, BudgetList, DeletedBudget
 from app.web.context import connection, services
 from app.web.responses import json_response, report_response
@@ -90,22 +90,9 @@ def _budgets(only: str | None = None) -> BudgetReport:
 
 
 def _body() -> BudgetBody:
-    settings = services().settings
-    text = json_text(request, settings.max_body_bytes)
-    try:
-        if len(text) > settings.max_event_bytes:
-            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
-        body: BudgetBody = msgspec.convert(decode_event(text, ("agentId",)), BudgetBody)
-        refuse_nul(text)
-    except msgspec.ValidationError as error:
-        raise _invalid(wrong_member(error)) from None
-    except InvalidEvent as problem:
-        raise _invalid(problem) from None
-    return body
-
-
-def _invalid(problem: InvalidEvent) -> ValidationError:
-    return ValidationError(f"the budget is invalid: {problem}", {"field": problem.field})
+    return object_of(
+        BudgetBody, request, services().settings, what="the budget is", members=("agentId",)
+    )
 
 
 def _budget(one: budgets.Budget) -> Budget:

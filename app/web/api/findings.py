@@ -6,12 +6,11 @@ import msgspec
 from flask import Blueprint, Response, g, request
 
 from app.errors import NotFoundError, ValidationError
-from app.intake.events import InvalidEvent, decode_event, refuse_nul, wrong_member
 from app.intake.finding_marks import MarkBody, mark_finding
 from app.reports import findings
 from app.web import params, rate_limit, request_log
 from app.web.api import access
-from app.web.api.bodies import json_text
+from app.web.api.bodies import object_of
 from app.web.api.schemas import FindingList
 from app.web.context import connection, services, stored_options
 from app.web.responses import json_response, report_response
@@ -93,20 +92,7 @@ def _unknown() -> NotFoundError:
 
 def _body() -> MarkBody:
     settings = services().settings
-    text = json_text(request, settings.max_body_bytes)
-    try:
-        if len(text) > settings.max_event_bytes:
-            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
-        body: MarkBody = msgspec.convert(decode_event(text, ("note",)), MarkBody)
-        refuse_nul(text)
-    except msgspec.ValidationError as error:
-        raise _invalid(wrong_member(error)) from None
-    except InvalidEvent as problem:
-        raise _invalid(problem) from None
+    body = object_of(MarkBody, request, settings, what="the marks are", members=("note",))
     if body.acknowledged is msgspec.UNSET and body.note is msgspec.UNSET:
         raise ValidationError("the body marks nothing; send acknowledged, note or both")
     return body
-
-
-def _invalid(problem: InvalidEvent) -> ValidationError:
-    return ValidationError(f"the marks are invalid: {problem}", {"field": problem.field})

@@ -8,11 +8,11 @@ from flask import Blueprint, Response, g, request
 
 from app.auth import api_keys
 from app.dates import parse_instant
-from app.errors import NotFoundError, ValidationError
-from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.errors import NotFoundError
+from app.intake.events import InvalidEvent, prepared
 from app.web import rate_limit, request_log
 from app.web.api import access
-from app.web.api.bodies import json_text
+from app.web.api.bodies import invalid, object_of
 from app.web.api.schemas import Key, KeyList, NewKey
 from app.web.context import connection, services
 from app.web.responses import json_response
@@ -77,29 +77,14 @@ def revoke_key(keyId: str) -> Response:  # noqa: N803 - the OpenAPI path uses th
 
 
 def _body() -> KeyBody:
-    settings = services().settings
-    text = json_text(request, settings.max_body_bytes)
-    try:
-        if len(text) > settings.max_event_bytes:
-            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
-        body: KeyBody = msgspec.convert(decode_event(text, ("note",)), KeyBody)
-        refuse_nul(text)
-    except msgspec.ValidationError as error:
-        raise _invalid(wrong_member(error)) from None
-    except InvalidEvent as problem:
-        raise _invalid(problem) from None
-    return body
-
-
-def _invalid(problem: InvalidEvent) -> ValidationError:
-    return ValidationError(f"the key is invalid: {problem}", {"field": problem.field})
+    return object_of(KeyBody, request, services().settings, what="the key is", members=("note",))
 
 
 def _instant(text: str | None) -> datetime | None:
     try:
         return None if text is None else parse_instant(text)
     except ValueError as error:
-        raise _invalid(InvalidEvent("expires", str(error))) from None
+        raise invalid("the key is", InvalidEvent("expires", str(error))) from None
 
 
 def _members(key: api_keys.ApiKey) -> dict[str, Any]:

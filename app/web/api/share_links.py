@@ -8,11 +8,11 @@ from flask import Blueprint, Response, g, request, url_for
 from app.auth import share_links
 from app.auth.share_links import MAX_DAYS, VIEWS, ShareLink
 from app.dates import parse_instant
-from app.errors import NotFoundError, ValidationError
-from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.errors import NotFoundError
+from app.intake.events import InvalidEvent, prepared
 from app.web import rate_limit, request_log
 from app.web.api import access
-from app.web.api.bodies import json_text
+from app.web.api.bodies import invalid, object_of
 from app.web.api.schemas import Link, LinkList
 from app.web.context import connection, services
 from app.web.pages.shared import signatures
@@ -61,7 +61,7 @@ def create_link() -> Response:
     try:
         expires = parse_instant(body.expires)
     except ValueError as error:
-        raise _invalid(InvalidEvent("expires", str(error))) from None
+        raise invalid("the link is", InvalidEvent("expires", str(error))) from None
     link = share_links.new_link(
         g.tenant_id, body.views, body.days, expires, now, by=g.caller.subject
     )
@@ -85,22 +85,7 @@ def revoke_link(linkId: str) -> Response:  # noqa: N803 - the OpenAPI path uses 
 
 
 def _body() -> LinkBody:
-    settings = services().settings
-    text = json_text(request, settings.max_body_bytes)
-    try:
-        if len(text) > settings.max_event_bytes:
-            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
-        body: LinkBody = msgspec.convert(decode_event(text, ()), LinkBody)
-        refuse_nul(text)
-    except msgspec.ValidationError as error:
-        raise _invalid(wrong_member(error)) from None
-    except InvalidEvent as problem:
-        raise _invalid(problem) from None
-    return body
-
-
-def _invalid(problem: InvalidEvent) -> ValidationError:
-    return ValidationError(f"the link is invalid: {problem}", {"field": problem.field})
+    return object_of(LinkBody, request, services().settings, what="the link is")
 
 
 def _link(link: ShareLink) -> Link:

@@ -8,11 +8,11 @@ from flask import Blueprint, Response, g, request
 from app.alerts import webhooks
 from app.alerts.signing import SigningKeys, secret_of
 from app.alerts.webhooks import Endpoint, EndpointBody, EndpointChange, Rules
-from app.errors import NotFoundError, ValidationError
-from app.intake.events import InvalidEvent, decode_event, prepared, refuse_nul, wrong_member
+from app.errors import NotFoundError
+from app.intake.events import prepared
 from app.web import params, rate_limit, request_log
 from app.web.api import access
-from app.web.api.bodies import json_text
+from app.web.api.bodies import object_of
 from app.web.api.schemas import (
     NewWebhook,
     Webhook,
@@ -112,22 +112,7 @@ def list_deliveries(webhookId: str) -> Response:  # noqa: N803 - as above
 
 
 def _body(kind: type[B]) -> B:
-    settings = services().settings
-    text = json_text(request, settings.max_body_bytes)
-    try:
-        if len(text) > settings.max_event_bytes:
-            raise InvalidEvent("", f"is larger than {settings.max_event_bytes} bytes")
-        body = msgspec.convert(decode_event(text, ()), kind)
-        refuse_nul(text)
-    except msgspec.ValidationError as error:
-        raise _invalid(wrong_member(error)) from None
-    except InvalidEvent as problem:
-        raise _invalid(problem) from None
-    return body
-
-
-def _invalid(problem: InvalidEvent) -> ValidationError:
-    return ValidationError(f"the webhook is invalid: {problem}", {"field": problem.field})
+    return object_of(kind, request, services().settings, what="the webhook is")
 
 
 def _rules() -> Rules:
