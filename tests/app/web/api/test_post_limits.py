@@ -65,8 +65,9 @@ def test_too_many_bytes_are_413(post):
     check_too_large(post(gzip.compress(large), headers={"Content-Encoding": "gzip"}), limit)
 
 
-# Prints the status, the KiB by which the process has grown at its peak, and the longest work in ms
-# during which no other thread ran.
+# Prints the status, the KiB by which the process has grown at its peak, the longest work in ms
+# during which no other thread ran, and how much slower than usual this processor is at the moment:
+# usually it counts to a million in 25 ms.
 MEASURE = """
 import sys, threading, time, zlib
 from pathlib import Path
@@ -118,7 +119,16 @@ before = memory("VmRSS")
 threading.Thread(target=watch, daemon=True).start()
 time.sleep(0.01)
 longest = 0
-print(send(**call).status_code, memory("VmHWM") - before, round(1000 * longest))
+status, grown, stretch = send(**call).status_code, memory("VmHWM") - before, round(1000 * longest)
+
+def count():
+    began = time.thread_time()
+    for _ in range(1_000_000):
+        pass
+    return time.thread_time() - began
+
+slower = max(min(count() for _ in range(3)) / 0.025, 1)
+print(status, grown, stretch, slower)
 """.replace("MOST", str(8 * 1024 * 1024))
 
 NDJSON_TYPE = f"content_type='{NDJSON}'"
@@ -221,9 +231,9 @@ def test_a_hostile_body_costs_little(sqlite_url, call):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        status, grown, stretch = map(int, done.stdout.split())
+        status, grown, stretch, slower = map(float, done.stdout.split())
         assert status in (200, 202, 400, 413)
         assert grown / 1024 < 100
-        if stretch < 100:
+        if stretch < 100 * slower:
             break
-    assert stretch < 100, "ms"
+    assert stretch < 100 * slower, "ms"
