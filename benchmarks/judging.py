@@ -1,6 +1,7 @@
 """J1: what it costs to judge organizations each day, each hour, and after a run."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain, islice
 
@@ -107,18 +108,29 @@ def _copy(connection: Connection, copies: int) -> None:
 
 def _count(connection: Connection, first: int, until: datetime) -> None:
     """Store the counts from a day up to an instant, day by day, in place of those there."""
-    if first == 0:
-        connection.execute(f"TRUNCATE {', '.join(_OF_DAYS)}")
-    for number in range(first, (until.date() - FIRST).days + 1):
-        day = FIRST + timedelta(days=number)
-        where = f"date = '{day}' AND date + hour * interval '1 hour' < '{until:%Y-%m-%d %H:%M}'"
-        for table, (columns, keys) in _OF_DAYS.items():
-            if first:
-                connection.execute(f"DELETE FROM {table} WHERE date = '{day}'")
-            connection.execute(f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}")
+    days = [FIRST + timedelta(days=day) for day in range(first, (until.date() - FIRST).days + 1)]
+    for table, (columns, keys) in _OF_DAYS.items():
+        with _from_empty(connection, table) if first == 0 else nullcontext():
+            for day in days:
+                if first > 0:
+                    connection.execute(f"DELETE FROM {table} WHERE date = '{day}'")
+                where = f"date = '{day}' AND date + hour * interval '1 hour' < '{until:%F %R}'"
+                connection.execute(f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}")
     if first == 0:
         _count_months(connection)
     settle(connection)
+
+
+@contextmanager
+def _from_empty(connection: Connection, table: str) -> Iterator[None]:
+    """Empty a table, and create its key after it is filled, which is faster."""
+    (key,) = connection.execute(
+        f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'pk_{table}'"
+    ).fetchone() or ("",)
+    connection.execute(f"TRUNCATE {table}; ALTER TABLE {table} DROP CONSTRAINT pk_{table}")
+    yield
+    connection.execute("SET maintenance_work_mem = '1GB'")
+    connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT pk_{table} {key}")
 
 
 def _count_months(connection: Connection) -> None:

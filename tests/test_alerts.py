@@ -417,6 +417,21 @@ def test_a_source_that_fails_for_long_is_noticed(scenario: Scenario):
     )
 
 
+def test_parked_messages_are_noticed(scenario: Scenario):
+    """Attempts that fail and are repeated are not."""
+    messages = "analytics_webhook_messages_total"
+    for instance in ("a", "b"):
+        labels = f'instance="{instance}",job="jobs"'
+        scenario.series(f'{messages}{{outcome="failed",{labels}}}', grows(0.1))
+    parked = f'{messages}{{outcome="parked",instance="a",job="jobs"}}'
+    scenario.series(parked, steps((0, 0), (80 * MINUTE, 1)))
+    scenario.expect(
+        "AnalyticsWebhooksParked",
+        fires=[82 * MINUTE, 130 * MINUTE],
+        silent=[79 * MINUTE, 145 * MINUTE],
+    )
+
+
 def test_an_hour_without_events_is_noticed(scenario: Scenario):
     """Silence is noticed on all ways in, by the watermark, and ends with the next event."""
     ends, returns = 60 * MINUTE, 200 * MINUTE
