@@ -24,16 +24,18 @@ DELAY_SECONDS = 900
 CHANGED = 200
 LONG = 36_000.0  # seconds: a pass is measured as a whole
 
-_COPIED = "tenant || suffix AS tenant_id"
-_MONTH = "date_trunc('month', date)::date"
-_COUNTED = (
-    f"SELECT {_COPIED}, {{}} FROM drawn CROSS JOIN copies WHERE {{}} GROUP BY {{}} ORDER BY 1"
-)
+# The columns of each table besides the tenant: of the key, and of the counts.
 _OF_DAYS = {
-    "hourly_issuance": ("date, hour, sum(issued)", "1, date, hour"),
-    "daily_agent_issuance": ("date, agent, sum(issued), bit_or(1 << hour)", "1, date, agent"),
-    "daily_issuance": ("date, sum(issued)", "1, date"),
+    "hourly_issuance": ("date, hour", "issued"),
+    "daily_agent_issuance": ("date, agent", "issued, hours"),
+    "daily_issuance": ("date", "issued"),
 }
+_COUNTED = """
+    SELECT tenant || suffix, {keys}, {counts} FROM copies CROSS JOIN (
+        SELECT tenant, {keys}, sum(issued) AS issued, bit_or(1 << hour) AS hours
+        FROM drawn WHERE {where} GROUP BY tenant, {keys}
+    ) AS counted ORDER BY 1
+"""
 
 
 def passes(bench: Bench) -> Iterator[Figure]:
@@ -109,15 +111,16 @@ def _copy(connection: Connection, copies: int) -> None:
 def _count(connection: Connection, first: int, until: datetime) -> None:
     """Store the counts from a day up to an instant, day by day, in place of those there."""
     days = [FIRST + timedelta(days=day) for day in range(first, (until.date() - FIRST).days + 1)]
-    for table, (columns, keys) in _OF_DAYS.items():
+    for table, (keys, counts) in _OF_DAYS.items():
         with _from_empty(connection, table) if first == 0 else nullcontext():
             for day in days:
                 if first > 0:
                     connection.execute(f"DELETE FROM {table} WHERE date = '{day}'")
                 where = f"date = '{day}' AND date + hour * interval '1 hour' < '{until:%F %R}'"
-                connection.execute(f"INSERT INTO {table} {_COUNTED.format(columns, where, keys)}")
+                counted = _COUNTED.format(keys=keys, counts=counts, where=where)
+                connection.execute(f"INSERT INTO {table} {counted}")
     if first == 0:
-        _count_months(connection)
+        _count_months(connection, until)
     settle(connection)
 
 
@@ -133,12 +136,15 @@ def _from_empty(connection: Connection, table: str) -> Iterator[None]:
     connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT pk_{table} {key}")
 
 
-def _count_months(connection: Connection) -> None:
+def _count_months(connection: Connection, until: datetime) -> None:
     """The months of agents, from which only their first one is read."""
+    connection.execute("TRUNCATE monthly_agent_issuance")
     connection.execute(f"""
         INSERT INTO monthly_agent_issuance
-        SELECT tenant_id, {_MONTH}, agent_id, sum(issued) FROM daily_agent_issuance
-        GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
+        SELECT tenant || suffix, month, agent, issued FROM copies CROSS JOIN (
+            SELECT tenant, date_trunc('month', date)::date AS month, agent, sum(issued) AS issued
+            FROM drawn WHERE date < '{until.date()}' GROUP BY 1, 2, 3
+        ) AS counted ORDER BY 1
     """)
 
 
