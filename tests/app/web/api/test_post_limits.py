@@ -66,10 +66,10 @@ def test_too_many_bytes_are_413(post):
 
 
 # Prints the status, the KiB by which the process has grown at its peak, the longest work in ms
-# during which no other thread ran, and how much slower than usual this processor is at the moment:
-# usually it counts to a million in 25 ms.
+# during which no other thread ran, and the ms that this processor needs to scan the largest body.
 MEASURE = """
 import sys, threading, time, zlib
+import msgspec
 from pathlib import Path
 from app.config.settings import Settings
 from app.factory import create_app
@@ -121,14 +121,12 @@ time.sleep(0.01)
 longest = 0
 status, grown, stretch = send(**call).status_code, memory("VmHWM") - before, round(1000 * longest)
 
-def count():
+def scan(decoder=msgspec.json.Decoder(msgspec.Raw), largest=fill(b"[]", b"[", b"]")):
     began = time.thread_time()
-    for _ in range(1_000_000):
-        pass
+    decoder.decode(largest)
     return time.thread_time() - began
 
-slower = max(min(count() for _ in range(3)) / 0.025, 1)
-print(status, grown, stretch, slower)
+print(status, grown, stretch, 1000 * min(scan() for _ in range(3)))
 """.replace("MOST", str(8 * 1024 * 1024))
 
 NDJSON_TYPE = f"content_type='{NDJSON}'"
@@ -219,7 +217,11 @@ QUICK = ("millions of items", "8 kB of gzip that are one event of objects")
     ],
 )
 def test_a_hostile_body_costs_little(sqlite_url, call):
-    """No body costs more than 100 MiB, or keeps other threads waiting for more than 100 ms."""
+    """No body costs more than 100 MiB, or keeps other threads waiting for long.
+
+    That is 100 ms, or a few times as long as this processor needs to scan the largest body. Ten
+    times more would be noticed by people.
+    """
     for _ in range(3):  # a busy machine may disturb the measurement of time
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, call],
@@ -231,9 +233,9 @@ def test_a_hostile_body_costs_little(sqlite_url, call):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        status, grown, stretch, slower = map(float, done.stdout.split())
+        status, grown, stretch, scan = map(float, done.stdout.split())
         assert status in (200, 202, 400, 413)
         assert grown / 1024 < 100
-        if stretch < 100 * slower:
+        if stretch < max(100, 15 * scan):
             break
-    assert stretch < 100 * slower, "ms"
+    assert stretch < max(100, 15 * scan), "ms"
