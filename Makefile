@@ -23,7 +23,7 @@ run: .venv/run
 	@$(FLASK) demo prepare
 	@exec $(BIN)/python -m jobs.dev
 
-## test: lint, types and the tests of every rule; under six minutes on two cores
+## test: lint, types and the tests of every rule; about six minutes on two cores
 test: .venv/test lint
 	$(PYTEST) 3 -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
 
@@ -73,7 +73,7 @@ load: .venv/test
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
-## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 20 minutes
+## bench: a comparison with other programs; writes docs/performance.md; needs wrk, perhaps 20 minutes
 bench: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements-bench.txt
