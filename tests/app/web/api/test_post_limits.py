@@ -236,6 +236,6 @@ def test_a_hostile_body_costs_little(sqlite_url, call):
         status, grown, stretch, scan = map(float, done.stdout.split())
         assert status in (200, 202, 400, 413)
         assert grown / 1024 < 100
-        if stretch < max(100, 15 * scan):
+        if stretch < max(100, 10 * scan):
             break
-    assert stretch < max(100, 15 * scan), "ms"
+    assert stretch < max(100, 10 * scan), "ms"
