@@ -68,6 +68,27 @@ def test_only_cards_that_changed_are_replaced(hurried, site):
     assert sizes == [0, 0, 0]
 
 
+def test_an_old_answer_never_follows_a_newer_one(hurried, site):
+    """The page asks again only after an answer, so a slow one brings no old numbers back."""
+    hurried.evaluate("""{
+        const send = window.fetch, held = new Promise(done => { window.release = done; });
+        window.asked = 0;
+        window.fetch = async (...of) => {
+            window.asked += 1;
+            const answer = await send(...of);
+            await held;
+            return answer;
+        };
+    }""")
+    hurried.until(lambda: hurried.evaluate("window.asked") == 1)
+    more(site)
+    turns(hurried)
+    assert hurried.evaluate("window.asked") == 1
+    assert hurried.texts(TOTAL) == ["5"]
+    hurried.evaluate("window.release()")
+    hurried.until(lambda: hurried.texts(TOTAL) == ["7"])
+
+
 def test_the_first_event_ends_the_empty_page(hurried, site):
     hurried.press(".bar form button")
     hurried.wait_for(SIGNIN)

@@ -157,6 +157,7 @@ function keepState(card, next) {
 // The HTML of each card, as the service sent it.
 const sent = new Map();
 let etag = "";
+const PATIENCE = 30_000;  // ms for an answer
 
 function cardsIn(root) {
   return [...root.querySelectorAll("[data-card]")];
@@ -197,11 +198,11 @@ function replaceCards(text) {
 }
 
 async function refresh() {
-  if (document.hidden) return;
   const address = new URL(location.href);
   address.searchParams.set("live", "1");
   const headers = etag ? { "If-None-Match": etag } : {};
-  const response = await fetch(address, { credentials: "same-origin", cache: "no-store", headers });
+  const signal = AbortSignal.timeout(PATIENCE);
+  const response = await fetch(address, { credentials: "same-origin", cache: "no-store", headers, signal });
   // The session has ended or is to be renewed. What was typed goes first: sending it does the same.
   if (response.redirected && ![...document.forms].some(isChanged)) location.reload();
   const seconds = response.headers.get("X-Counted-Age");
@@ -212,11 +213,20 @@ async function refresh() {
   etag = replaceCards(await response.text()) ? response.headers.get("ETag") : "";
 }
 
+// One refresh at a time: an older answer that comes after a newer one would bring old numbers back.
+let isAsking = false;
+
+async function update() {
+  if (isAsking || document.hidden) return;
+  isAsking = true;
+  await refresh().catch(() => {});
+  isAsking = false;
+}
+
 const cards = document.getElementById("cards");
 if (cards) {
   remember(cards);
   setUp(cards);
-  const update = () => refresh().catch(() => {});
   setInterval(showAge, 1000);
   setInterval(update, Math.max(Number(age.dataset.interval), 15) * 1000);
   document.addEventListener("visibilitychange", update);
