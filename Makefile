@@ -5,9 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLASK := $(BIN)/flask
 # Many tests wait, so three processes use two cores better than two do. The slow ones start servers
-# and watch what they do in time.
+# and watch what they do in time, so nothing slows them down by measuring their coverage; what the
+# others cover is enough.
 PYTEST := $(BIN)/pytest --dist worksteal -n
-MEASURED := --cov --cov-append --cov-report=
 
 .PHONY: help run test test-all test-slow lint soak load fuzz bench insight-report screenshots \
 	settings-docs lock clean
@@ -25,18 +25,15 @@ run: .venv/run
 
 ## test: lint, types and the tests of every rule; about six minutes on two cores
 test: .venv/test lint
-	$(PYTEST) 3 -m "not slow or quick" $(if $(COVERAGE),$(MEASURED))
+	$(PYTEST) 3 -m "not slow or quick" $(if $(COVERAGE),--cov)
 
-## test-all: lint, types and every test, also the slow ones, with a coverage report
-test-all: .venv/test lint
-	$(BIN)/coverage erase
-	$(PYTEST) 2 $(MEASURED)
-	$(BIN)/coverage report
+## test-all: lint, types and every test, also the slow ones, with a coverage report of the others
+test-all: COVERAGE = 1
+test-all: test test-slow
 
-## test-slow: the tests that `make test` leaves out; adds to the coverage of `make test COVERAGE=1`
+## test-slow: the tests that `make test` leaves out
 test-slow: .venv/test
-	$(PYTEST) 2 -m "slow and not quick" $(MEASURED)
-	$(BIN)/coverage report
+	$(PYTEST) 2 -m "slow and not quick"
 
 ## lint: style, types, import layers, unsafe code
 lint: .venv/test
