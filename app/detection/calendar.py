@@ -1,17 +1,21 @@
 """Calendar: which earlier days a judged day is compared with."""
 
 from calendar import monthrange
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
 from operator import itemgetter
 
-from app.detection.series import Options, Series
+from app.detection.series import HISTORY_DAYS, Options, Series
 
 WEEKS = 8
 WEEK = 7
 MONTHS = 3
 SUNDAY = 6
 LEVEL_DAYS = 14
+# Positions in a whole series: of the judged day, and of the first of the 56 before it.
+_ALL = HISTORY_DAYS
+_BASE = HISTORY_DAYS - WEEKS * WEEK
+AROUND = -14, -7, 7, 14  # days from the same day of an earlier month, with which it is compared
 
 # Picks some days from a list with a count for each day.
 Pick = Callable[[Sequence[int]], Sequence[int]]
@@ -50,6 +54,28 @@ def _pick(days: list[int]) -> Pick:
     return lambda counts: [counts[day] for day in days]
 
 
+def earlier_days(last: date) -> set[date]:
+    """The days before the 56 on which an agent's tokens decide what is usual on a day.
+
+    They are the same day of earlier months, and the days that it is compared with. All others tell
+    only whether the agent was active.
+    """
+    return _before(last, [day + step for day in _same_days(last, _ALL) for step in (0, *AROUND)])
+
+
+def earlier_hours(last: date) -> set[date]:
+    """The days before the 56 on which the organization's hours decide what is usual on a day.
+
+    These are more, since hours are summed beyond midnight, and for up to a week.
+    """
+    beside = [day + step for day in _same_days(last, _ALL) for step in (-1, 1)]
+    return earlier_days(last) | _before(last, [*beside, *range(_BASE - WEEK - 1, _BASE)])
+
+
+def _before(last: date, positions: Iterable[int]) -> set[date]:
+    return {last - timedelta(days=_ALL - day) for day in positions if 0 <= day < _BASE}
+
+
 class Calendar:
     """The earlier days of a series, by their kind. A kind is a weekday; a day off is a Sunday.
 
@@ -63,8 +89,8 @@ class Calendar:
         kind: that of the judged day.
         groups: for each kind its days before the judged one.
         same: those of the judged day's kind.
-        months: the same day in earlier months, and a function that picks the counts of the days 7
-            and 14 days before and after it.
+        months: the same day in earlier months, and a function that picks the counts of the days
+            AROUND it.
         has_days_off: whether a day from ``base`` to the judged one is a day off.
     """
 
@@ -94,7 +120,7 @@ class Calendar:
             self.groups[self.kinds[day - base]].append(day)
         self.same = self.groups[self.kind]
         self.months = [
-            (day, _pick([day + step for step in (-14, -7, 7, 14) if 0 <= day + step < judged]))
+            (day, _pick([day + step for step in AROUND if 0 <= day + step < judged]))
             for day in _same_days(last, judged)
         ]
         self._since: dict[int, Days] = {}

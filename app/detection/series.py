@@ -39,6 +39,11 @@ class AgentSeries:
 class Series:
     """The days of one organization from ``start``, of which the last one is judged.
 
+    Most days more than 56 before the judged one decide nothing, so their counts can be 0: all but
+    :func:`~app.detection.calendar.earlier_hours` for ``days`` and ``hours``, and all but
+    :func:`~app.detection.calendar.earlier_days` for agents. But an agent without a token in the
+    last 30 days needs all its days, because they tell whether it is dormant.
+
     Attributes:
         start: the first day of all lists.
         began: the day of the organization's first token ever. Days before it are unknown.

@@ -28,15 +28,8 @@ from app.detection import (
     usual,
 )
 from app.storage.database import Database
-from jobs.findings.counts import (
-    DAY,
-    DayCounts,
-    History,
-    LargeHistory,
-    history,
-    never_seen_before,
-    with_others,
-)
+from jobs.findings.counts import DayCounts, with_others
+from jobs.findings.history import DAY, History, LargeHistory, history, never_seen_before
 from jobs.findings.storing import Judged
 
 WARM_UP_DAYS = 180

@@ -22,7 +22,7 @@ from app.storage.database import Database
 from app.storage.tables import daily_issuance, usual
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import Keeper, LostClaimError, await_claim
-from jobs.findings.counts import DAY, first_days, history
+from jobs.findings.history import DAY, first_days, history
 from jobs.findings.judging import (
     WARM_UP_DAYS,
     judged_days,

@@ -27,7 +27,8 @@ from jobs.counting.adding import Window
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.budgets import budget_changes, changed_budgets
 from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
-from jobs.findings.counts import DAY, first_days, open_days
+from jobs.findings.counts import open_days
+from jobs.findings.history import DAY, first_days
 from jobs.findings.judging import WARM_UP_DAYS, Progress, catch_up, judge_open_days
 from jobs.findings.noting import changed_days, corrected_days, measure_delays, note_changes
 from jobs.findings.options import options_for
