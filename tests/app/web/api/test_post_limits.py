@@ -66,14 +66,12 @@ def test_too_many_bytes_are_413(post):
 
 
 # Prints the status, the KiB by which the process has grown at its peak, the longest work in ms
-# during which no other thread ran, and the ms that this processor needs to scan the largest body.
+# during which no other thread ran.
 MEASURE = """
 import sys, threading, time, zlib
-import msgspec
 from pathlib import Path
-from app.config.settings import Settings
-from app.factory import create_app
 from tests.support.tokens import bearer
+from wsgi import app
 
 def memory(name):
     return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
@@ -98,7 +96,7 @@ def events(unit):
     one = fill(unit, event(b"["[:1])[:-1], b"]}", 65536)
     return fill(one, b"[", b"]")
 
-client = create_app(Settings.from_environ()).test_client()
+client = app.test_client()
 def send(body, content_type="application/json", encoding="identity", path="events", method="POST"):
     headers = bearer(scope="events:write agents:write") | {"Content-Encoding": encoding}
     return client.open(
@@ -121,12 +119,7 @@ time.sleep(0.01)
 longest = 0
 status, grown, stretch = send(**call).status_code, memory("VmHWM") - before, round(1000 * longest)
 
-def scan(decoder=msgspec.json.Decoder(msgspec.Raw), largest=fill(b"[]", b"[", b"]")):
-    began = time.thread_time()
-    decoder.decode(largest)
-    return time.thread_time() - began
-
-print(status, grown, stretch, 1000 * min(scan() for _ in range(3)))
+print(status, grown, stretch)
 """.replace("MOST", str(8 * 1024 * 1024))
 
 NDJSON_TYPE = f"content_type='{NDJSON}'"
@@ -217,11 +210,7 @@ QUICK = ("millions of items", "8 kB of gzip that are one event of objects")
     ],
 )
 def test_a_hostile_body_costs_little(sqlite_url, call):
-    """No body costs more than 100 MiB, or keeps other threads waiting for long.
-
-    That is 100 ms, or a few times as long as this processor needs to scan the largest body. Ten
-    times more would be noticed by people.
-    """
+    """No body costs more than 100 MiB, or keeps other threads waiting for more than 100 ms."""
     for _ in range(3):  # a busy machine may disturb the measurement of time
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, call],
@@ -233,9 +222,9 @@ def test_a_hostile_body_costs_little(sqlite_url, call):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        status, grown, stretch, scan = map(float, done.stdout.split())
+        status, grown, stretch = map(int, done.stdout.split())
         assert status in (200, 202, 400, 413)
         assert grown / 1024 < 100
-        if stretch < max(100, 10 * scan):
+        if stretch < 100:
             break
-    assert stretch < max(100, 10 * scan), "ms"
+    assert stretch < 100, "ms"
