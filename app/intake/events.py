@@ -1,11 +1,10 @@
 """Issuance events: parses and checks their JSON, and returns :class:`Event`; stores nothing."""
 
-import gc
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -19,7 +18,6 @@ from app.ids import ID_SCHEMA_PATTERN, Id, is_id
 S = TypeVar("S", bound=type[msgspec.Struct])
 FUTURE = timedelta(minutes=5)
 SHOWN_ERRORS = 100
-LARGE_BYTES = 4096
 _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -278,7 +276,7 @@ def decode_event(item: bytes, members: Iterable[str] = MEMBERS) -> Any:
         InvalidEvent: the text is not JSON, or not JSON that can be stored.
     """
     try:
-        value = _VALUE.decode(item) if len(item) < LARGE_BYTES else _decode_large(item)
+        value = _VALUE.decode(item)
     except UnicodeDecodeError:
         raise InvalidEvent("", "is not valid UTF-8") from None
     except msgspec.MsgspecError as error:
@@ -286,24 +284,6 @@ def decode_event(item: bytes, members: Iterable[str] = MEMBERS) -> Any:
     except RecursionError:
         raise InvalidEvent("", "is nested too deeply") from None
     return value
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Decode without the garbage collector, which decoding cannot need.
-
-    Every 700 new lists start it, and every few thousand make it scan all objects of the process.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def _decode_large(item: bytes) -> Any:
-    with _without_collector():
-        return _VALUE.decode(item)
 
 
 def refuse_nul(item: bytes) -> None:
@@ -321,7 +301,7 @@ def _undecodable(
     """
     values = None
     if _ESCAPED_SURROGATE.search(item):
-        with suppress(ValueError, RecursionError), _without_collector():
+        with suppress(ValueError, RecursionError):
             values = json.loads(item, parse_float=_any_float)
     if isinstance(values, dict):
         for name in members:
