@@ -1,10 +1,12 @@
 """A PostgreSQL server for the benchmarks, and databases in it, copied from prepared ones."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import psycopg
 from sqlalchemy.engine import make_url
 
@@ -46,6 +48,16 @@ class Cluster:
     def version(self) -> str:
         with self.connect("postgres") as connection:
             return str(connection.info.parameter_status("server_version")).split()[0]
+
+    def processor_seconds(self) -> float:
+        """The processor time so far, of this process and of the server with all its processes."""
+        pid = (self._server.folder / "data" / "postmaster.pid").read_text().split()[0]
+        server = psutil.Process(int(pid))
+        # Those of processes that have ended are the children's times of their parent.
+        ended = server.cpu_times()
+        times = [ended, *(child.cpu_times() for child in server.children())]
+        running = sum(one.user + one.system for one in times)
+        return time.process_time() + running + ended.children_user + ended.children_system
 
     def url(self, name: str) -> str:
         """The database's URL, for ``DATABASE_URL``."""

@@ -164,15 +164,20 @@ def history(
         hours, agents = _hours_and_agents(connection, tenant_id, first, last)
         if agents is None:
             return LargeHistory(database, tenant_id, began)
-        rare = [agent for agent, one in agents.items() if _is_rare(one, (last - first).days)]
+        later = (last - first).days
+        rare = [
+            agent for agent, one in agents.items() if _is_quiet(one.issued) and _is_rare(one, later)
+        ]
         _add_earlier_days(connection, tenant_id, start, agents, rare)
     return History(Series(start, began, _days(hours), hours, agents))
 
 
 def _is_quiet(issued: Sequence[int]) -> bool:
     """Whether an agent was issued no token for 30 days up to a judged day."""
-    ends = range(HISTORY_DAYS + 1, len(issued) + 1)
-    return not all(any(issued[end - DORMANT_DAYS : end]) for end in ends)
+    judged = range(HISTORY_DAYS + 1, len(issued) + 1)
+    if any(issued[judged[-1] - DORMANT_DAYS : judged[0]]):  # these days are in all those 30
+        return False
+    return not all(any(issued[end - DORMANT_DAYS : end]) for end in judged)
 
 
 def _is_rare(agent: AgentSeries, later: int) -> bool:
@@ -244,7 +249,7 @@ def _hours_and_agents(
     start = values["first"]
     hours: list[int] = []
     of_agents, months = [], {}
-    for row in connection.execute(_HOURS_AND_AGENTS, values):
+    for row in connection.execute(_HOURS_AND_AGENTS, values).all():
         if row[0] is None:
             hours = _in_order(row[1], row[2], start, last)
         elif row[2] is None:
