@@ -256,7 +256,7 @@ def _hours_and_agents(
             months[row[0]] = start + min(numbers(row[1])) * DAY
         else:
             of_agents.append(row)
-    if max(len(of_agents), len(months)) > MOST_AGENTS:
+    if len({agent for agent, *_ in of_agents} | months.keys()) > MOST_AGENTS:
         return hours, None
     agents = _agent_series(of_agents, start, last)
     if sum(len(one.issued) - one.issued.count(0) for one in agents.values()) >= values["rows"]:
