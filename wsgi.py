@@ -1,6 +1,5 @@
 """The WSGI application, with the commands of the service and of the jobs."""
 
-import gc
 import sys
 
 import click
@@ -50,11 +49,7 @@ def _application() -> Flask:
         return Flask("app")
     from app.factory import create_app  # noqa: PLC0415 - as the docstring says
 
-    service = create_app()
-    # What is loaded stays. Each time the garbage collector looked through all of it, no request of
-    # the process would go on for 90 ms.
-    gc.freeze()
-    return service
+    return create_app()
 
 
 try:

@@ -68,8 +68,9 @@ def test_too_many_bytes_are_413(post):
 # Prints the status, the KiB by which the process has grown at its peak, the longest work in ms
 # during which no other thread ran.
 MEASURE = """
-import sys, threading, time, zlib
+import sys, threading, time, types, zlib
 from pathlib import Path
+from app.server.gunicorn_config import post_worker_init
 from tests.support.tokens import bearer
 from wsgi import app
 
@@ -96,6 +97,7 @@ def events(unit):
     one = fill(unit, event(b"["[:1])[:-1], b"]}", 65536)
     return fill(one, b"[", b"]")
 
+post_worker_init(types.SimpleNamespace(wsgi=app, alive=True))
 client = app.test_client()
 def send(body, content_type="application/json", encoding="identity", path="events", method="POST"):
     headers = bearer(scope="events:write agents:write") | {"Content-Encoding": encoding}
