@@ -13,7 +13,7 @@ MONTHS = 3
 SUNDAY = 6
 LEVEL_DAYS = 14
 # Positions in a whole series: of the judged day, and of the first of the 56 before it.
-_ALL = HISTORY_DAYS
+_JUDGED = HISTORY_DAYS
 _BASE = HISTORY_DAYS - WEEKS * WEEK
 AROUND = -14, -7, 7, 14  # days from the same day of an earlier month, with which it is compared
 
@@ -60,7 +60,7 @@ def earlier_days(last: date) -> set[date]:
     They are the same day of earlier months, and the days that it is compared with. All others tell
     only whether the agent was active.
     """
-    return _before(last, [day + step for day in _same_days(last, _ALL) for step in (0, *AROUND)])
+    return _before(last, [day + step for day in _same_days(last, _JUDGED) for step in (0, *AROUND)])
 
 
 def earlier_hours(last: date) -> set[date]:
@@ -68,12 +68,12 @@ def earlier_hours(last: date) -> set[date]:
 
     These are more, since hours are summed beyond midnight, and for up to a week.
     """
-    beside = [day + step for day in _same_days(last, _ALL) for step in (-1, 1)]
+    beside = [day + step for day in _same_days(last, _JUDGED) for step in (-1, 1)]
     return earlier_days(last) | _before(last, [*beside, *range(_BASE - WEEK - 1, _BASE)])
 
 
 def _before(last: date, positions: Iterable[int]) -> set[date]:
-    return {last - timedelta(days=_ALL - day) for day in positions if 0 <= day < _BASE}
+    return {last - timedelta(days=_JUDGED - day) for day in positions if 0 <= day < _BASE}
 
 
 class Calendar:
