@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
@@ -16,9 +17,8 @@ from app.storage.database import Database
 from app.storage.tables import issuance_events
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
-_TEXTS, _INSTANTS = postgresql.ARRAY(sa.Text()), postgresql.ARRAY(sa.DateTime(timezone=True))
+_INSTANTS = postgresql.ARRAY(sa.DateTime(timezone=True))
 _SEPARATOR = "\x1f"
-_ARRAYS = dict.fromkeys(_COLUMNS[:3], _TEXTS) | {"issued_at": _INSTANTS}
 
 
 # Runs a prepared insert and returns the number of rows that it added.
@@ -90,11 +90,12 @@ def _sqlite_text(instant: datetime) -> str:
 def _unnested(events: list[Event]) -> Insert:
     """PostgreSQL: one statement over four arrays, for any number of rows.
 
-    The statement names no conflict target, so it needs no right to read the table. The text of the
-    arrays is written here: the driver would take as long for them as the server for the rows.
+    The statement names no conflict target, so it needs no right to read the table. The arrays are
+    sent as text that is written here: the driver would take as long for them as the server for the
+    rows.
     """
     *texts, instants, _names = zip(*events, strict=True)
-    arrays = [*map(_text_array, texts), f"{{{','.join(map(datetime.isoformat, instants))}}}"]
+    arrays = [*map(_joined, texts), _instant_array(instants)]
     values = dict(zip(_COLUMNS, arrays, strict=True))
     return partial(_store_unnested, values=values)
 
@@ -107,22 +108,27 @@ def _store_unnested(connection: Connection, values: dict[str, str]) -> int:
     return connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
 
 
-def _text_array(texts: Sequence[str]) -> str:
-    """A ``text[]`` in PostgreSQL's notation.
-
-    No id has a control character, so such a character can separate the ids. Quotes and backslashes
-    are then escaped in all ids with one call.
-    """
+def _joined(texts: Sequence[str]) -> str:
+    """Ids as one text. No id has a control character, so such a character can separate them."""
     joined = _SEPARATOR.join(texts)
     if joined.count(_SEPARATOR) != len(texts) - 1:
         raise ValueError("an id has a control character")
-    escaped = joined.replace("\\", r"\\").replace('"', r"\"")
-    return '{"' + escaped.replace(_SEPARATOR, '","') + '"}'
+    return joined
+
+
+def _instant_array(instants: Sequence[datetime]) -> str:
+    """A ``timestamptz[]`` in PostgreSQL's notation, which differs from JSON in its brackets only.
+
+    To write JSON takes a hundredth of ``isoformat()``.
+    """
+    return "{" + msgspec.json.encode(instants)[1:-1].decode() + "}"
 
 
 def _unnested_insert() -> postgresql.Insert:
-    arrays = [sa.cast(sa.bindparam(name, type_=sa.Text), kind) for name, kind in _ARRAYS.items()]
-    rows = sa.func.unnest(*arrays).table_valued(*_COLUMNS, name="event").render_derived()
+    texts = [sa.bindparam(name, type_=sa.Text) for name in _COLUMNS]
+    arrays = [sa.func.string_to_array(text, _SEPARATOR) for text in texts[:3]]
+    instants = sa.cast(texts[3], _INSTANTS)
+    rows = sa.func.unnest(*arrays, instants).table_valued(*_COLUMNS, name="event").render_derived()
     return (
         postgresql.insert(issuance_events)
         .from_select(_COLUMNS, sa.select(*rows.c), include_defaults=False)
