@@ -1,7 +1,7 @@
 """Batches that meet: all of one or nothing, and no deadlock reaches a caller."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
@@ -47,6 +47,30 @@ def test_within_a_batch_the_first_of_an_id_wins(database):
     assert store_events(database, events) == Stored(3, 1, 2)
     with database.reading() as connection:
         assert connection.scalars(sa.select(issuance_events.c.agent_id)).all() == ["z"]
+
+
+PLAIN = ["NULL", "null", "{}", "a,b", " a ", "%(x)s", ":x", "é", "日本", "\U0001f511"]
+IDS = [*PLAIN, '"', '","', "\\", "\\\\", "\\u001f"]
+INSTANTS = [
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
+    datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+]
+
+
+def test_any_id_and_any_instant_are_read_back_as_they_were(database):
+    events = [
+        Event(tenant, f"{agent} {number}", agent, instant)
+        for tenant in IDS
+        for agent in IDS
+        for number, instant in enumerate(INSTANTS)
+    ]
+    assert store_events(database, events).accepted == len(events)
+    columns = (issuance_events.c[name] for name in Event._fields[:4])
+    with database.reading() as connection:
+        found = {tuple(row) for row in connection.execute(sa.select(*columns))}
+    assert found == {event[:4] for event in events}
 
 
 class ConflictError(Exception):
