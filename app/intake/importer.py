@@ -206,7 +206,9 @@ class Importer:
             self.totals.accepted += len(events)
             self.on_trial(events)
             return
-        store = prepare_storing(self.database, events)
+        # An import that was interrupted begins with duplicates; others have none.
+        expected_new = self.totals.duplicates == 0
+        store = prepare_storing(self.database, events, expected_new=expected_new)
         self._settle()
         if events:
             # SQLite's driver takes the interpreter's lock for each row. In a separate thread it

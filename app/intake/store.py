@@ -9,11 +9,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 
 from app.intake.agent_names import add_names, newest_names
 from app.intake.events import Event
 from app.storage.citus import is_citus
 from app.storage.database import Database
+from app.storage.failures import is_duplicate
 from app.storage.tables import issuance_events
 
 _COLUMNS = ("tenant_id", "event_id", "agent_id", "issued_at")
@@ -44,20 +46,46 @@ def store_events(database: Database, events: Sequence[Event]) -> Stored:
     return prepare_storing(database, events)()
 
 
-def prepare_storing(database: Database, events: Sequence[Event]) -> Callable[[], Stored]:
+def prepare_storing(
+    database: Database, events: Sequence[Event], *, expected_new: bool = False
+) -> Callable[[], Stored]:
     """Prepare a batch; the returned function stores it, as :func:`store_events` does.
 
     The returned function mostly waits for the database, so it can run in another thread.
+
+    Args:
+        expected_new: none of the events is expected to be stored already. PostgreSQL then gets a
+            plain INSERT, and the usual statement only if that finds a duplicate. To look for
+            duplicates takes a quarter of the time.
     """
     if not events:
         return partial(Stored, 0, 0, 0)
+    if expected_new and database.is_postgresql:
+        plain = prepare_insert(database, events, plain=True)
+        return partial(_store_expected_new, database, events, plain)
     return partial(database.write, prepare_insert(database, events))
 
 
-def prepare_insert(database: Database, events: Sequence[Event]) -> Callable[[Connection], Stored]:
+def _store_expected_new(
+    database: Database, events: Sequence[Event], plain: Callable[[Connection], Stored]
+) -> Stored:
+    try:
+        return database.write(plain)
+    except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
+    return store_events(database, events)
+
+
+def prepare_insert(
+    database: Database, events: Sequence[Event], *, plain: bool = False
+) -> Callable[[Connection], Stored]:
     """Prepare a batch; the returned function stores it in the caller's write transaction.
 
     So the batch commits together with other changes, such as the position of its source.
+
+    Args:
+        plain: on PostgreSQL, the function raises an error if an event is stored already.
     """
     if not events:
         return lambda _connection: Stored(0, 0, 0)
@@ -65,7 +93,7 @@ def prepare_insert(database: Database, events: Sequence[Event]) -> Callable[[Con
     for event in events:
         first.setdefault(event[:2], event)
     ordered = sorted(first.values())
-    insert = (_unnested if database.is_postgresql else _each)(ordered)
+    insert = _unnested(ordered, plain=plain) if database.is_postgresql else _each(ordered)
     names = newest_names(events)
 
     def store(connection: Connection) -> Stored:
@@ -87,7 +115,7 @@ def _sqlite_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
-def _unnested(events: list[Event]) -> Insert:
+def _unnested(events: list[Event], *, plain: bool) -> Insert:
     """PostgreSQL: one statement over four arrays, for any number of rows.
 
     The statement names no conflict target, so it needs no right to read the table. The arrays are
@@ -97,15 +125,20 @@ def _unnested(events: list[Event]) -> Insert:
     *texts, instants, _names = zip(*events, strict=True)
     arrays = [*map(_joined, texts), _instant_array(instants)]
     values = dict(zip(_COLUMNS, arrays, strict=True))
-    return partial(_store_unnested, values=values)
+    return partial(_insert_all if plain else _insert_missing, values=values)
 
 
-def _store_unnested(connection: Connection, values: dict[str, str]) -> int:
+def _insert_all(connection: Connection, values: dict[str, str]) -> int:
+    options = {"preserve_rowcount": True}
+    return connection.execute(_INSERT, values, execution_options=options).rowcount
+
+
+def _insert_missing(connection: Connection, values: dict[str, str]) -> int:
     if is_citus(connection):
         # Citus counts the rows that were sent, duplicates included.
-        return len(connection.execute(_INSERT_RETURNING, values).all())
+        return len(connection.execute(_INSERT_MISSING_RETURNING, values).all())
     options = {"preserve_rowcount": True}
-    return connection.execute(_INSERT_UNNESTED, values, execution_options=options).rowcount
+    return connection.execute(_INSERT_MISSING, values, execution_options=options).rowcount
 
 
 def _joined(texts: Sequence[str]) -> str:
@@ -124,21 +157,20 @@ def _instant_array(instants: Sequence[datetime]) -> str:
     return "{" + msgspec.json.encode(instants)[1:-1].decode() + "}"
 
 
-def _unnested_insert() -> postgresql.Insert:
+def _insert() -> postgresql.Insert:
     texts = [sa.bindparam(name, type_=sa.Text) for name in _COLUMNS]
     arrays = [sa.func.string_to_array(text, _SEPARATOR) for text in texts[:3]]
     instants = sa.cast(texts[3], _INSTANTS)
     rows = sa.func.unnest(*arrays, instants).table_valued(*_COLUMNS, name="event").render_derived()
-    return (
-        postgresql.insert(issuance_events)
-        .from_select(_COLUMNS, sa.select(*rows.c), include_defaults=False)
-        .on_conflict_do_nothing()
+    return postgresql.insert(issuance_events).from_select(
+        _COLUMNS, sa.select(*rows.c), include_defaults=False
     )
 
 
-_INSERT_UNNESTED = _unnested_insert()
+_INSERT = _insert()
+_INSERT_MISSING = _insert().on_conflict_do_nothing()
 # It returns a constant, because to return a column needs the right to read it.
-_INSERT_RETURNING = _INSERT_UNNESTED.returning(sa.literal_column("1", sa.Integer))
+_INSERT_MISSING_RETURNING = _INSERT_MISSING.returning(sa.literal_column("1", sa.Integer))
 _INSERT_EACH = (
     "INSERT INTO issuance_events (tenant_id, event_id, agent_id, issued_at)"
     " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"

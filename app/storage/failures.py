@@ -5,11 +5,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from app.errors import UnavailableError
 
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
+_UNIQUE_VIOLATION = "23505"
 _LOCK_NOT_AVAILABLE, _QUERY_CANCELED = "55P03", "57014"
 _READ_ONLY, _UNDEFINED_TABLE = "25006", "42P01"
 _FROZEN_TOO_LONG = "25P03"
@@ -24,6 +25,11 @@ _NODES_CHANGED = ("connection", "for shard")
 def is_conflict(error: DBAPIError) -> bool:
     """Whether a deadlock or a serialization conflict rolled this transaction back."""
     return getattr(error.orig, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION_FAILURE)
+
+
+def is_duplicate(error: IntegrityError) -> bool:
+    """Whether PostgreSQL refused a row because its key is stored already."""
+    return getattr(error.orig, "sqlstate", None) == _UNIQUE_VIOLATION
 
 
 def is_locked(error: BaseException) -> bool:

@@ -388,7 +388,7 @@ def test_an_interrupted_chunk_is_not_retried(load: Loader, monkeypatch: pytest.M
     """SQLite's connection may still hold the lock that a second try would wait for."""
     tried = []
 
-    def prepare(_: Database, events: list[Event]) -> Callable[[], Stored]:
+    def prepare(_: Database, events: list[Event], **_options: bool) -> Callable[[], Stored]:
         def interrupt() -> Stored:
             tried.append(len(events))
             raise KeyboardInterrupt

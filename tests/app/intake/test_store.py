@@ -9,7 +9,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import OperationalError
 
 from app.intake.events import Event
-from app.intake.store import Stored, store_events
+from app.intake.store import Stored, prepare_storing, store_events
 from app.storage.tables import issuance_events
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
@@ -31,15 +31,32 @@ def test_concurrent_copies_of_a_batch_are_stored_once(database):
     assert count(database) == len(BATCH)
 
 
-def test_a_batch_that_fails_half_way_leaves_nothing(database):
+@pytest.mark.parametrize("expected_new", [False, True])
+def test_a_batch_that_fails_half_way_leaves_nothing(database, expected_new):
     poison = Event("org-a", "zzz", "agent\x01", AT)  # refused by the database's own check
     with pytest.raises(sa.exc.IntegrityError):
-        store_events(database, [*BATCH, poison])
+        prepare_storing(database, [*BATCH, poison], expected_new=expected_new)()
     assert count(database) == 0
 
 
 def test_no_events_are_no_transaction(database):
     assert store_events(database, []) == Stored(0, 0, 0)
+
+
+def test_events_that_were_expected_to_be_new_are_stored_once_all_the_same(database):
+    store_events(database, BATCH[500:600])
+    assert prepare_storing(database, BATCH, expected_new=True)() == Stored(2_000, 1_900, 100)
+    assert count(database) == len(BATCH)
+
+
+def test_concurrent_copies_that_are_each_expected_to_be_new_are_stored_once(database):
+    orders = [BATCH, BATCH[::-1], BATCH[1000:] + BATCH[:1000], BATCH[::-1]]
+    prepared = [prepare_storing(database, order, expected_new=True) for order in orders]
+    with ThreadPoolExecutor(len(orders)) as pool:
+        recorded = list(pool.map(lambda store: store(), prepared))
+    assert sum(result.accepted for result in recorded) == len(BATCH)
+    assert sum(result.duplicates for result in recorded) == 3 * len(BATCH)
+    assert count(database) == len(BATCH)
 
 
 def test_within_a_batch_the_first_of_an_id_wins(database):
