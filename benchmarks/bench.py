@@ -50,6 +50,11 @@ class Bench:
             self.cluster.close()
         self._folder.cleanup()
 
+    @property
+    def few(self) -> int:
+        """The repetitions of a measurement that takes many seconds."""
+        return min(self.repetitions, 3)
+
     def scaled(self, count: int) -> int:
         """``count`` multiplied by the scale; at least 100."""
         return max(round(count * self.scale), 100)
@@ -102,9 +107,7 @@ class Bench:
         return name
 
     def _readable(self, count: int) -> str:
-        name = self._raw(count)  # not a copy: no other row uses these sizes, and copies are slow
-        with self.cluster.database(name) as database:
-            self.roll_up(database)
+        name = self.cluster.keep_copy(self.counted(count))
         with self.cluster.connect(name) as connection:
             data.add_readers(connection, utc_now().date())
         return name

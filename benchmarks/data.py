@@ -1,7 +1,7 @@
 """Test data of all benchmarks: events and numbers, always the same, made in SQL.
 
 Events arrive in the order in which they were issued. The tenant and the agent of an event are drawn
-independently of its time. An agent requests a token about once an hour, so few events share an
+independently of its time. Five million events are 5.6 a day for each agent, so few events share an
 agent and an hour.
 """
 

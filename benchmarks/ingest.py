@@ -26,7 +26,7 @@ from benchmarks.sqlite import opened, store, stored
 from tests.support.tokens import token
 
 BATCH, CONNECTIONS = 1_000, 8
-FILES = 5
+FILES = 3
 LINES, SQLITE_LINES = 1_000_000, 200_000  # of each file
 TOKEN_SECONDS = 7200
 BLOCK = 1024 * 1024
@@ -122,7 +122,7 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def from_files(bench: Bench) -> Iterator[Figure]:
-    """I2: flask events import of 5,000,000 lines, and of 1,000,000 on SQLite."""
+    """I2: flask events import of 3,000,000 lines, and of 600,000 on SQLite."""
     yield from _import_postgresql(bench, bench.scaled(LINES))
     yield from _import_sqlite(bench, bench.scaled(SQLITE_LINES))
 

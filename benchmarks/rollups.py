@@ -24,7 +24,7 @@ REFRESH = "REFRESH MATERIALIZED VIEW of the six"
 FIRST, FIRST_TABLES = 3, "the same into the three tables of 0.1.0"
 # The next events are issued on the days after the history, which has about 55,000 events a day.
 BATCH_PERIOD, FEW_PERIOD = timedelta(hours=43), timedelta(days=1)
-FEW_TURNS = 3  # a run of few events is short, so it is measured more often
+FEW_TURNS = 5  # a run of few events is short, so it is measured more often
 
 
 @dataclass
@@ -141,7 +141,7 @@ def from_empty(bench: Bench) -> Iterator[Figure]:
             lambda: _at_rest(connection, rivals.recount),
             lambda: _at_rest(connection, rivals.refresh_views),
         ]
-        first, ours, recounts, refreshes = map(seconds, interleaved(bench.repetitions, turns))
+        first, ours, recounts, refreshes = map(seconds, interleaved(bench.few, turns))
         rivals.check_counts(connection)
         rivals.check_counts(connection, "_view")
     work = f"roll up {events:,} events from empty"
@@ -182,7 +182,7 @@ def next_batch(bench: Bench) -> Iterator[Figure]:
             few.next_run,
             lambda: long.next_run(judged=True),
         )
-        ours, refreshes, before, first, beside = map(seconds, interleaved(bench.repetitions, turns))
+        ours, refreshes, before, first, beside = map(seconds, interleaved(bench.few, turns))
     work = f"roll up the next {bench.scaled(BATCH):,} events after {events:,}"
     yield faster("R2a", work, ours, Rival(REFRESH, refreshes), 25)
     yield at_most("R2b", work, ours, Rival(f"the same after {events // 10:,}", before), 1.2)
@@ -197,7 +197,7 @@ def late_events(bench: Bench) -> Iterator[Figure]:
         one.late_run(), one.fresh_run()
         few = (one.late_run, one.fresh_run)
         turns = (one.refresh, *few * FEW_TURNS)
-        refreshes, *runs = interleaved(bench.repetitions, turns)
+        refreshes, *runs = interleaved(bench.few, turns)
         late, fresh = (
             seconds([value for turn in runs[start::2] for value in turn], "ms") for start in (0, 1)
         )
