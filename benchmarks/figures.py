@@ -113,7 +113,7 @@ def faster(row: str, work: str, ours: Samples, rival: Rival, limit: float | None
     return Figure(row, work, ours, rival, ratio, "≥", limit)
 
 
-def more(row: str, work: str, ours: Samples, rival: Rival, limit: float) -> Figure:
+def more(row: str, work: str, ours: Samples, rival: Rival, limit: float | None) -> Figure:
     """Both are throughputs; ours has to reach ``limit`` of the rival's."""
     ratio = ours.median / rival.samples.median
     return Figure(row, work, ours, rival, ratio, "≥", limit)

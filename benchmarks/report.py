@@ -35,7 +35,7 @@ def circumstances(scale: float, repetitions: int, seconds: float, postgresql: st
     """A sentence with the date, the scale, the machine and the versions of a measurement."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "flask", "sqlalchemy"))
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, scale {scale:g}, {repetitions} repetitions or more,"
+        f"{datetime.now(UTC):%Y-%m-%d}, scale {scale:g}, {repetitions} repetitions,"
         f" {seconds:g} s of load each; {os.cpu_count()} cores, Linux {platform.release()},"
         f" Python {platform.python_version()}, PostgreSQL {postgresql}, {libraries}."
     )

@@ -55,9 +55,7 @@ def rollups(bench: Bench) -> Iterator[Figure]:
         store(connection, stored(bench, data.events(events)))
         bench.roll_up(database)
         whole = _Turns(bench, database, connection)
-        ours, recounts = map(
-            seconds, interleaved(bench.repetitions, (whole.from_empty, whole.recount))
-        )
+        ours, recounts = map(seconds, interleaved(bench.few, (whole.from_empty, whole.recount)))
         yield faster(
             "R4a",
             f"SQLite: roll up {events:,} events from empty",

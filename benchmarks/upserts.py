@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -32,14 +33,14 @@ def tokens(bench: Bench) -> Iterator[Figure]:
             one.execute(_INSERT, (tenant, str(next(numbers)), agent))
 
         turns = [
-            lambda: _rate(bench, connections, issue),
-            lambda: _rate(bench, connections, _count_itself),
+            partial(_rate, bench, connections, way) for way in (issue, _count_three, _count_six)
         ]
-        ours, rival = (
+        ours, three, six = (
             Samples(tuple(found), "/s") for found in interleaved(bench.repetitions, turns)
         )
     work = f"tokens a second, each with an INSERT for the service, {CONNECTIONS} connections"
-    yield more("U1", work, ours, Rival("each with six UPSERTs into counts", rival), 2)
+    yield more("U1a", work, ours, Rival("each with three UPSERTs, as 0.1.0 counts", three), 2)
+    yield more("U1b", work, ours, Rival("each with six UPSERTs in one statement", six), None)
 
 
 def _rate(
@@ -63,8 +64,15 @@ def _rate(
     return issued / (time.perf_counter() - began)
 
 
-def _count_itself(one: Connection, tenant: str, agent: str) -> None:
-    """Add a token to the counts of its organization, in one transaction and one round trip."""
+def _count_three(one: Connection, tenant: str, agent: str) -> None:
+    """Add a token to the counts of 0.1.0, in one transaction, one statement after the other."""
+    with one.transaction():
+        for statement in _STATEMENTS[:3]:
+            one.execute(statement, {"tenant": tenant, "agent": agent})
+
+
+def _count_six(one: Connection, tenant: str, agent: str) -> None:
+    """Add a token to all counts, in one round trip. Few programs would be written so."""
     one.execute(_UPSERTS, {"tenant": tenant, "agent": agent})
 
 
@@ -82,10 +90,6 @@ def _upsert(table: str, keys: dict[str, str]) -> str:
     )
 
 
-# One statement, so that it is one round trip as the INSERT is.
-_NAMED = [
-    f"{table} AS ({_upsert(table, keys)})" for table, keys in list(rivals.POSTGRESQL.items())[1:]
-]
-_UPSERTS = (
-    f"WITH {', '.join(_NAMED)} {_upsert('daily_issuance', rivals.POSTGRESQL['daily_issuance'])}"
-)
+_STATEMENTS = [_upsert(table, keys) for table, keys in rivals.POSTGRESQL.items()]
+_NAMED = [f"upsert_{number} AS ({text})" for number, text in enumerate(_STATEMENTS[1:])]
+_UPSERTS = f"WITH {', '.join(_NAMED)} {_STATEMENTS[0]}"
