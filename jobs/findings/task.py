@@ -24,7 +24,6 @@ from app.storage.locks import LockedError
 from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
 from jobs.counting.adding import Window
-from jobs.counting.run import NOT_ADDING
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.budgets import budget_changes, changed_budgets
 from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
@@ -43,8 +42,6 @@ SLICE_SECONDS = 10.0
 WINDOW_IDS = 1_000_000
 # A tick ends after so many seconds, and the next one goes on with those that are due longest.
 TICK_SECONDS = 60.0
-# How often a pause looks whether the tick is over.
-PAUSE_SECONDS = 0.5
 # If more of the active organizations than this share turn silent at once, the events are missing
 # rather than the tokens. A few are believed.
 MANY_SILENT = 0.3
@@ -184,12 +181,6 @@ class _Judge:
     def _is_over(self) -> bool:
         return self._stop.is_set() or time.monotonic() > self._give_up
 
-    def _keep(self) -> None:
-        """Keep the claim, and pause while this process adds a window to the summary tables."""
-        self._keeper.keep()
-        while not self._is_over() and not NOT_ADDING.wait(PAUSE_SECONDS):
-            self._keeper.keep()
-
     def _note(self, **values: object) -> None:
         self._database.write(lambda connection: self._claim.note(connection, **values))
 
@@ -254,7 +245,6 @@ class _Judge:
         """
         rest = list(tenants)
         while rest:
-            self._keep()
             judged, rest = self._judged(rest)
             with self._database.reading() as connection:
                 found = changes(connection, judged)
@@ -314,7 +304,7 @@ class _Judge:
                 options[tenant],
                 self._counted_at,
                 began.get(tenant),
-                keep=self._keep,
+                keep=self._keeper.keep,
             )
             judged.progress = progress.columns(self._counted_at)
             yield tenant, judged
