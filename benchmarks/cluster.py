@@ -63,6 +63,10 @@ class Cluster:
         """The database's URL, for ``DATABASE_URL``."""
         return self._server.url(name)
 
+    def conninfo(self, name: str) -> str:
+        """The database as libpq's programs name it."""
+        return self._server.conninfo(name)
+
     @contextmanager
     def connect(self, name: str) -> Iterator[Connection]:
         """A connection of the driver, without SQLAlchemy, in autocommit."""
