@@ -88,7 +88,8 @@ def test_rows_can_be_measured() -> None:
         "R4b",
         "I2a",
         "I2d",
-        "U1",
+        "U1a",
+        "U1b",
         "B1a",
         "T1",
     }
