@@ -42,6 +42,8 @@ SLICE_SECONDS = 10.0
 WINDOW_IDS = 1_000_000
 # A tick ends after so many seconds, and the next one goes on with those that are due longest.
 TICK_SECONDS = 60.0
+# A tick notes new events for so many seconds at most, so that it also judges. The next goes on.
+NOTING_SECONDS = 20.0
 # If more of the active organizations than this share turn silent at once, the events are missing
 # rather than the tokens. A few are believed.
 MANY_SILENT = 0.3
@@ -142,6 +144,8 @@ class _Judge:
         self._claim = claimed
         self._keeper = Keeper(database, claimed)
         self._state = state
+        # Up to which id events are noted. After a restore it may be less than before.
+        self._noted_upto = min(claimed.noted_upto, state.counted_upto)
         self._stop = stop
         self._give_up = give_up
         # New silences of organizations, and how many organizations could be silent.
@@ -165,9 +169,7 @@ class _Judge:
             self._judge(changed[start : start + BATCH])
         else:
             # The organizations that changed are judged, so the events need not be noted again.
-            self._note(
-                noted_upto=self._state.counted_upto, noted_correction=self._state.corrections
-            )
+            self._note(noted_upto=self._noted_upto, noted_correction=self._state.corrections)
         while not self._is_over() and (due := self._due()):
             self._judge(due)
         self._store_silences()
@@ -187,9 +189,14 @@ class _Judge:
     def _changed(self) -> list[str]:
         """The organizations with new events or corrections, noted for those judged before."""
         changed: dict[str, date] = {}
-        for window in _windows(self._claim.noted_upto, self._state.counted_upto):
+        enough = time.monotonic() + NOTING_SECONDS
+        for window in _windows(self._noted_upto, self._state.counted_upto):
             with self._database.reading() as connection:
                 _merge(changed, changed_days(connection, window))
+            self._noted_upto = window.upto
+            self._keeper.keep()
+            if self._is_over() or time.monotonic() > enough:
+                break
         if self._state.corrections > self._claim.noted_correction:
             with self._database.reading() as connection:
                 _merge(changed, corrected_days(connection, self._claim.noted_correction))
@@ -221,7 +228,11 @@ class _Judge:
         return last is None or _hour_of(last) != _hour_of(self._claim.now)
 
     def _measure(self) -> None:
-        for window in _windows(self._claim.measured_upto, self._state.counted_upto):
+        """Measure delays of noted events: only organizations of these have a row for them."""
+        for window in _windows(self._claim.measured_upto, self._noted_upto):
+            if self._is_over():
+                return
+            self._keeper.keep()
             measure_delays(self._database, self._claim, window, self._claim.now)
             # Delays are added up, so each window is noted: it must not be added again.
             self._note(measured_upto=window.upto)

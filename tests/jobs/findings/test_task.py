@@ -24,6 +24,16 @@ def set_state(life, **values):
     life.database.write(lambda connection: connection.execute(update))
 
 
+def state(life):
+    with life.database.reading() as connection:
+        return connection.execute(sa.select(detection_state)).one()
+
+
+def counted_upto(life):
+    with life.database.reading() as connection:
+        return connection.scalar(sa.select(rollup_state.c.counted_upto))
+
+
 def progress(life, tenant=TENANT):
     with life.database.reading() as connection:
         return connection.execute(sa.select(usual).where(usual.c.tenant_id == tenant)).one()
@@ -70,6 +80,29 @@ def test_each_change_is_told_in_its_transaction(life, weeks, monkeypatch):
     assert [row.version for row in rows] == [*range(1, found["version"] + 1)]
     assert {row.finding_id for row in rows} == {found["id"]}
     assert (rows[-1].content, rows[-1].resolution) == (found["content"], "ended")
+
+
+def test_a_tick_notes_a_part_of_a_long_history_and_the_next_goes_on(life, weeks, monkeypatch):
+    """Otherwise a history that takes longer to note than a tick lasts would never be judged."""
+    monkeypatch.setattr(task, "WINDOW_IDS", 1_000)
+    monkeypatch.setattr(task, "NOTING_SECONDS", 0)
+    today = weeks(5)
+    life.work(today)
+    life.issue(at(today, 9), 900)
+    life.run(at(today, 10) + timedelta(minutes=2))
+    assert life.judge().organizations == 1
+    parts = [state(life).noted_upto]
+    while parts[-1] < counted_upto(life):
+        life.judge()
+        parts.append(state(life).noted_upto)
+    assert parts == [*range(1_000, counted_upto(life), 1_000), counted_upto(life)]
+    assert {kind for kind, _ in kinds(life)} & {"spike", "retry_loop"}
+    # Delays are measured each hour, of the events that are noted by then.
+    assert state(life).measured_upto == 1_000
+    set_state(life, measured_at=None)
+    life.issue(at(today, 10), 5)
+    life.tick(at(today, 11) + timedelta(minutes=2))
+    assert state(life).measured_upto == counted_upto(life)
 
 
 @pytest.mark.quick
