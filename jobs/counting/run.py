@@ -53,6 +53,10 @@ POLL_SECONDS = 0.05
 # A run waits at least this long for a lock. A window that another run counts takes seconds, too.
 MIN_LOCK_SECONDS = 5.0
 
+# Set unless this process adds a window at this moment. Work that can wait lets the run go first.
+NOT_ADDING = Signal()
+NOT_ADDING.set()
+
 # Called with the number of ids counted so far, and of all ids to count.
 OnIds = Callable[[int, int], None]
 
@@ -174,7 +178,11 @@ class _Progress:
             )
 
     def _count_next(self, connection: Connection, upto: int) -> Run:
-        counted = self._add_next(connection, upto)
+        NOT_ADDING.clear()
+        try:
+            counted = self._add_next(connection, upto)
+        finally:
+            NOT_ADDING.set()
         run = replace(
             self.run,
             watermark=counted.watermark,

@@ -24,6 +24,7 @@ from app.storage.locks import LockedError
 from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
 from jobs.counting.adding import Window
+from jobs.counting.run import NOT_ADDING
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.budgets import budget_changes, changed_budgets
 from jobs.findings.claim import Claim, Keeper, LostClaimError, claim
@@ -44,6 +45,8 @@ WINDOW_IDS = 1_000_000
 TICK_SECONDS = 60.0
 # A tick notes new events for so many seconds at most, so that it also judges. The next goes on.
 NOTING_SECONDS = 20.0
+# How often a pause looks whether the tick is over.
+PAUSE_SECONDS = 0.5
 # If more of the active organizations than this share turn silent at once, the events are missing
 # rather than the tokens. A few are believed.
 MANY_SILENT = 0.3
@@ -183,6 +186,12 @@ class _Judge:
     def _is_over(self) -> bool:
         return self._stop.is_set() or time.monotonic() > self._give_up
 
+    def _keep(self) -> None:
+        """Keep the claim, and pause while this process adds a window to the summary tables."""
+        self._keeper.keep()
+        while not self._is_over() and not NOT_ADDING.wait(PAUSE_SECONDS):
+            self._keeper.keep()
+
     def _note(self, **values: object) -> None:
         self._database.write(lambda connection: self._claim.note(connection, **values))
 
@@ -256,6 +265,7 @@ class _Judge:
         """
         rest = list(tenants)
         while rest:
+            self._keep()
             judged, rest = self._judged(rest)
             with self._database.reading() as connection:
                 found = changes(connection, judged)
@@ -315,7 +325,7 @@ class _Judge:
                 options[tenant],
                 self._counted_at,
                 began.get(tenant),
-                keep=self._keeper.keep,
+                keep=self._keep,
             )
             judged.progress = progress.columns(self._counted_at)
             yield tenant, judged

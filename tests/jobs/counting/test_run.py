@@ -2,7 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import RefusedError
 from app.storage.tables import daily_issuance, issuance_events, rollup_state
-from jobs.counting import adding
+from jobs.counting import adding, run
 from jobs.counting.tables import SUMMARY_TABLES
 from jobs.scheduler import claim_tick
 from tests.support.recount import assert_exact
@@ -115,6 +115,24 @@ def dying(database, statement):
         yield
     finally:
         event.remove(database.engine, "after_cursor_execute", die)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_work_that_can_wait_is_told_while_a_window_is_added(issue, roll_up, monkeypatch, fails):
+    issue("2026-04-01T00:00:00Z")
+    told = []
+
+    def add(*arguments):
+        told.append(run.NOT_ADDING.is_set())
+        if fails:
+            raise RuntimeError("no window today")
+        return adding.add_window(*arguments)
+
+    monkeypatch.setattr(run, "add_window", add)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        roll_up()
+    assert told == [False]
+    assert run.NOT_ADDING.is_set()
 
 
 def test_a_run_that_dies_counts_all_or_nothing(issue, roll_up, database):

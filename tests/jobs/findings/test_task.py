@@ -1,6 +1,8 @@
 """The task of findings: what is judged when, by one process at a time, whatever dies."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event as Signal
 
 import pytest
 import sqlalchemy as sa
@@ -8,9 +10,11 @@ import sqlalchemy as sa
 from app.alerts.webhooks import EndpointBody, Rules, create_endpoint
 from app.storage import outbox
 from app.storage.tables import detection_state, rollup_state, usual, webhook_messages
+from jobs.counting.run import NOT_ADDING
 from jobs.findings import claim as claims
 from jobs.findings import judging, task
 from jobs.findings.claim import LostClaimError, claim
+from jobs.findings.task import judge_findings
 from tests.jobs.findings.conftest import DAY, FIRST, at
 from tests.support.settings import TENANT
 
@@ -103,6 +107,33 @@ def test_a_tick_notes_a_part_of_a_long_history_and_the_next_goes_on(life, weeks,
     life.issue(at(today, 10), 5)
     life.tick(at(today, 11) + timedelta(minutes=2))
     assert state(life).measured_upto == counted_upto(life)
+
+
+def test_judging_lets_a_run_of_its_process_go_first_until_the_tick_is_over(
+    life, weeks, monkeypatch
+):
+    """While a window is added, nothing is judged; but a backlog does not stop judging for good."""
+    today = weeks(5)
+    life.work(today)
+    life.run(at(today + DAY, 3))
+    begun = Signal()
+    monkeypatch.setattr(task, "catch_up", lambda *a, **k: begun.set() or judging.catch_up(*a, **k))
+    monkeypatch.setattr(task, "PAUSE_SECONDS", 0.01)
+    NOT_ADDING.clear()
+    try:
+        with ThreadPoolExecutor() as pool:
+            tick = pool.submit(life.judge)
+            assert not begun.wait(0.5)
+            NOT_ADDING.set()
+            assert tick.result(60).organizations == 1
+        NOT_ADDING.clear()
+        life.work(today + DAY)
+        life.run(at(today + 2 * DAY, 3))
+        NOT_ADDING.clear()
+        ended = judge_findings(life.database, life.settings, tick_seconds=0.5)
+        assert (ended.outcome, ended.organizations) == ("stopped", 1)
+    finally:
+        NOT_ADDING.set()
 
 
 @pytest.mark.quick
