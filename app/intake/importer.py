@@ -206,7 +206,7 @@ class Importer:
             self.totals.accepted += len(events)
             self.on_trial(events)
             return
-        # An import that was interrupted begins with duplicates; others have none.
+        # Most imports have no duplicates; one that was interrupted before begins with them.
         expected_new = self.totals.duplicates == 0
         store = prepare_storing(self.database, events, expected_new=expected_new)
         self._settle()
