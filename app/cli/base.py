@@ -8,10 +8,12 @@ import errno
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from itertools import count
+from types import FrameType
 from typing import Any
 
 import click
@@ -36,6 +38,7 @@ EXITS = {0: "done", 1: "an error", 2: "wrong usage"}
 
 # Ctrl-C, an end by the service manager, and the end of a terminal's session.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AT_ONCE_SECONDS = 0.5
 
 # The step, how much of it is done, and its total, which is None if unknown.
 OnProgress = Callable[[str, int, int | None], None]
@@ -113,6 +116,35 @@ class Group(ImportingGroup):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
         return super().invoke(ctx)
+
+
+@contextmanager
+def postponed_interruption() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C, SIGTERM and SIGHUP wait until the block calls what it is given, or ends.
+
+    One that comes later is not postponed, in case the block takes too long. The end of a terminal
+    may send two at once.
+    """
+    arrived: list[float] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if arrived and time.monotonic() - arrived[0] > _AT_ONCE_SECONDS:
+            signal.default_int_handler(number, frame)
+        arrived.append(time.monotonic())
+
+    def interrupt_now() -> None:
+        if arrived:
+            raise KeyboardInterrupt
+
+    heard = [one for one in _STOPPING if signal.getsignal(one) is signal.default_int_handler]
+    for number in heard:
+        signal.signal(number, note)
+    try:
+        yield interrupt_now
+    finally:
+        for number in heard:
+            signal.signal(number, signal.default_int_handler)
+        interrupt_now()
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -15,12 +15,22 @@ import click
 import sqlalchemy as sa
 
 from app.cli import import_report
-from app.cli.base import Group, check_organization, json_option, open_database, progress, show, warn
+from app.cli.base import (
+    Group,
+    check_organization,
+    json_option,
+    open_database,
+    postponed_interruption,
+    progress,
+    show,
+    warn,
+)
 from app.cli.import_report import STDIN
 from app.config.settings import Settings
 from app.dates import parse_zone, utc_now
 from app.errors import RefusedError, ValidationError
 from app.intake import importer
+from app.intake.files import is_regular
 from app.intake.formats import FORMATS, NATIVE, Format, load_mapping
 from app.intake.organizations import load_organizations
 from app.storage.database import Database
@@ -204,7 +214,7 @@ class _Reading:
             self._source = file.name
             self._progressed.begin(file)
             try:
-                self._job.load(file.name, file)
+                self._load(file)
             finally:
                 if path != STDIN:
                     file.close()
@@ -218,6 +228,15 @@ class _Reading:
         elif doubt := import_report.doubt(self._source, self._provider, of_file, unreadable):
             warn(doubt)
         return True
+
+    def _load(self, file: io.BufferedReader) -> None:
+        if is_regular(file):
+            self._job.load(file.name, file)
+            return
+        # What was read from a pipe is nowhere else, so it is stored before an interruption ends it.
+        with postponed_interruption() as interrupt_now:
+            self._job.on_wait = interrupt_now
+            self._job.load(file.name, file)
 
     def _on_format(self, file_format: Format) -> None:
         if file_format.name in NATIVE:

@@ -100,6 +100,8 @@ class Importer:
         on_chunk: called after every commit.
         on_format: called with the format of a file, before its first record.
         on_trial: called with the events of every chunk in a trial.
+        on_wait: called before each read, and several times a second while a pipe has no data. It
+            may end the import by an exception; then all complete lines that were read are stored.
         max_document_bytes, zone, organizations: see :class:`~app.intake.formats.base.Options`.
     """
 
@@ -112,6 +114,7 @@ class Importer:
     on_chunk: Callable[[], None]
     on_format: Callable[[Format], None] = lambda _: None
     on_trial: Callable[[list[Event]], None] = lambda _: None
+    on_wait: Callable[[], None] = lambda: None
     max_document_bytes: int = 256 * 1024 * 1024
     zone: ZoneInfo | None = None
     organizations: Organizations | None = None
@@ -131,6 +134,7 @@ class Importer:
         self._stored_at = time.monotonic()
 
         def on_wait(silent: float) -> None:
+            self.on_wait()
             waited = time.monotonic() - self._stored_at
             if silent >= SILENT_SECONDS or waited >= CHUNK_SECONDS:
                 self._store(chunk)

@@ -1,12 +1,15 @@
 """Ctrl-C: one line that is true, exit code 130, and numbers that are exact."""
 
 import fcntl
+import os
 import signal
 import socket
 import subprocess
 import termios
+import time
 from array import array
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -14,6 +17,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from app.cli import events
+from app.dates import utc_now
 from app.intake.importer import CHUNK_EVENTS, SQLITE_CHUNK_EVENTS
 from app.storage.database import Database
 from app.storage.tables import issuance_events, purged_months, rollup_state
@@ -162,6 +167,39 @@ def test_events_of_a_followed_log_are_stored_soon(sqlite_url: str, number: signa
     assert ended == (130, "", f"Interrupted: {state}\n")
     assert events_in(database) == 3
     database.dispose()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("presses", [1, 2], ids=["once", "again"])
+def test_an_interruption_waits_for_what_was_read_from_a_pipe(
+    database: Database,
+    tmp_path: Path,
+    flask: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    presses: int,
+) -> None:
+    """What was read is nowhere else. Who presses again after a while does not want to wait."""
+
+    stored = 3 if presses == 1 else 0
+
+    def press() -> datetime:
+        """Press at the first event, when all three were read."""
+        nonlocal presses
+        for _ in range(presses):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.6)
+        presses = 0
+        return utc_now()
+
+    monkeypatch.setattr(events, "utc_now", press)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    end = os.open(pipe, os.O_RDWR)  # so that nobody waits for the other end, which never ends
+    os.write(end, line("e1") + line("e2") + line("e3") + line("e4")[:20])
+    done = flask("events", "import", "--format", "ndjson", str(pipe))
+    os.close(end)
+    state = "the events stored so far are kept; run it again, no event is counted twice"
+    assert (done.returncode, done.stderr) == (130, f"Interrupted: {state}\n")
+    assert events_in(database) == stored
 
 
 def pipe_is_empty(child: "subprocess.Popen[bytes]") -> bool:
