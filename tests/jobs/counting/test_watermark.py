@@ -14,13 +14,14 @@ from sqlalchemy.engine import make_url
 
 from app.errors import RefusedError
 from app.storage.database import Database
-from app.storage.tables import issuance_events, rollup_state
+from app.storage.tables import daily_issuance, issuance_events, rollup_state
 from jobs.counting import refusals, watermark
 from jobs.counting import run as rollup
 from jobs.counting.run import add_next_window, run_rollup
 from jobs.counting.watermark import Writer
 from tests.support.databases import conninfo, migrate
 from tests.support.postgresql import Server
+from tests.support.processes import PATIENCE_SECONDS
 from tests.support.recount import assert_exact
 
 INSERT = (
@@ -301,15 +302,14 @@ def write_in_overlapping_transactions(database_url, stop):
     return threads
 
 
-def run_beside_writers(database_url, run, seconds=2.0, runs=30):
-    """Run for some time, and some times however slow the machine is, then once more."""
+def run_beside_writers(database_url, run, is_enough):
+    """Run until it is enough, however slow the machine is, then once more."""
     stop = threading.Event()
     threads = write_in_overlapping_transactions(database_url, stop)
     try:
-        until = time.monotonic() + seconds
-        while runs > 0 or time.monotonic() < until:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not is_enough() and time.monotonic() < until:
             run()
-            runs -= 1
     finally:
         stop.set()
         for thread in threads:
@@ -318,13 +318,30 @@ def run_beside_writers(database_url, run, seconds=2.0, runs=30):
 
 
 def test_runs_beside_overlapping_writers_lose_nothing(database_url, roll_up, database):
-    run_beside_writers(database_url, lambda: roll_up(wait_seconds=30))
-    assert assert_exact(database) > 100
+    runs = []
+
+    def run():
+        runs.append(roll_up(wait_seconds=30))
+
+    def is_enough():
+        return len(runs) >= 30 and state(database).counted_upto >= 500
+
+    run_beside_writers(database_url, run, is_enough)
+    assert is_enough()
+    assert_exact(database)
 
 
 def test_the_naive_watermark_loses_events(database_url, database):
     """So the test above is known to bite."""
-    run_beside_writers(database_url, lambda: naive_run(database))
+    passed = issuance_events.c.id <= select(rollup_state.c.counted_upto).scalar_subquery()
+    behind = select(func.count()).where(passed).scalar_subquery()
+    counted = select(func.coalesce(func.sum(daily_issuance.c.issued), 0)).scalar_subquery()
+
+    def has_lost_one():
+        with database.reading() as connection:
+            return connection.scalar(select(behind > counted))
+
+    run_beside_writers(database_url, lambda: naive_run(database), has_lost_one)
     with pytest.raises(AssertionError, match="daily_issuance"):
         assert_exact(database)
 
