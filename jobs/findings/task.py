@@ -37,11 +37,14 @@ from jobs.findings.storing import Change, Judged, changes, store
 
 # The organizations that are read and stored together.
 BATCH = 100
+# The organizations that are made due in one transaction.
+MANY = 1_000
 # What was judged is stored after so many seconds, before all of them are.
 SLICE_SECONDS = 10.0
 # The ids of events that are read at once.
 WINDOW_IDS = 1_000_000
-# A tick ends after so many seconds, and the next one goes on with those that are due longest.
+# A tick ends after so many seconds. Its first half is for the organizations that changed. Those
+# that are left become due, and of all that are due, the longest due are judged first.
 TICK_SECONDS = 60.0
 # A tick notes new events for so many seconds at most, so that it also judges. The next goes on.
 NOTING_SECONDS = 20.0
@@ -98,7 +101,8 @@ def judge_findings(
     claimed = claim(database)
     if claimed is None:
         return Pass("taken")
-    judge = _Judge(database, settings, claimed, state, stop or Signal(), began + tick_seconds)
+    halves = began + tick_seconds / 2, began + tick_seconds
+    judge = _Judge(database, settings, claimed, state, stop or Signal(), halves)
     try:
         judge.run()
     except LostClaimError:
@@ -139,7 +143,7 @@ class _Judge:
         claimed: Claim,
         state: sa.Row[Any],
         stop: Signal,
-        give_up: float,
+        halves: tuple[float, float],
     ) -> None:
         self.done = Pass()
         self._database = database
@@ -150,7 +154,7 @@ class _Judge:
         # Up to which id events are noted. After a restore it may be less than before.
         self._noted_upto = min(claimed.noted_upto, state.counted_upto)
         self._stop = stop
-        self._give_up = give_up
+        self._give_up, self._end = halves
         # New silences of organizations, and how many organizations could be silent.
         self._silent: list[Change] = []
         self._active = 0
@@ -166,13 +170,12 @@ class _Judge:
         changed = self._changed()
         if self._is_hour_over():
             self._measure()
-        for start in range(0, len(changed), BATCH):
-            if self._is_over():
-                break
-            self._judge(changed[start : start + BATCH])
-        else:
-            # The organizations that changed are judged, so the events need not be noted again.
+        left = self._judge(changed)
+        if not self._stop.is_set():
+            self._make_due(left)
+            # Those that changed are judged or due, so their events need not be noted again.
             self._note(noted_upto=self._noted_upto, noted_correction=self._state.corrections)
+        self._give_up = self._end
         while not self._is_over() and (due := self._due()):
             self._judge(due)
         self._store_silences()
@@ -184,6 +187,7 @@ class _Judge:
         self._claim.release(self._database, **finished)
 
     def _is_over(self) -> bool:
+        """Whether this half of the tick is over."""
         return self._stop.is_set() or time.monotonic() > self._give_up
 
     def _keep(self) -> None:
@@ -247,6 +251,19 @@ class _Judge:
             self._note(measured_upto=window.upto)
         self._note(measured_at=self._claim.now)
 
+    def _make_due(self, tenants: Sequence[str]) -> None:
+        """Make organizations due now, which are not due already."""
+        column, now = usual.c, self._counted_at
+        for start in range(0, len(tenants), MANY):
+            not_due = column.tenant_id.in_(tenants[start : start + MANY]), column.due_at > now
+            update = sa.update(usual).where(*not_due).values(due_at=now)
+
+            def work(connection: Connection, update: sa.Update = update) -> None:
+                self._claim.renew(connection)
+                connection.execute(update)
+
+            self._database.write(work)
+
     def _due(self) -> list[str]:
         column = usual.c
         statement = (
@@ -258,12 +275,20 @@ class _Judge:
         with self._database.reading() as connection:
             return list(connection.scalars(statement))
 
-    def _judge(self, tenants: Sequence[str]) -> None:
-        """Judge some organizations, and store what is found, at least every SLICE_SECONDS.
+    def _judge(self, tenants: list[str]) -> list[str]:
+        """Judge organizations, and store what is found, at least every SLICE_SECONDS.
 
-        Those that are left when the tick is over are due, and the next tick judges them.
+        Returns those that are left when this half of the tick is over.
         """
-        rest = list(tenants)
+        for start in range(0, len(tenants), BATCH):
+            if self._is_over():
+                return tenants[start:]
+            rest = self._judge_batch(tenants[start : start + BATCH])
+            if rest:
+                return rest + tenants[start + BATCH :]
+        return []
+
+    def _judge_batch(self, rest: list[str]) -> list[str]:
         while rest:
             self._keep()
             judged, rest = self._judged(rest)
@@ -275,7 +300,8 @@ class _Judge:
             self._store([change for change in found if not change.may_wait], judged)
             self.done.organizations += len(judged)
             if self._is_over():
-                return
+                break
+        return rest
 
     def _judged(self, tenants: Sequence[str]) -> tuple[list[Judged], list[str]]:
         """Judge some organizations. Returns those that took too long, too, so they are left."""

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event as Signal
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -109,9 +110,7 @@ def test_a_tick_notes_a_part_of_a_long_history_and_the_next_goes_on(life, weeks,
     assert state(life).measured_upto == counted_upto(life)
 
 
-def test_judging_lets_a_run_of_its_process_go_first_until_the_tick_is_over(
-    life, weeks, monkeypatch
-):
+def test_judging_lets_a_run_of_its_process_go_first_for_half_of_a_tick(life, weeks, monkeypatch):
     """While a window is added, nothing is judged; but a backlog does not stop judging for good."""
     today = weeks(5)
     life.work(today)
@@ -131,7 +130,7 @@ def test_judging_lets_a_run_of_its_process_go_first_until_the_tick_is_over(
         life.run(at(today + 2 * DAY, 3))
         NOT_ADDING.clear()
         ended = judge_findings(life.database, life.settings, tick_seconds=0.5)
-        assert (ended.outcome, ended.organizations) == ("stopped", 1)
+        assert ended.organizations == 1
     finally:
         NOT_ADDING.set()
 
@@ -210,6 +209,36 @@ def test_a_slow_judge_stores_what_it_has(life, weeks, monkeypatch):
     life.tick(at(today, 1))
     assert [one for one in tenants if one] == [["org-a"], ["org-b"], ["org-c"]]
     assert all(progress(life, tenant).judged_through == today - DAY for [tenant] in tenants[:3])
+
+
+def test_every_organization_has_its_turn_though_more_change_than_a_tick_can_judge(
+    life, monkeypatch
+):
+    """Six fit in a tick: three of those that changed, and three of those that are due longest."""
+    tenants = [f"org-{number}" for number in range(10)]
+    seconds, stored, turns = [0.0], task.store, []
+
+    def slow_store(database, claim, found, judged, now):
+        if judged:
+            seconds[0] += 11
+            turns.extend(one.tenant_id for one in judged)
+        stored(database, claim, found, judged, now)
+
+    for tenant in tenants:
+        life.work(FIRST, tenant=tenant)
+    life.tick(at(FIRST + DAY, 1))
+    monkeypatch.setattr(task, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(task, "BATCH", 1)
+    monkeypatch.setattr(task, "store", slow_store)
+    for number in range(1, 5):
+        for tenant in tenants:
+            life.issue(at(FIRST + DAY, 1), tenant=tenant)
+        done = life.tick(at(FIRST + DAY, 1) + number * timedelta(minutes=1))
+        assert (done.outcome, done.organizations) == ("stopped", 6)
+        assert state(life).noted_upto == counted_upto(life)
+    assert set(turns[:18]) == set(tenants)
+    life.issue(at(FIRST + DAY, 1))
+    assert life.tick(at(FIRST + DAY, 1) + timedelta(minutes=5)).outcome == "done"
 
 
 def test_a_claim_is_kept_while_days_are_judged(life, weeks, monkeypatch):
