@@ -60,11 +60,16 @@ def report_response(body: msgspec.Struct, counted_at: datetime | None) -> Respon
     if isinstance(body, Tabular) and wants_csv():
         text = csv_of(body.point, bom=params.byte_order_mark(params.arguments()))
         data = b"".join(text.pieces([map(msgspec.structs.astuple, body.data)]))
-        response = as_download(Response(data, mimetype=CSV), _file(body), text.escaped)
+        download = (_file(body), text.escaped)
     else:
-        data = msgspec.json.encode(body)
-        response = Response(data, mimetype=JSON)
-    return _conditional(response, hashlib.sha1(data, usedforsecurity=False).hexdigest(), counted_at)
+        data, download = msgspec.json.encode(body), None
+    etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    if is_unchanged(etag):
+        return _tagged(Response(status=304), etag)
+    response = Response(data, mimetype=JSON if download is None else CSV)
+    if download is not None:
+        response = as_download(response, *download)
+    return _tagged(response, etag, counted_at)
 
 
 def long_report_response(body: Tabular, batches: Batches, snapshot: Snapshot) -> Response:
@@ -81,7 +86,10 @@ def long_report_response(body: Tabular, batches: Batches, snapshot: Snapshot) ->
             response = as_download(response, _file(body), text.escaped)
         else:
             response, etag = _sent_in_pieces(lambda: _json_pieces(body, batches), JSON, snapshot)
-    return _conditional(response, etag, batches.counted_at)
+    if is_unchanged(etag):
+        response.close()
+        return _tagged(Response(status=304), etag)
+    return _tagged(response, etag, batches.counted_at)
 
 
 def long_csv_response(
@@ -146,16 +154,9 @@ def _within(seconds: float, pieces: Pieces, snapshot: Snapshot) -> Iterator[byte
             yield piece
 
 
-def _conditional(response: Response, etag: str, counted_at: datetime | None) -> Response:
-    """The response with its ETag, or 304.
-
-    Not make_conditional(), which also compares Last-Modified: the body changes at midnight even
-    without a run.
-    """
-    if is_unchanged(etag):
-        response.close()
-        response = Response(b"", 304)
-    elif counted_at is not None:
+def _tagged(response: Response, etag: str, counted_at: datetime | None = None) -> Response:
+    """The response, which no shared cache may store, with its ETag."""
+    if counted_at is not None:
         response.last_modified = counted_at
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["Vary"] = "Accept, Authorization"
@@ -164,7 +165,11 @@ def _conditional(response: Response, etag: str, counted_at: datetime | None) -> 
 
 
 def is_unchanged(etag: str) -> bool:
-    """Whether the client has the body with this ETag: ``If-None-Match`` lists it."""
+    """Whether the client has the body with this ETag: ``If-None-Match`` lists it.
+
+    Not ``make_conditional()``, which also compares ``Last-Modified``: the body changes at midnight
+    even without a run.
+    """
     # These ETags hold no quotation marks, so a search in the header's text is exact.
     known = request.environ.get("HTTP_IF_NONE_MATCH", "")
     return known == "*" or f'"{etag}"' in known
