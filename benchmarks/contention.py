@@ -16,11 +16,12 @@ from benchmarks.bench import Bench
 from benchmarks.figures import BenchmarkError, Figure, Rival, at_most, interleaved, seconds
 from benchmarks.ingest import BATCH, Poster
 from benchmarks.programs import flask
-from benchmarks.reads import API, HISTORY, TREND, reads, slowest, writable_service
+from benchmarks.reads import API, TREND, reads, slowest, writable_service
 from benchmarks.service import Load, Read, Service, service
 from tests.support.tokens import bearer
 
 POSTERS = 4
+ROLLED_UP = 300_000
 SIZES = (100_000, 1_000_000, 5_000_000)
 LONGEST_SECONDS = 600
 
@@ -97,7 +98,7 @@ class Ingest:
 
 
 def under_load(bench: Bench) -> Iterator[Figure]:
-    """S4: the trend during ingest, while a million events are rolled up."""
+    """S4: the trend during ingest, while events are rolled up."""
     poster = Poster(bench)
     with writable_service(bench) as running:
         most = poster.post(running, bench.seconds).rate * BATCH
@@ -107,7 +108,7 @@ def under_load(bench: Bench) -> Iterator[Figure]:
             lambda: _loaded(bench, ingest),
         )
         alone, beside = interleaved(bench.few, turns)
-    rate, rolled_up = ingest.posted / ingest.seconds, bench.scaled(HISTORY)
+    rate, rolled_up = ingest.posted / ingest.seconds, bench.scaled(ROLLED_UP)
     work = (
         f"GET {TREND}: p99 beside {rate:,.0f} of {most:,.0f} events/s in"
         f" ({ingest.repeated} batches sent again), {rolled_up:,} rolled up"
@@ -118,12 +119,12 @@ def under_load(bench: Bench) -> Iterator[Figure]:
 def _loaded(bench: Bench, ingest: Ingest) -> Load:
     """Read for as long as a rollup run takes, during ingest."""
     url = ingest.running.url
-    # The run counts the last million events again. This makes the numbers wrong, but they are not
+    # The run counts the last events again. This makes the numbers wrong, but they are not
     # used here.
     with bench.cluster.connect(make_url(url).database or "") as connection:
         connection.execute(f"""
             UPDATE rollup_state SET candidate = NULL, writers = NULL, counted_upto =
-            (SELECT max(id) FROM issuance_events) - {bench.scaled(HISTORY)}
+            (SELECT max(id) FROM issuance_events) - {bench.scaled(ROLLED_UP)}
         """)
         connection.execute("CHECKPOINT")
     with ingest.going_on():

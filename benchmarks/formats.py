@@ -18,7 +18,7 @@ from benchmarks.figures import (
 )
 from benchmarks.programs import Ended, flask
 
-RECORDS = 300_000  # of each format
+RECORDS = 200_000  # of each format
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 AGENTS, TENANTS = 200, 20
 NATIVE = "native"
@@ -258,7 +258,7 @@ WRITERS: dict[str, Callable[[int], dict[str, Any] | str]] = {
 
 
 def from_logs(bench: Bench) -> Iterator[Figure]:
-    """I3: flask events import of 300,000 records of each provider, in turns with our own."""
+    """I3: flask events import of 200,000 records of each provider, in turns with our own."""
     count = bench.scaled(RECORDS)
     own = bench.folder / NATIVE
     _write(own, _native, count)

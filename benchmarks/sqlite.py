@@ -14,7 +14,7 @@ from benchmarks.figures import BenchmarkError, Figure, Rival, faster, interleave
 from benchmarks.rollups import BATCH, BATCH_PERIOD
 from tests.support.databases import migrate
 
-EVENTS = 1_000_000
+EVENTS = 500_000
 LAST = 10**12  # no event has a higher id
 INSERT = f"INSERT INTO issuance_events ({data.COLUMNS}) VALUES (?, ?, ?, ?)"
 

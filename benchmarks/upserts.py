@@ -13,10 +13,15 @@ from tests.support.postgresql import binaries
 CONNECTIONS = 4
 SUFFIX = "_own"
 _RATE = re.compile(r"^tps = ([0-9.]+) \(", re.MULTILINE)
-_DRAWN = rf"""
-\set organization random(0, {data.TENANTS - 1})
+_AGENT_DRAWN = rf"""
 \set agent random(0, {data.AGENTS - 1})
 """
+_DRAWN = rf"""
+\set organization random(0, {data.TENANTS - 1})
+{_AGENT_DRAWN}"""
+_ONE = rf"""
+\set organization 0
+{_AGENT_DRAWN}"""
 _TENANT, _AGENT = "'org-' || CAST(:organization AS int)", "'agent-' || CAST(:agent AS int)"
 _INSERT = (
     f"INSERT INTO issuance_events ({data.COLUMNS})"
@@ -35,25 +40,30 @@ def tokens(bench: Bench) -> Iterator[Figure]:
             )
     upserts = [_upsert(table, keys) for table, keys in rivals.POSTGRESQL.items()]
     named = [f"upsert_{number} AS ({text})" for number, text in enumerate(upserts[1:])]
+    three_upserts = "; ".join(["BEGIN", *upserts[:3], "COMMIT"])
     ways = (
-        _INSERT,
-        "; ".join(["BEGIN", *upserts[:3], "COMMIT"]),
-        f"WITH {', '.join(named)} {upserts[0]}",
+        _DRAWN + _INSERT,
+        _DRAWN + three_upserts,
+        f"{_DRAWN}WITH {', '.join(named)} {upserts[0]}",
+        _ONE + _INSERT,
+        _ONE + three_upserts,
     )
     turns = [partial(_rate, bench, name, way) for way in ways]
-    ours, three, six = (
+    ours, three, six, ours_of_one, three_of_one = (
         Samples(tuple(found), "/s") for found in interleaved(bench.repetitions, turns)
     )
     work = f"tokens a second, each with an INSERT for the service, {CONNECTIONS} connections"
     yield more("U1a", work, ours, Rival("each with three UPSERTs, as 0.1.0 counts", three), 2)
     yield more("U1b", work, ours, Rival("each with six UPSERTs in one statement", six), None)
+    rival = Rival("each with three UPSERTs, which wait for one another", three_of_one)
+    yield more("U1c", f"{work}, all of one organization", ours_of_one, rival, 2)
 
 
-def _rate(bench: Bench, name: str, statements: str) -> float:
+def _rate(bench: Bench, name: str, text: str) -> float:
     """The tokens a second of all connections, sent by ``pgbench``."""
     script = bench.folder / "token.sql"
     # pgbench takes what a line ends with a semicolon for a statement.
-    script.write_text(_DRAWN + statements.replace("; ", ";\n") + ";\n")
+    script.write_text(text.replace("; ", ";\n") + ";\n")
     ran = subprocess.run(
         [
             str(binaries() / "pgbench"),

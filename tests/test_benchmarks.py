@@ -90,6 +90,7 @@ def test_rows_can_be_measured() -> None:
         "I2d",
         "U1a",
         "U1b",
+        "U1c",
         "B1a",
         "T1",
     }
