@@ -39,7 +39,8 @@ def test_stuck_places_refuse_further_requests_at_once():
         for _ in range(100):
             with pytest.raises(UnavailableError):
                 places.take()
-        assert time.monotonic() - began < 0.2  # the patience is used up, once for all of them
+        # The patience is used up, once for all of them. Each for itself would wait for 20 s.
+        assert time.monotonic() - began < 10
     with places, places:
         pass
 

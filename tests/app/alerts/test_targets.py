@@ -15,6 +15,7 @@ from tests.support.certificates import make_authority
 from tests.support.receivers import receiving
 
 LOCAL = (ip_network("127.0.0.0/8"),)
+SOON_SECONDS = 15
 PLAIN = ssl.create_default_context()
 
 # Each of these is refused before a name server is asked.
@@ -223,7 +224,7 @@ def raw(answer):
 
 
 def drip(connection):
-    for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100:
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500:
         connection.sendall(bytes([byte]))
         time.sleep(0.02)
 
@@ -238,7 +239,7 @@ def flood(connection):
     ("answer", "problem"),
     [
         (drip, "timeout"),
-        (lambda _connection: time.sleep(0.6), "timeout"),
+        (lambda connection: connection.recv(1), "timeout"),  # until the client has gone
         (flood, "too large"),
         (lambda connection: connection.sendall(b"SSH-2.0-OpenSSH\r\n\r\n"), "not HTTP"),
         (lambda connection: None, "not HTTP"),
@@ -249,7 +250,7 @@ def test_a_strange_answer_is_a_failure(answer, problem):
     began = time.monotonic()
     with raw(answer) as url, pytest.raises(TargetError, match=problem):
         send(url, allowed=LOCAL, seconds=0.4)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < SOON_SECONDS
 
 
 def test_an_endless_body_is_not_read():
@@ -263,10 +264,11 @@ def test_an_endless_body_is_not_read():
 
 
 def test_a_slow_name_server_costs_no_more_than_the_time():
-    began = time.monotonic()
+    began, over = time.monotonic(), threading.Event()
     with pytest.raises(TargetError, match="could not be resolved"):
-        send("https://example.com/", seconds=0.2, resolve=lambda *_: time.sleep(1) or [])
-    assert time.monotonic() - began < 0.8
+        send("https://example.com/", seconds=0.2, resolve=lambda *_: over.wait(60) and [])
+    over.set()
+    assert time.monotonic() - began < SOON_SECONDS
 
 
 def test_retry_after_is_read_in_seconds():

@@ -232,10 +232,9 @@ def test_a_slow_provider_delays_nobody_else(provider, start):
     with ThreadPoolExecutor(6) as pool:
         waiting = [pool.submit(use, number) for number in range(6)]
         time.sleep(0.5)
-        began = time.monotonic()
         answers = [app.test_client().get(TOKENS, headers=bearer()) for _ in range(5)]
         assert {answer.status_code for answer in answers} == {200}
-        assert time.monotonic() - began < 1
+        assert sum(not one.done() for one in waiting) >= 2
         statuses = sorted(one.result() for one in waiting)
     assert statuses == [401, 401, 503, 503, 503, 503]
 

@@ -81,6 +81,5 @@ def test_fifty_invented_kids_lead_to_one_more_fetch_at_most(status, provider):
         began = time.monotonic()
         codes = list(pool.map(lambda options: status(OLD, **options), invented))
     assert codes == [401] * 50
-    # A machine so busy that the next interval began has shown nothing.
-    assert time.monotonic() - began < TIMEOUT_SECONDS
-    assert provider.fetches <= 2
+    # One more for each interval that begins meanwhile, on a busy machine.
+    assert provider.fetches <= 2 + (time.monotonic() - began) // TIMEOUT_SECONDS
