@@ -169,7 +169,7 @@ def test_a_body_without_end_is_cut(server):
     assert sent < 100 << 20
     began = time.monotonic()
     call(f"http://127.0.0.1:{server.port}/health")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 def test_a_refused_request_keeps_its_connection(server):
