@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event as Signal
 from threading import Thread
+from typing import Any
 from unittest.mock import patch
 
 from app.config.settings import Settings
@@ -25,11 +26,14 @@ from benchmarks.figures import (
 )
 from benchmarks.programs import environment
 from jobs.counting import run
+from jobs.findings import task
+from jobs.findings.judging import catch_up
 from jobs.findings.task import judge_findings
 
 HISTORY = 5_000_000
 BATCH, FEW = 100_000, 1_000
 REFRESH = "REFRESH MATERIALIZED VIEW of the six"
+BEGIN_SECONDS = 60
 FIRST, FIRST_TABLES = 3, "the same into the three tables of 0.1.0"
 # The next events are issued on the days after the history, which has about 55,000 events a day.
 BATCH_PERIOD, FEW_PERIOD = timedelta(hours=43), timedelta(days=1)
@@ -102,17 +106,26 @@ def only_first_tables() -> Iterator[None]:
 
 @contextmanager
 def judging(database: Database) -> Iterator[None]:
-    """Within it, findings are judged: there are more days to judge than fit in."""
-    settings, stop = Settings.from_environ(environment("postgresql://")), Signal()
+    """Within it, findings are judged: there are more days to judge than fit in.
+
+    It begins once the first day is judged, as when a run begins beside a long tick.
+    """
+    settings, stop, begun = Settings.from_environ(environment("postgresql://")), Signal(), Signal()
+
+    def catching_up(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        return catch_up(*arguments, **options)
 
     def judge() -> None:
         while not stop.is_set():
             judge_findings(database, settings, stop)
 
     thread = Thread(target=judge)
-    thread.start()
     try:
-        yield
+        with patch.object(task, "catch_up", catching_up):
+            thread.start()
+            assert begun.wait(BEGIN_SECONDS)
+            yield
     finally:
         stop.set()
         thread.join()

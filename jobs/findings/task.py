@@ -204,10 +204,10 @@ class _Judge:
         changed: dict[str, date] = {}
         enough = time.monotonic() + NOTING_SECONDS
         for window in _windows(self._noted_upto, self._state.counted_upto):
+            self._keep()
             with self._database.reading() as connection:
                 _merge(changed, changed_days(connection, window))
             self._noted_upto = window.upto
-            self._keeper.keep()
             if self._is_over() or time.monotonic() > enough:
                 break
         if self._state.corrections > self._claim.noted_correction:
@@ -243,9 +243,9 @@ class _Judge:
     def _measure(self) -> None:
         """Measure delays of noted events: only organizations of these have a row for them."""
         for window in _windows(self._claim.measured_upto, self._noted_upto):
+            self._keep()
             if self._is_over():
                 return
-            self._keeper.keep()
             measure_delays(self._database, self._claim, window, self._claim.now)
             # Delays are added up, so each window is noted: it must not be added again.
             self._note(measured_upto=window.upto)
