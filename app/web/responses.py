@@ -65,7 +65,7 @@ def report_response(body: msgspec.Struct, counted_at: datetime | None) -> Respon
         data, download = msgspec.json.encode(body), None
     etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     if is_unchanged(etag):
-        return _tagged(Response(status=304), etag)
+        return _not_modified(etag)
     response = Response(data, mimetype=JSON if download is None else CSV)
     if download is not None:
         response = as_download(response, *download)
@@ -88,7 +88,7 @@ def long_report_response(body: Tabular, batches: Batches, snapshot: Snapshot) ->
             response, etag = _sent_in_pieces(lambda: _json_pieces(body, batches), JSON, snapshot)
     if is_unchanged(etag):
         response.close()
-        return _tagged(Response(status=304), etag)
+        return _not_modified(etag)
     return _tagged(response, etag, batches.counted_at)
 
 
@@ -162,6 +162,11 @@ def _tagged(response: Response, etag: str, counted_at: datetime | None = None) -
     response.headers["Vary"] = "Accept, Authorization"
     response.set_etag(etag)
     return response
+
+
+def _not_modified(etag: str) -> Response:
+    # Without a type it would be HTML, which is compressed for clients that accept that.
+    return _tagged(Response(status=304, mimetype=JSON), etag)
 
 
 def is_unchanged(etag: str) -> bool:

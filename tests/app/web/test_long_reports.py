@@ -62,6 +62,7 @@ def test_a_long_report_that_is_unchanged_is_304(client, path):
     known = bearer() | {"If-None-Match": answer.headers["ETag"]}
     again = client.get(path, headers=known, buffered=True)
     assert (again.status_code, again.data) == (304, b"")
+    assert again.headers["Vary"] == answer.headers["Vary"]
     head = client.head(path, headers=bearer(), buffered=True)
     assert (head.data, head.headers["Content-Length"]) == (b"", answer.headers["Content-Length"])
     assert head.headers["ETag"] == answer.headers["ETag"]
