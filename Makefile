@@ -70,7 +70,7 @@ load: .venv/test
 fuzz: .venv/test
 	FUZZ_EXAMPLES=950 FUZZ_MINIMUM=10000 $(BIN)/pytest -q tests/fuzz
 
-## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 45 minutes on slow cores
+## bench: a comparison with other programs; writes docs/performance.md; needs wrk, 36 minutes on slow cores
 bench: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements-bench.txt
