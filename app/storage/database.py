@@ -23,6 +23,7 @@ from app.storage.locks import (
     LOCK_SECONDS,
     PATIENT_SECONDS,
     LockedError,
+    begin_in_turn,
     lock_holders,
     with_patience,
     within_request,
@@ -339,18 +340,13 @@ def _begin(connection: Connection) -> None:
     seconds = options.get("lock_seconds")
     if statement is None:
         return
-    if seconds is None:
+    if connection.dialect.name == "sqlite" and options["begin"] == "write":
+        usual = options["usual_lock_seconds"]
+        wait = usual if seconds is None else within_request(seconds)
+        begin_in_turn(connection, statement, wait, then=usual)
+    elif seconds is None:
         connection.exec_driver_sql(statement)
-        return
-    seconds = within_request(seconds)
-    if connection.dialect.name == "postgresql":
-        # One message to the server. Without parameters, the driver allows two statements.
-        limit = f"SET LOCAL lock_timeout = '{milliseconds(seconds)}'"
-        connection.exec_driver_sql(f"{statement}; {limit}")
     else:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
-        try:
-            connection.exec_driver_sql(statement)
-        finally:  # a later read may wait for longer
-            usual = options["usual_lock_seconds"]
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(usual * 1000)}")
+        # One message to the server. Without parameters, the driver allows two statements.
+        limit = f"SET LOCAL lock_timeout = '{milliseconds(within_request(seconds))}'"
+        connection.exec_driver_sql(f"{statement}; {limit}")

@@ -7,9 +7,11 @@ than transactions of the service usually last. If the lock is still held, the st
 at once. While no slot is free, the first wait lasts for ``HURRIED_SECONDS`` only.
 """
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -26,6 +28,8 @@ HURRIED_SECONDS = 0.02
 PATIENT_SECONDS = 3.5
 # The first wait where all writers take turns.
 TURN_SECONDS = 2.0
+# SQLite looks three times in it whether it may write.
+LOOK_SECONDS = 0.008
 # How long jobs and commands wait for a lock.
 LOCK_SECONDS = 30.0
 # The database ends a wait for a lock this long before the request ends. Then the answer says why.
@@ -97,6 +101,47 @@ def lock_holders(
 def within_request(seconds: float) -> float:
     """How long to wait for a lock: so many seconds, but no longer than the request has left."""
     return max(0.0, min(seconds, seconds_left() - SPARE_SECONDS))
+
+
+def begin_in_turn(connection: Connection, statement: str, seconds: float, *, then: float) -> None:
+    """Begin to write on SQLite; wait for other writers for at most ``seconds``.
+
+    SQLite looks whether it may write after 1, 2, 5 ms and so on, and after a while only every
+    100 ms. So writers that came last would be first. One that has waited for a while begins anew,
+    and then looks more often than those that came later.
+
+    Args:
+        then: for how many seconds the statements after it wait.
+    """
+    give_up = time.monotonic() + seconds
+    _set_wait(connection, min(seconds, BRIEF_SECONDS))
+    try:
+        connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if not is_locked(error) or not _began_anew(connection, statement, give_up):
+            raise
+    finally:
+        _set_wait(connection, then)
+
+
+def _began_anew(connection: Connection, statement: str, give_up: float) -> bool:
+    """Begin anew until the lock is taken; whether it was in time."""
+    _set_wait(connection, LOOK_SECONDS)
+    # Not by SQLAlchemy, whose listeners would make a record of each look.
+    driver: Any = connection.connection.driver_connection
+    while time.monotonic() < give_up:
+        try:
+            driver.execute(statement)
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                continue
+            connection.exec_driver_sql(statement)  # it raises the error as SQLAlchemy's
+        return True
+    return False
+
+
+def _set_wait(connection: Connection, seconds: float) -> None:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
 
 def with_patience(waits: Waits, attempt: Callable[[float], T], *, one_lock: bool) -> T:
