@@ -119,8 +119,7 @@ def under_load(bench: Bench) -> Iterator[Figure]:
 def _loaded(bench: Bench, ingest: Ingest) -> Load:
     """Read for as long as a rollup run takes, during ingest."""
     url = ingest.running.url
-    # The run counts the last events again. This makes the numbers wrong, but they are not
-    # used here.
+    # The run counts the last events again. This makes the numbers wrong, but they are not used.
     with bench.cluster.connect(make_url(url).database or "") as connection:
         connection.execute(f"""
             UPDATE rollup_state SET candidate = NULL, writers = NULL, counted_upto =

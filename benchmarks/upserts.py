@@ -13,15 +13,6 @@ from tests.support.postgresql import binaries
 CONNECTIONS = 4
 SUFFIX = "_own"
 _RATE = re.compile(r"^tps = ([0-9.]+) \(", re.MULTILINE)
-_AGENT_DRAWN = rf"""
-\set agent random(0, {data.AGENTS - 1})
-"""
-_DRAWN = rf"""
-\set organization random(0, {data.TENANTS - 1})
-{_AGENT_DRAWN}"""
-_ONE = rf"""
-\set organization 0
-{_AGENT_DRAWN}"""
 _TENANT, _AGENT = "'org-' || CAST(:organization AS int)", "'agent-' || CAST(:agent AS int)"
 _INSERT = (
     f"INSERT INTO issuance_events ({data.COLUMNS})"
@@ -42,13 +33,13 @@ def tokens(bench: Bench) -> Iterator[Figure]:
     named = [f"upsert_{number} AS ({text})" for number, text in enumerate(upserts[1:])]
     three_upserts = "; ".join(["BEGIN", *upserts[:3], "COMMIT"])
     ways = (
-        _DRAWN + _INSERT,
-        _DRAWN + three_upserts,
-        f"{_DRAWN}WITH {', '.join(named)} {upserts[0]}",
-        _ONE + _INSERT,
-        _ONE + three_upserts,
+        (_INSERT, data.TENANTS),
+        (three_upserts, data.TENANTS),
+        (f"WITH {', '.join(named)} {upserts[0]}", data.TENANTS),
+        (_INSERT, 1),
+        (three_upserts, 1),
     )
-    turns = [partial(_rate, bench, name, way) for way in ways]
+    turns = [partial(_rate, bench, name, *way) for way in ways]
     ours, three, six, ours_of_one, three_of_one = (
         Samples(tuple(found), "/s") for found in interleaved(bench.repetitions, turns)
     )
@@ -59,11 +50,15 @@ def tokens(bench: Bench) -> Iterator[Figure]:
     yield more("U1c", f"{work}, all of one organization", ours_of_one, rival, 2)
 
 
-def _rate(bench: Bench, name: str, text: str) -> float:
+def _rate(bench: Bench, name: str, statements: str, organizations: int) -> float:
     """The tokens a second of all connections, sent by ``pgbench``."""
     script = bench.folder / "token.sql"
+    drawn = rf"""
+\set organization random(0, {organizations - 1})
+\set agent random(0, {data.AGENTS - 1})
+"""
     # pgbench takes what a line ends with a semicolon for a statement.
-    script.write_text(text.replace("; ", ";\n") + ";\n")
+    script.write_text(drawn + statements.replace("; ", ";\n") + ";\n")
     ran = subprocess.run(
         [
             str(binaries() / "pgbench"),

@@ -328,7 +328,7 @@ def test_runs_beside_overlapping_writers_lose_nothing(database_url, roll_up, dat
 
     run_beside_writers(database_url, run, is_enough)
     assert is_enough()
-    assert_exact(database)
+    assert assert_exact(database) > 100
 
 
 def test_the_naive_watermark_loses_events(database_url, database):
