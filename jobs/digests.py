@@ -5,6 +5,7 @@ message once. What was not added is added by the next pass.
 """
 
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -15,7 +16,7 @@ from app.config.settings import Settings
 from app.reports.digest import Period
 from app.storage.database import Database
 
-# Endpoints of one pass.
+# Endpoints that are read at once.
 BATCH = 500
 
 
@@ -36,14 +37,9 @@ def add_digests(
     Raises:
         Exception: the first failure, after all others were tried.
     """
-    with database.reading() as connection:
-        wanted = [
-            (period, receivers(connection, period, limit=BATCH))
-            for period in due_periods(connection, now)
-        ]
     messages = organizations = 0
-    failures: list[Exception] = []
-    for period, found in wanted:
+    failure: Exception | None = None
+    for period, found in _batches(database, now):
         for tenant_id, some in groupby(found, key=attrgetter("tenant_id")):
             if stop.is_set():
                 return Added(messages, organizations)
@@ -51,10 +47,26 @@ def add_digests(
                 messages += _add(database, settings, period, tenant_id, list(some), now)
                 organizations += 1
             except Exception as error:
-                failures.append(error)
-    if failures:
-        raise failures[0]
+                failure = failure or error
+    if failure:
+        raise failure
     return Added(messages, organizations)
+
+
+def _batches(database: Database, now: datetime) -> Iterator[tuple[Period, list[Receiver]]]:
+    """All that wait for a digest; those whose digest fails are not read again in this pass."""
+    with database.reading() as connection:
+        periods = due_periods(connection, now)
+    for period in periods:
+        last = None
+        while True:
+            with database.reading() as connection:
+                found = receivers(connection, period, after=last, limit=BATCH)
+            if found:
+                yield period, found
+            if len(found) < BATCH:
+                break
+            last = found[-1]
 
 
 def _add(  # noqa: PLR0913, PLR0917 - whose digest, which, and for which endpoints

@@ -83,13 +83,22 @@ def due_periods(connection: Connection, now: datetime) -> list[Period]:
     ]
 
 
-def receivers(connection: Connection, period: Period, *, limit: int) -> list[Receiver]:
+def receivers(
+    connection: Connection, period: Period, *, after: Receiver | None, limit: int
+) -> list[Receiver]:
     """The endpoints that want the digest of a period and have not got it, at most ``limit``.
 
-    They are in the order of organizations. Those of organizations that are being deleted are left
-    out.
+    They are in the order of organizations and ids, from the one behind ``after``. Those of
+    organizations that are being deleted are left out.
     """
-    values = {"kind": period.kind, "prefix": f"{message_id(period)}.", "limit": limit}
+    values = {
+        "kind": period.kind,
+        "prefix": f"{message_id(period)}.",
+        # No tenant has an empty id.
+        "after_tenant": "" if after is None else after.tenant_id,
+        "after_id": "" if after is None else after.endpoint_id,
+        "limit": limit,
+    }
     return [Receiver(*row) for row in connection.execute(_RECEIVERS, values)]
 
 
@@ -163,6 +172,11 @@ def _receivers() -> sa.Select[*tuple[Any, ...]]:
         .where(
             _ENDPOINT.digest == sa.bindparam("kind", type_=sa.Text),
             _ENDPOINT.disabled_at.is_(None),
+            sa.tuple_(_ENDPOINT.tenant_id, _ENDPOINT.id)
+            > sa.tuple_(
+                sa.bindparam("after_tenant", type_=sa.Text),
+                sa.bindparam("after_id", type_=sa.Text),
+            ),
             ~sent,
             ~erased,
         )

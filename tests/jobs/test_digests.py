@@ -1,6 +1,7 @@
 """Digests by the jobs: each once for each endpoint and period, if jobs compete or are killed."""
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+import jobs.digests
 from app.alerts import digests
 from app.alerts.webhooks import (
     EndpointBody,
@@ -156,6 +158,41 @@ def test_one_failure_keeps_no_other_organization_waiting(
     with pytest.raises(ValueError, match="broken"):
         add()
     assert [one.tenant_id for one in messages()] == ["org-b"]
+
+
+@pytest.fixture
+def three_organizations(endpoint, counted):
+    """Each with more endpoints than are read at once."""
+    for tenant in (TENANT, "org-b", "org-c"):
+        counted(tenant=tenant)
+        for url in (*KINDS, *KINDS):
+            endpoint(url=url, tenant=tenant)
+
+
+@pytest.mark.usefixtures("three_organizations")
+@pytest.mark.parametrize("fault", ["fails", "is not whole"])
+def test_digests_that_cannot_be_made_keep_nobody_waiting(messages, add, monkeypatch, fault):
+    """The next pass tries all that have got none."""
+    monkeypatch.setattr("jobs.digests.BATCH", 2)
+    make = jobs.digests.organization_digest
+
+    def make_others(connection, tenant, *others):
+        if tenant != TENANT:
+            return make(connection, tenant, *others)
+        if fault == "fails":
+            raise ValueError("broken")
+        return msgspec.structs.replace(make(connection, tenant, *others), counted=6)
+
+    monkeypatch.setattr("jobs.digests.organization_digest", make_others)
+    if fault == "fails":
+        with pytest.raises(ValueError, match="broken"):
+            add()
+    else:
+        assert add().messages == 8
+    assert Counter(one.tenant_id for one in messages()) == {"org-b": 4, "org-c": 4}
+    monkeypatch.setattr("jobs.digests.organization_digest", make)
+    assert add().messages == 4
+    assert len({one.id for one in messages()}) == 12
 
 
 def test_disabled_and_erased_ones_get_nothing(endpoint, counted, database, add):

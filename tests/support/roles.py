@@ -346,6 +346,6 @@ def _add_digest(owner: psycopg.Connection[Any], database: Database, settings: Se
     week = parse_week("2026-W14")
     with database.snapshot() as connection:
         found = organization_digest(connection, TENANT, week, settings, NOW)
-        to = receivers(connection, week, limit=10)
+        to = receivers(connection, week, after=None, limit=10)
     added = database.write(lambda connection: add_digest(connection, found, to, NOW, None))
     assert added == len(to) == 1
