@@ -1,7 +1,8 @@
 """The task of findings: judges the organizations that changed, and those that are due.
 
 It begins after each run, in no transaction of it. A failure is logged, and the next tick goes on.
-Nothing is lost: the events of a failed tick are noted again.
+Nothing is lost: the events of a failed tick are noted again. An organization that cannot be judged
+keeps no other from it, and is tried again.
 """
 
 import time
@@ -15,10 +16,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from app.config.settings import Settings
 from app.detection import HISTORY_DAYS
+from app.errors import ServiceError
 from app.storage.database import Database
 from app.storage.locks import LockedError
 from app.storage.tables import detection_state, organization_settings, usual
@@ -54,6 +56,8 @@ PAUSE_SECONDS = 0.5
 # rather than the tokens. A few are believed.
 MANY_SILENT = 0.3
 FEW_SILENT = 5
+# An organization that could not be judged is tried again after this time, or when it changes.
+TRIED_AGAIN = timedelta(hours=1)
 # By how much the clocks of hosts may differ.
 CLOCKS = timedelta(minutes=2)
 # How often a tick notes that nothing is due.
@@ -90,6 +94,7 @@ def judge_findings(
 
     Raises:
         RefusedError: the state row is missing.
+        Exception: the first failure with one organization, after all others were judged.
     """
     began = time.monotonic()
     with database.reading() as connection:
@@ -159,6 +164,7 @@ class _Judge:
         self._silent: list[Change] = []
         self._active = 0
         self._renewed: set[str] = set()
+        self._failure: Exception | None = None
 
     @property
     def _counted_at(self) -> datetime:
@@ -185,6 +191,8 @@ class _Judge:
         else:
             finished = {"last_finished": self._claim.now}
         self._claim.release(self._database, **finished)
+        if self._failure is not None:
+            raise self._failure
 
     def _is_over(self) -> bool:
         """Whether this half of the tick is over."""
@@ -289,18 +297,46 @@ class _Judge:
         return []
 
     def _judge_batch(self, rest: list[str]) -> list[str]:
+        """Judge organizations; if some fail together, fewer at once, until one fails alone."""
+        size = BATCH
         while rest:
             self._keep()
-            judged, rest = self._judged(rest)
-            with self._database.reading() as connection:
-                found = changes(connection, judged)
-                tenants_judged = [one.tenant_id for one in judged]
-                found += budget_changes(connection, tenants_judged, self._counted_at)
-            self._silent += [change for change in found if change.may_wait]
-            self._store([change for change in found if not change.may_wait], judged)
-            self.done.organizations += len(judged)
+            some, active = rest[:size], self._active
+            try:
+                left = self._judge_some(some)
+            except Exception as error:
+                if _concerns_all(error):
+                    raise
+                self._active = active
+                if len(some) > 1:
+                    size = len(some) // 2
+                    continue
+                self._put_off(some[0], error)
+                left, size = [], BATCH
+            rest = left + rest[len(some) :]
             if self._is_over():
                 break
+        return rest
+
+    def _put_off(self, tenant_id: str, error: Exception) -> None:
+        """Keep the failure with one organization for the end of the tick, and go on."""
+        error.add_note(f"while the organization {tenant_id!r} was judged")
+        self._failure = self._failure or error
+        # What is usual is made anew then, because its settings may have changed.
+        later = {"due_at": self._counted_at + TRIED_AGAIN, "usuals": "{}"}
+        self._store([], [Judged(tenant_id, progress=later)])
+
+    def _judge_some(self, tenants: list[str]) -> list[str]:
+        """Judge organizations, and store what is found. Returns those that are left."""
+        judged, rest = self._judged(tenants)
+        tenants_judged = [one.tenant_id for one in judged]
+        with self._database.reading() as connection:
+            found = changes(connection, judged)
+            found += budget_changes(connection, tenants_judged, self._counted_at)
+        self._store([change for change in found if not change.may_wait], judged)
+        self._silent += [change for change in found if change.may_wait]
+        self._renewed.difference_update(tenants_judged)
+        self.done.organizations += len(judged)
         return rest
 
     def _judged(self, tenants: Sequence[str]) -> tuple[list[Judged], list[str]]:
@@ -326,7 +362,6 @@ class _Judge:
         for tenant, judged in self._caught_up(behind):
             found[tenant] = judged
             progress = behind.pop(tenant)
-            self._renewed.discard(tenant)
             if not progress.is_behind(self._counted_at):
                 current.append(progress)
         with self._database.reading() as connection:
@@ -384,6 +419,13 @@ class _Judge:
         store(self._database, self._claim, found, judged, self._claim.now)
         opened = (change.finding.kind.value for change in found if change.is_new)
         self.done.found.update(opened)
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether a failure is one of the database, a lock or the claim, not of an organization."""
+    if isinstance(error, DataError):
+        return False
+    return isinstance(error, LostClaimError | ServiceError | SQLAlchemyError)
 
 
 def _is_active(progress: Progress, counted_at: datetime) -> bool:

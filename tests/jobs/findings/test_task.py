@@ -304,6 +304,47 @@ def test_a_failure_leaves_counting_alone(life, weeks, monkeypatch):
     assert life.judge().organizations == 1
 
 
+@pytest.mark.parametrize(
+    "step", ["read", "catch_up", "judge_open_days", "changes", "budget_changes"]
+)
+def test_an_organization_that_cannot_be_judged_keeps_no_other_from_it(
+    life, weeks, monkeypatch, caplog, step
+):
+    """It is named in the log, and tried again an hour later; nothing of it is lost."""
+    from jobs.scheduler import findings_tick  # noqa: PLC0415 - imports the whole scheduler
+
+    tenants = ["org-a", "org-b", "org-c"]
+    for tenant in tenants:
+        today = weeks(5, tenant=tenant)
+    life.tick(at(today, 1))
+    place = judging.Progress if step == "read" else task
+    once = getattr(place, step)
+
+    def broken(*arguments, **options):
+        some = [one for each in arguments for one in (each if isinstance(each, list) else [each])]
+        if any(getattr(one, "tenant_id", one) == "org-a" for one in some):
+            raise ValueError("broken")
+        return once(*arguments, **options)
+
+    monkeypatch.setattr(place, step, broken)
+    for tenant in tenants:
+        life.work(today, tenant=tenant)
+        life.issue(at(today, 9), 900, tenant=tenant)
+    life.run(at(today + DAY, 3))
+    findings_tick(life.database, life.settings, Signal())
+    assert {row["tenant_id"] for row in life.findings()} == {"org-b", "org-c"}
+    assert "while the organization 'org-a' was judged" in caplog.text
+    assert state(life).claimed_until is None
+    caplog.clear()
+    findings_tick(life.database, life.settings, Signal())
+    assert caplog.text == ""  # it is not tried again at once
+    monkeypatch.undo()
+    life.tick(at(today + DAY, 4))
+    found = {row["tenant_id"]: row["kind"] for row in life.findings()}
+    assert set(found) == set(tenants)
+    assert found["org-a"] == found["org-b"]
+
+
 @pytest.mark.slow
 def test_many_silences_at_once_are_one_problem(life, weeks):
     """If most organizations turn silent in one hour, no finding is stored."""
