@@ -1,5 +1,6 @@
 """Reads that go straight to the driver return the same as SQLAlchemy's, errors included."""
 
+from contextlib import closing
 from datetime import date
 
 import pytest
@@ -53,7 +54,8 @@ def test_rows_in_batches_are_the_same(database, size):
             assert [len(rows) for rows in batches[:-1]] == [size] * (len(batches) - 1)
             days = [tuple(row)[2] for rows in batches for row in rows]
             assert days == [row[2] for row in expected]
-            assert len(next(fetch_batches(connection, trend._TREND, APRIL, 1))) == 1
+            with closing(fetch_batches(connection, trend._TREND, APRIL, 1)) as unread:
+                assert len(next(unread)) == 1
         with pytest.raises(TenantGuardError):
             next(fetch_batches(connection, trend._TREND, THEIRS, size))
 
