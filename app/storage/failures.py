@@ -5,7 +5,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+)
 
 from app.errors import UnavailableError
 
@@ -20,6 +26,8 @@ _NOT_READY = (_READ_ONLY, _UNDEFINED_TABLE, _FROZEN_TOO_LONG)
 # A cluster that lost a node, or has just moved a shard, reports an internal error. Only the text
 # distinguishes it from other internal errors.
 _NODES_CHANGED = ("connection", "for shard")
+
+_OF_VALUES = (DataError, IntegrityError, InternalError)
 
 
 def is_conflict(error: DBAPIError) -> bool:
@@ -74,10 +82,23 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the database is unreachable, full or busy; false if the statement is wrong."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _NOT_READY:
         return True
-    if isinstance(error, sa.exc.InternalError):
+    if isinstance(error, InternalError):
         return any(words in str(error.orig) for words in _NODES_CHANGED)
     unavailable = OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | UnavailableError
     return isinstance(error, unavailable)
+
+
+def concerns_all(error: BaseException) -> bool:
+    """Whether a failure would meet all other work, too: of the database, a lock, or a privilege.
+
+    Others are of what was worked on, as by a value or a statement that took too long. Then work on
+    the rest goes on.
+    """
+    if not isinstance(error, DBAPIError):
+        return is_unavailable(error)
+    if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
+        return False
+    return is_unavailable(error) or not isinstance(error, _OF_VALUES)
 
 
 def as_sqlalchemy_error(connection: Connection, statement: str, error: Any) -> Exception:

@@ -124,7 +124,7 @@ def _add_delays(
         sa.select(column.tenant_id, column.delays).where(column.tenant_id.in_(found))
     )
     rows = [
-        _with_delays(row.tenant_id, _DELAYS.decode(row.delays), found[row.tenant_id], now)
+        _with_delays(row.tenant_id, _delays_in(row.delays), found[row.tenant_id], now)
         for row in stored
     ]
     if rows:
@@ -135,6 +135,15 @@ def _add_delays(
         connection.execute(
             sa.update(usual).where(column.tenant_id == sa.bindparam("tenant")).values(values), rows
         )
+
+
+def _delays_in(text: str) -> dict[str, list[int]]:
+    """The counts of a row; none if they cannot be read: they are counted anew within a week."""
+    try:
+        days = _DELAYS.decode(text)
+    except (msgspec.MsgspecError, ValueError):
+        return {}
+    return {day: counts for day, counts in days.items() if len(counts) == len(DELAYS)}
 
 
 def usual_delay(delays: Mapping[str, list[int]]) -> int:

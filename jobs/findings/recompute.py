@@ -19,6 +19,7 @@ from app.config.settings import Settings
 from app.detection import HISTORY_DAYS, Finding, Options, State
 from app.errors import RefusedError, UnavailableError
 from app.storage.database import Database
+from app.storage.failures import concerns_all
 from app.storage.tables import daily_issuance, usual
 from jobs.counting.state import complete_from, read_state
 from jobs.findings.claim import Keeper, LostClaimError, await_claim
@@ -70,29 +71,47 @@ def recompute_findings(  # noqa: PLR0913 - what to judge, and how
     Raises:
         RefusedError: nothing is counted yet, or the tables are not filled.
         UnavailableError: a scheduler judges all the time, or has taken over.
+        Exception: the first failure with one organization, after all others were judged.
     """
+    state = _state_of_filled(database)
+    claim = await_claim(database, WAIT_SECONDS)
+    keeper = Keeper(database, claim)
+    done = Recomputed()
+    failure: Exception | None = None
+    try:
+        for tenant_id in _tenants(database, organization):
+            if stop is not None and stop.is_set():
+                break
+            keeper.keep()
+            try:
+                judged, found = _recomputed(
+                    database, settings, state, tenant_id, (first, last), keeper
+                )
+                store(database, claim, found, judged, claim.now)
+            except Exception as error:
+                if isinstance(error, LostClaimError) or concerns_all(error):
+                    raise
+                error.add_note(f"while the organization {tenant_id!r} was judged")
+                failure = failure or error
+                continue
+            _count(done, found)
+            on_organizations(done.organizations)
+        claim.release(database)
+    except LostClaimError:
+        raise UnavailableError("a scheduler has taken over judging; run this again") from None
+    if failure is not None:
+        raise failure
+    return done
+
+
+def _state_of_filled(database: Database) -> Row[Any]:
     with database.reading() as connection:
         state = read_state(connection)
     if state.last_finished is None:
         raise RefusedError("nothing is counted yet: run `flask rollup run` first")
     if state.backfilled < state.backfill_end:
         raise RefusedError("the tables are not filled: run `flask rollup backfill` first")
-    claim = await_claim(database, WAIT_SECONDS)
-    keeper = Keeper(database, claim)
-    done = Recomputed()
-    try:
-        for tenant_id in _tenants(database, organization):
-            if stop is not None and stop.is_set():
-                break
-            keeper.keep()
-            judged, found = _recomputed(database, settings, state, tenant_id, (first, last), keeper)
-            store(database, claim, found, judged, claim.now)
-            _count(done, found)
-            on_organizations(done.organizations)
-        claim.release(database)
-    except LostClaimError:
-        raise UnavailableError("a scheduler has taken over judging; run this again") from None
-    return done
+    return state
 
 
 def _recomputed(  # noqa: PLR0913, PLR0917 - an organization, its days, and what is needed for them

@@ -16,12 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.config.settings import Settings
 from app.detection import HISTORY_DAYS
-from app.errors import ServiceError
 from app.storage.database import Database
+from app.storage.failures import concerns_all
 from app.storage.locks import LockedError
 from app.storage.tables import detection_state, organization_settings, usual
 from app.storage.types import database_now
@@ -305,7 +305,7 @@ class _Judge:
             try:
                 left = self._judge_some(some)
             except Exception as error:
-                if _concerns_all(error):
+                if isinstance(error, LostClaimError) or concerns_all(error):
                     raise
                 self._active = active
                 if len(some) > 1:
@@ -419,13 +419,6 @@ class _Judge:
         store(self._database, self._claim, found, judged, self._claim.now)
         opened = (change.finding.kind.value for change in found if change.is_new)
         self.done.found.update(opened)
-
-
-def _concerns_all(error: Exception) -> bool:
-    """Whether a failure is one of the database, a lock or the claim, not of an organization."""
-    if isinstance(error, DataError):
-        return False
-    return isinstance(error, LostClaimError | ServiceError | SQLAlchemyError)
 
 
 def _is_active(progress: Progress, counted_at: datetime) -> bool:

@@ -136,6 +136,30 @@ def test_schedulers_go_on_with_a_recompute(life):
     assert (found["status"], found["resolution"]) == ("resolved", "ended")
 
 
+def test_an_organization_that_fails_keeps_no_other_from_a_recompute(life, weeks, monkeypatch):
+    """The failure is raised at the end, with the organization's name."""
+    for tenant in ("org-a", "org-b"):
+        today = weeks(5, tenant=tenant)
+        life.issue(at(today - DAY, 9), 900, tenant=tenant)
+    life.tick(at(today, 3))
+    life.forget()
+    judged = recompute.judged_days
+
+    def broken(counts, tenant, *arguments, **options):
+        if tenant == "org-a":
+            raise ValueError("broken")
+        return judged(counts, tenant, *arguments, **options)
+
+    monkeypatch.setattr(recompute, "judged_days", broken)
+    with pytest.raises(ValueError, match="broken") as failure:
+        recompute_findings(life.database, life.settings, today - DAY, today)
+    assert failure.value.__notes__ == ["while the organization 'org-a' was judged"]
+    assert {row["tenant_id"] for row in life.findings()} == {"org-b"}
+    monkeypatch.undo()
+    # The claim is free again.
+    assert recompute_findings(life.database, life.settings, today - DAY, today).opened == 1
+
+
 def test_a_recompute_that_lost_its_claim_says_so(life, weeks, monkeypatch):
     today = weeks(4)
     life.run(at(today, 1))

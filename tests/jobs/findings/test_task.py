@@ -169,6 +169,19 @@ def test_the_delay_is_the_99th_percentile_of_arrival(life):
     assert delays == {"few": 60, "some": 6 * 3600, "imported": 48 * 3600}
 
 
+@pytest.mark.parametrize("delays", ["{", '{"2026-01-05": [1]}', '{"2026-01-05": "x"}'])
+def test_delays_that_cannot_be_read_are_measured_anew(life, delays):
+    life.issue(at(FIRST), 9)
+    life.tick(at(FIRST, 2))
+    spoilt = sa.update(usual).values(delays=delays)
+    life.database.write(lambda connection: connection.execute(spoilt))
+    set_state(life, measured_at=None)
+    life.issue(at(FIRST, 2), 9)
+    life.tick(at(FIRST, 4))
+    assert state(life).measured_upto == counted_upto(life)
+    assert progress(life).delay_seconds == 60
+
+
 def test_a_tick_without_news_writes_nothing(life, weeks):
     today = weeks(4)
     life.tick(at(today, 1))
