@@ -45,6 +45,7 @@ from app.intake.organization_settings import options_of, settings_of
 from app.provider_http import trusted_certificates
 from app.reports.findings import findings_at
 from app.storage.database import Database
+from app.storage.failures import concerns_all
 from app.storage.outbox import DELIVERED, DROPPED, PARKED, TRIED, Document, done, drop_waiting
 from app.storage.tables import findings, webhook_endpoints, webhook_messages
 from app.storage.types import database_now
@@ -198,8 +199,9 @@ class _Delivery:
                     running[pool.submit(self._serve, key)] = key
                 ended, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in ended:
-                    del running[future]
-                    future.result()
+                    key = running.pop(future)
+                    if (error := future.exception()) is not None:
+                        self._put_off(key, error)
                 is_over = self._stop.is_set() or time.monotonic() > give_up
                 busy = set(running.values())
                 due = [] if is_over else [key for key in self._due() if key not in busy]
@@ -235,6 +237,27 @@ class _Delivery:
             go_on = may_go_on and time.monotonic() < give_up and not self._stop.is_set()
             record = partial(self._record, key=key, number=turn.number, sent=sent, go_on=go_on)
             turn = self._write(record)
+
+    def _put_off(self, key: _Key, error: BaseException) -> None:
+        """Let an endpoint that cannot be served rest, so that it keeps back no other.
+
+        Raises:
+            BaseException: the failure, if it is of all.
+        """
+        if not isinstance(error, Exception) or concerns_all(error):
+            raise error
+        fields = {"outcome": FAILED, "endpoint": key.id, "error": type(error).__name__}
+        log.error("webhook endpoint", exc_info=error, extra={"fields": fields})
+        self.done.outcomes[FAILED] += 1
+
+        def work(connection: Connection) -> None:
+            now = _now(connection)
+            served = sa.case((_ENDPOINT.claimed_until > now, _ENDPOINT.claimed_until), else_=now)
+            rest = now + timedelta(seconds=MAX_REST_SECONDS)
+            update = sa.update(webhook_endpoints).where(_is(key))
+            connection.execute(update.values(claimed_until=served, paused_until=rest))
+
+        self._write(work)
 
     def _send_some(self, turn: _Turn) -> tuple[list[_Sent], bool]:
         """Send messages, until it is time to record what was sent.
@@ -453,7 +476,8 @@ def _outcome(message: _Message, result: _Result, now: datetime) -> tuple[str, di
     if result.error is None:
         return DELIVERED, done(DELIVERED, now) | columns | {"error": None}
     columns["error"] = result.error
-    seconds = min(RETRY_SECONDS * RETRY_FACTOR**message.attempts, MAX_RETRY_SECONDS)
+    longer = RETRY_FACTOR ** min(message.attempts, 20)  # a power of more may be too large
+    seconds = min(RETRY_SECONDS * longer, MAX_RETRY_SECONDS)
     again = now + timedelta(seconds=_jittered(seconds))
     if again >= message.expires_at:
         return PARKED, done(PARKED, now) | columns
@@ -536,7 +560,10 @@ def _heads(key: _Key, now: datetime) -> sa.Select[Any]:
 
 
 def _defer(connection: Connection, endpoint: Endpoint, now: datetime) -> None:
-    """Let what is due wait until the quiet hours end, except what is about a critical finding."""
+    """Let what is due wait until the quiet hours end, except what is about a critical finding.
+
+    What was tried before has no more time for it, so that it is parked in the end.
+    """
     if endpoint.quiet is None or (until := quiet_until(endpoint.quiet, now)) is None:
         return
     other = webhook_messages.alias("other")
@@ -554,7 +581,10 @@ def _defer(connection: Connection, endpoint: Endpoint, now: datetime) -> None:
             _MESSAGE.kind != TEST,
             sa.or_(_MESSAGE.finding_id.is_(None), _MESSAGE.finding_id.not_in(critical)),
         )
-        .values(next_at=until, expires_at=until + TRIED)
+        .values(
+            next_at=until,
+            expires_at=sa.case((_MESSAGE.attempts == 0, until + TRIED), else_=_MESSAGE.expires_at),
+        )
     )
 
 

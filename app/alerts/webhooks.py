@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import msgspec
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from app.alerts.mail import ADDRESS
 from app.alerts.signing import Rotation
 from app.alerts.targets import Network, TargetError, parse_target
 from app.config.settings import Settings
+from app.dates import parse_zone
 from app.detection import Kind
 from app.errors import RefusedError, ValidationError
 from app.storage.audit import record_change
@@ -208,7 +209,11 @@ def deliveries(
 
 def quiet_until(quiet: Quiet, now: datetime) -> datetime | None:
     """The end of the quiet hours that an instant is in; ``None`` if it is in none."""
-    local = now.astimezone(ZoneInfo(quiet.zone))
+    try:
+        zone = parse_zone(quiet.zone)
+    except ValueError:  # the host that took it knows other zones
+        zone = ZoneInfo("UTC")
+    local = now.astimezone(zone)
     begin, end = time.fromisoformat(quiet.begin), time.fromisoformat(quiet.end)
     at = local.time()
     is_quiet = begin <= at < end if begin < end else at >= begin or at < end
@@ -487,9 +492,10 @@ def _check(kinds: Sequence[str] | None, quiet: Quiet | None) -> None:
         )
     if quiet is None:
         return
-    if quiet.zone not in available_timezones():
-        raise ValidationError("quiet.zone must be an IANA name, as Europe/Berlin")
-    ZoneInfo(quiet.zone)
+    try:
+        parse_zone(quiet.zone)
+    except ValueError as error:
+        raise ValidationError(f"quiet.zone {error}", {"field": "quiet.zone"}) from None
     if quiet.begin == quiet.end:
         raise ValidationError("quiet.from and quiet.to must differ; use enabled to stop sending")
 

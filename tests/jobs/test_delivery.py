@@ -426,6 +426,81 @@ def test_an_unusual_message_is_parked_alone(database, settings, add, tell):
     assert sorted(one.status for one in log_of(database, made)) == ["delivered", "parked"]
 
 
+@pytest.mark.parametrize("step", ["claim", "record"])
+def test_endpoints_that_cannot_be_served_keep_back_no_other(  # noqa: PLR0917 - fixtures
+    database, settings, add, tell, monkeypatch, caplog, step
+):
+    """More than threads; each rests, is logged, and is served after the rest."""
+    (found,) = stored(database, {})
+    with receiving() as strange, receiving() as good:
+        bad = {add(strange.url).id for _ in range(delivery.THREADS + 1)}
+        add(good.url)
+
+        def fail_for(name, place):
+            once = getattr(place, name)
+
+            def broken(*arguments):
+                if any(getattr(one, "id", None) in bad for one in arguments):
+                    raise OverflowError("broken")
+                return once(*arguments)
+
+            monkeypatch.setattr(place, name, broken)
+
+        fail_for("_defer", delivery) if step == "claim" else fail_for("_note", delivery._Delivery)
+        tell(OPENED, found)
+        assert deliver(database, settings).outcomes["delivered"] == 1
+        assert len(good.accepted) == 1
+        logged = [record for record in caplog.records if record.message == "webhook endpoint"]
+        assert {record.fields["endpoint"] for record in logged} == bad
+        assert deliver(database, settings).outcomes.total() == 0
+        monkeypatch.undo()
+        make_due(database)
+        assert deliver(database, settings).outcomes["delivered"] == len(bad)
+
+
+def test_a_failure_of_the_database_ends_a_tick(database, settings, add, tell, monkeypatch):
+    (found,) = stored(database, {})
+    add("http://127.0.0.1:9/dead")
+    tell(OPENED, found)
+
+    def lost(*_arguments):
+        raise sa.exc.TimeoutError
+
+    monkeypatch.setattr(delivery, "_defer", lost)
+    with pytest.raises(sa.exc.TimeoutError):
+        deliver(database, settings)
+
+
+def test_quiet_hours_give_no_more_time_to_what_was_tried(database, settings, add, tell):
+    """Otherwise a dead receiver would be tried for ever, and what follows would wait for it."""
+    tried, untried = stored(database, {}, {})
+    with database.reading() as connection:
+        now = connection.scalar(sa.select(database_now()))
+    begin, end = now - timedelta(hours=1), now + timedelta(hours=1)
+    made = add("http://127.0.0.1:9/dead", quiet=Quiet(f"{begin:%H:%M}", f"{end:%H:%M}", "UTC"))
+    tell(OPENED, tried, untried)
+    message = webhook_messages.c
+    before = now + timedelta(hours=3)
+    once = sa.update(webhook_messages).where(message.finding_id == tried.id)
+    once = once.values(attempts=1, expires_at=before)
+    database.write(lambda connection: connection.execute(once))
+    deliver(database, settings)
+    with database.reading() as connection:
+        rows = connection.execute(sa.select(webhook_messages)).all()
+    assert {row.endpoint_id for row in rows} == {made.id}
+    expires = {row.finding_id: row.expires_at for row in rows}
+    assert expires[tried.id] == before
+    assert expires[untried.id] - now > timedelta(hours=24, minutes=55)
+
+
+def test_a_message_that_was_tried_very_often_is_tried_again():
+    now = datetime(2026, 4, 15, tzinfo=UTC)
+    message = delivery._Message("m", OPENED, "{}", 10_000, now + timedelta(hours=24))
+    outcome, columns = delivery._outcome(message, delivery._Result("timeout"), now)
+    assert outcome == "failed"
+    assert columns["next_at"] - now <= timedelta(seconds=1.2 * delivery.MAX_RETRY_SECONDS)
+
+
 def test_the_rest_grows_and_is_bounded():
     now = datetime(2026, 4, 15, tzinfo=UTC)
     failed = delivery._Result("timeout")

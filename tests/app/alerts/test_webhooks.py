@@ -26,6 +26,8 @@ NOON = Quiet("12:00", "13:30", "UTC")
         (NOON, "2026-04-15T12:00", "2026-04-15T13:30"),
         (NOON, "2026-04-15T13:30", None),
         (Quiet("22:00", "06:00", "Asia/Kolkata"), "2026-04-15T17:00", "2026-04-16T00:30"),
+        # A zone that another host knew is taken for UTC.
+        (Quiet("22:00", "06:00", "Mars/Olympus"), "2026-04-15T22:00", "2026-04-16T06:00"),
     ],
 )
 def test_the_end_of_quiet_hours(quiet, now, until):

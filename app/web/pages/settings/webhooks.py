@@ -1,7 +1,6 @@
 """Webhooks and e-mail of the organization: the list, a new endpoint, and the page of each."""
 
 from typing import Any
-from zoneinfo import available_timezones
 
 from flask import Blueprint, Response, g, request
 from werkzeug.wrappers import Response as Redirect
@@ -20,6 +19,7 @@ from app.alerts.webhooks import (
     Rules,
     rules_of,
 )
+from app.dates import parse_zone
 from app.errors import NotFoundError
 from app.web import request_log
 from app.web.context import connection, services
@@ -172,8 +172,10 @@ def _members() -> dict[str, Any]:
         raise base.wrong(
             "quiet_from" if end else "quiet_to", "quiet hours need a beginning and an end"
         )
-    if zone not in available_timezones():
-        raise base.wrong("zone", "this must be the name of a time zone, as Europe/Berlin")
+    try:
+        parse_zone(zone)
+    except ValueError as error:
+        raise base.wrong("zone", f"this {error}") from None
     return {
         "url": form.get("url", "").strip(),
         "kinds": form.getlist("kinds") or None,

@@ -122,6 +122,7 @@ def test_each_change_is_audited_without_secrets(client, create, database, capsys
         ({"quiet": QUIET | {"from": "24:00"}}, "from"),
         ({"quiet": QUIET | {"zone": "Mars/Olympus"}}, "zone"),
         ({"quiet": QUIET | {"zone": "../etc/passwd"}}, "zone"),
+        ({"quiet": QUIET | {"zone": "localtime"}}, "zone"),
         ({"quiet": QUIET | {"to": "22:00"}}, "differ"),
         ({"secret": "whsec_x"}, "secret"),
         ({"tenantId": "org-b"}, "tenantId"),
