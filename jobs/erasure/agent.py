@@ -297,8 +297,27 @@ def _swap_findings(
         values = {key.name: finding.id, "content": msgspec.json.encode(finding).decode()}
         if AGENT in table.c and finding.part is Part.AGENT:
             values[AGENT] = finding.agent
+        if table is findings and finding.id != row.id:
+            values |= _without_twin(connection, swap.tenant_id, finding.id)
         here = (column == row[number] for number, column in enumerate(primary))
         connection.execute(sa.update(table).where(ours, *here).values(values))
+
+
+def _without_twin(connection: Connection, tenant_id: str, finding: str) -> dict[str, Any]:
+    """Delete the finding that has this id already, with its messages; returns columns to set.
+
+    It was found under the new id after an interruption. The one under the old id has the marks of
+    persons, and goes on with a version that no message has.
+    """
+    row, message = findings.c, webhook_messages.c
+    twin = row.tenant_id == tenant_id, row.id == finding
+    version = connection.scalar(sa.select(row.version).where(*twin))
+    if version is None:
+        return {}
+    told = message.tenant_id == tenant_id, message.finding_id == finding
+    connection.execute(sa.delete(webhook_messages).where(*told))
+    connection.execute(sa.delete(findings).where(*twin))
+    return {"version": sa.case((row.version < version, version), else_=row.version)}
 
 
 def _swap_messages(connection: Connection, swap: _Swap) -> None:
@@ -329,6 +348,10 @@ def _swapped(swap: _Swap, finding: Finding) -> Finding:
     return replace(found, id=finding_id(swap.tenant_id, found.key, found.start, period))
 
 
+def _swapped_all(swap: _Swap, state: State) -> list[Finding]:
+    return [_swapped(swap, finding) for finding in state.findings]
+
+
 def _swap_usual(connection: Connection, swap: _Swap) -> None:
     column = usual.c
     ours = column.tenant_id == swap.tenant_id
@@ -340,7 +363,8 @@ def _swap_usual(connection: Connection, swap: _Swap) -> None:
         for day, one in _USUALS.decode(row.usuals).items()
     }
     states = {
-        day: State(tuple(_swapped(swap, finding) for finding in state.findings))
+        # By id, because one may have been found under both ids.
+        day: State(tuple({one.id: one for one in _swapped_all(swap, state)}.values()))
         for day, state in _STATES.decode(row.states).items()
     }
     values = {"usuals": msgspec.json.encode(usuals), "states": msgspec.json.encode(states)}

@@ -255,6 +255,44 @@ def test_messages_that_wait_name_the_new_agent(known):
     assert OLD not in str(rows)
 
 
+@pytest.mark.quick
+def test_what_was_found_under_both_ids_becomes_one(known):
+    """After an interruption a scheduler may find under the new id what it had found before.
+
+    The finding with the marks stays. Its next message has an id that no receiver knows.
+    """
+    old = finding()
+    twin = replace(old, agent="new-id", agents=(Share("new-id", 1, 2, 0.5),))
+    twin = replace(twin, id=finding_id("t", twin.key, twin.start))
+    members = {name: getattr(twin, name) for name in Finding.__dataclass_fields__}
+    stored(known, members, tenant="t")
+    states = msgspec.json.encode({"2026-04-30": State((old, twin))}).decode()
+    row, of_tenant = findings.c, findings.c.tenant_id == "t"
+
+    def interrupt(connection):
+        replaced = {"tenant_id": "t", "agent_id": OLD, "replacement": "new-id", "begun_at": AT}
+        connection.execute(sa.insert(erasures).values(replaced))
+        for one, version in ((old, 1), (twin, 3)):
+            change = sa.update(findings).where(of_tenant, row.id == one.id)
+            connection.execute(change.values(version=version))
+            enqueue_events(connection, [FindingEvent("t", one.id, OPENED)], AT)
+        change = sa.update(usual).where(usual.c.tenant_id == "t")
+        connection.execute(change.values(states=states))
+
+    known.write(interrupt)
+    erase(known)
+    with known.reading() as connection:
+        rows = connection.execute(sa.select(findings).where(of_tenant, row.agent_id == "new-id"))
+        (left,) = rows.all()
+        message = webhook_messages.c
+        told = connection.scalars(sa.select(message.id).where(message.finding_id == twin.id)).all()
+        text = connection.scalar(sa.select(usual.c.states).where(usual.c.tenant_id == "t"))
+    assert (left.id, left.acknowledged_by, left.version) == (twin.id, "new-id", 3)
+    assert told == [f"{twin.id}.1.w"]
+    (state,) = msgspec.json.decode(text, type=dict[str, State]).values()
+    assert [one.id for one in state.findings] == [twin.id]
+
+
 def has_begun(database):
     """Whether an erasure of the agent has begun and not ended; later it would be another one."""
     note = sa.select(erasures.c.replacement).where(
