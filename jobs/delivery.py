@@ -562,10 +562,12 @@ def _heads(key: _Key, now: datetime) -> sa.Select[Any]:
 def _defer(connection: Connection, endpoint: Endpoint, now: datetime) -> None:
     """Let what is due wait until the quiet hours end, except what is about a critical finding.
 
-    What was tried before has no more time for it, so that it is parked in the end.
+    What was tried before has no more time for it, nor has what waits for an endpoint that fails, so
+    that it is parked in the end.
     """
     if endpoint.quiet is None or (until := quiet_until(endpoint.quiet, now)) is None:
         return
+    has_time = _MESSAGE.attempts == 0 if endpoint.failures == 0 else sa.false()
     other = webhook_messages.alias("other")
     critical = sa.select(other.c.finding_id).where(
         other.c.tenant_id == endpoint.tenant_id,
@@ -583,7 +585,7 @@ def _defer(connection: Connection, endpoint: Endpoint, now: datetime) -> None:
         )
         .values(
             next_at=until,
-            expires_at=sa.case((_MESSAGE.attempts == 0, until + TRIED), else_=_MESSAGE.expires_at),
+            expires_at=sa.case((has_time, until + TRIED), else_=_MESSAGE.expires_at),
         )
     )
 

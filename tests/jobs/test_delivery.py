@@ -471,8 +471,12 @@ def test_a_failure_of_the_database_ends_a_tick(database, settings, add, tell, mo
         deliver(database, settings)
 
 
-def test_quiet_hours_give_no_more_time_to_what_was_tried(database, settings, add, tell):
-    """Otherwise a dead receiver would be tried for ever, and what follows would wait for it."""
+@pytest.mark.parametrize("failures", [0, 3])
+def test_quiet_hours_give_no_more_time_to_what_was_tried(database, settings, add, tell, failures):
+    """Otherwise a dead receiver would be tried for ever, and what follows would wait for it.
+
+    What was not tried has more time only while the endpoint does not fail.
+    """
     tried, untried = stored(database, {}, {})
     with database.reading() as connection:
         now = connection.scalar(sa.select(database_now()))
@@ -483,14 +487,16 @@ def test_quiet_hours_give_no_more_time_to_what_was_tried(database, settings, add
     before = now + timedelta(hours=3)
     once = sa.update(webhook_messages).where(message.finding_id == tried.id)
     once = once.values(attempts=1, expires_at=before)
-    database.write(lambda connection: connection.execute(once))
+    failed = sa.update(webhook_endpoints).values(failures=failures)
+    database.write(lambda connection: [connection.execute(one) for one in (once, failed)])
     deliver(database, settings)
     with database.reading() as connection:
         rows = connection.execute(sa.select(webhook_messages)).all()
     assert {row.endpoint_id for row in rows} == {made.id}
     expires = {row.finding_id: row.expires_at for row in rows}
     assert expires[tried.id] == before
-    assert expires[untried.id] - now > timedelta(hours=24, minutes=55)
+    has_more = expires[untried.id] - now > timedelta(hours=24, minutes=55)
+    assert has_more == (failures == 0)
 
 
 def test_a_message_that_was_tried_very_often_is_tried_again():
